@@ -1,0 +1,1 @@
+//! bpf(2): objects, programs, maps, links, hooks and probes.

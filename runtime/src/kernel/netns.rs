@@ -1,0 +1,100 @@
+//! Entering network namespaces: one dedicated thread switches, works there, and hands the results back.
+//!
+//! No other thread of the process ever changes its namespace, so a socket opened or a file read elsewhere is always the
+//! host's. (`ip-netns(8)`, `setns(2)`.)
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::{Error, Result};
+
+/// An open network namespace. Cheap to clone; the kernel keeps the namespace while one is held.
+#[derive(Debug, Clone)]
+pub struct NetnsFd(Arc<OwnedFd>);
+
+impl NetnsFd {
+    pub fn new(fd: OwnedFd) -> Self {
+        NetnsFd(Arc::new(fd))
+    }
+
+    /// The namespace that this process was started in.
+    pub fn host() -> Result<&'static NetnsFd> {
+        static HOST: OnceLock<std::result::Result<NetnsFd, Error>> = OnceLock::new();
+        HOST.get_or_init(|| {
+            std::fs::File::open("/proc/self/ns/net")
+                .map(|file| NetnsFd::new(file.into()))
+                .map_err(|e| Error::io("netns.host", &e).subject("/proc/self/ns/net"))
+        })
+        .as_ref()
+        .map_err(Clone::clone)
+    }
+
+    /// Runs `work` on the namespace thread, inside this namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN, and whatever `work` returns.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let mut outcome: Option<std::thread::Result<Result<T>>> = None;
+        {
+            let outcome = &mut outcome;
+            let fd = self.as_fd().as_raw_fd();
+            let job = move || {
+                *outcome = Some(std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    enter(unsafe { BorrowedFd::borrow_raw(fd) })?;
+                    let result = work();
+                    enter(NetnsFd::host()?.as_fd())?;
+                    result
+                })));
+            };
+            run_on_thread(Box::new(job));
+        }
+        match outcome.expect("the namespace thread ran the job") {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl AsFd for NetnsFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn enter(fd: BorrowedFd<'_>) -> Result<()> {
+    setns(fd, CloneFlags::CLONE_NEWNET).map_err(|e| {
+        Error::errno("netns.enter", e).hint("entering a network namespace needs CAP_SYS_ADMIN")
+    })
+}
+
+type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// Hands `job` to the namespace thread and waits for it, so borrowed data in it stays valid.
+fn run_on_thread(job: Job<'_>) {
+    static THREAD: OnceLock<Sender<(Job<'static>, Sender<()>)>> = OnceLock::new();
+    let thread = THREAD.get_or_init(|| {
+        let (sender, receiver) = channel::<(Job<'static>, Sender<()>)>();
+        // The host's descriptor must be taken before any switch.
+        let _ = NetnsFd::host();
+        std::thread::Builder::new()
+            .name("netns".into())
+            .spawn(move || {
+                for (job, done) in receiver {
+                    job();
+                    let _ = done.send(());
+                }
+            })
+            .expect("the system has a thread left");
+        sender
+    });
+    // SAFETY: this function returns only after the job has run or been dropped, so nothing the job borrows is gone
+    // before; the lifetime is erased only to pass through the channel.
+    let job: Job<'static> = unsafe { std::mem::transmute(job) };
+    let (done, finished) = channel();
+    thread.send((job, done)).expect("the namespace thread lives as long as the process");
+    finished.recv().expect("the namespace thread finishes every job");
+}

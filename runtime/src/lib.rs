@@ -1,0 +1,11 @@
+//! cnfscript: Lua scripts that build Linux networks and steer their packets with eBPF.
+//!
+//! Layers, every arrow points down: `cli` (what a person types) -> `life` (generations) -> `api` (Lua values to Rust
+//! values) -> `own` (what this instance owns and how to undo it) -> `program` (the host halves of the embedded eBPF
+//! programs) -> `kernel` (netlink, netns, bpf(2), sysctl, sockets).
+
+pub mod error;
+pub mod kernel;
+pub mod program;
+
+pub use error::{Error, Result};
