@@ -4,8 +4,14 @@
 //! values) -> `own` (what this instance owns and how to undo it) -> `program` (the host halves of the embedded eBPF
 //! programs) -> `kernel` (netlink, netns, bpf(2), sysctl, sockets).
 
+pub mod api;
+pub mod cli;
 pub mod error;
 pub mod kernel;
+pub mod life;
+pub mod own;
 pub mod program;
+pub mod report;
+pub mod stop;
 
 pub use error::{Error, Result};

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `cnfscript` command.
+
+fn main() -> std::process::ExitCode {
+    cnfscript::cli::main()
+}

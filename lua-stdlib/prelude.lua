@@ -1,0 +1,221 @@
+--- Runs first in every VM, before any script. It replaces what plain Lua cannot do in a program whose natives wait:
+--- `require` and coroutines that yield across, `pcall` that does not swallow the end of memory; it makes globals and
+--- modules strict. Returns the function under which every chunk
+--- runs, and the one that makes an environment for a prompt.
+
+local host = ...
+local raw_pcall, raw_xpcall, raw_resume = pcall, xpcall, coroutine.resume
+local running, yield, status = coroutine.running, coroutine.yield, coroutine.status
+local type, select, error, rawget, setmetatable = type, select, error, rawget, setmetatable
+local pending, enter, interrupting = host.pending, host.enter, host.interrupting
+
+-- Errors answer to .code, .hint and the rest.
+host.dress(debug.getmetatable(host.an_error))
+
+-- pcall and xpcall -----------------------------------------------------------------------------------------------
+
+local function after(ok, ...)
+  if not ok then
+    host.failed((...))
+  end
+  return ok, ...
+end
+
+function pcall(fn, ...)
+  return after(raw_pcall(fn, ...))
+end
+
+function xpcall(fn, handler, ...)
+  return after(raw_xpcall(fn, handler, ...))
+end
+
+-- Coroutines -----------------------------------------------------------------------------------------------------
+-- A native that waits inside a coroutine yields the pending marker: it is passed on to whoever drives the outermost
+-- coroutine, and the script never sees it.
+
+local function resumed(me, co, ok, first, ...)
+  enter(me)
+  if interrupting() then
+    error("interrupted", 0)
+  end
+  if ok and first == pending and status(co) == "suspended" then
+    yield(pending)
+    enter(co)
+    return resumed(me, co, raw_resume(co))
+  end
+  return ok, first, ...
+end
+
+function coroutine.resume(co, ...)
+  if type(co) ~= "thread" then
+    return raw_resume(co, ...)
+  end
+  enter(co)
+  return resumed(running(), co, raw_resume(co, ...))
+end
+
+local function unwrapped(ok, ...)
+  if not ok then
+    error((...), 0)
+  end
+  return ...
+end
+
+function coroutine.wrap(fn)
+  local co = coroutine.create(fn)
+  return function(...)
+    return unwrapped(coroutine.resume(co, ...))
+  end
+end
+
+-- Modules --------------------------------------------------------------------------------------------------------
+
+local function strict(name, module)
+  return setmetatable(module, {
+    __index = function(_, key)
+      local names = {}
+      for known in pairs(module) do
+        names[#names + 1] = tostring(known)
+      end
+      table.sort(names)
+      host.unknown(name .. " has no field", key, names)
+    end,
+  })
+end
+
+--- Builds a module from its native half, its Lua half, or both: the Lua half receives the native one.
+local function build(name)
+  local native = host.modules[name] and host.modules[name]()
+  local source = host.library[name]
+  if not source then
+    return native and strict(name, native)
+  end
+  local chunk = assert(load(source, "=[cnf]", "t"))
+  return strict(name, chunk(native, package.loaded.cnf))
+end
+
+local names = {}
+for _, set in ipairs({ host.modules, host.library }) do
+  for name in pairs(set) do
+    if name ~= "cnf" then
+      names[#names + 1] = name
+    end
+  end
+end
+table.sort(names)
+
+local cnf = host.modules.cnf()
+package.loaded["cnf"] = setmetatable(cnf, {
+  __index = function(_, key)
+    if host.modules[key] or host.library[key] then
+      local module = package.loaded["cnf." .. key] or build(key)
+      package.loaded["cnf." .. key] = module
+      rawset(cnf, key, module)
+      return module
+    end
+    local known = { table.unpack(names) }
+    for name in pairs(cnf) do
+      known[#known + 1] = name
+    end
+    host.unknown("cnf has no module or field", key, known)
+  end,
+  __newindex = function(_, key)
+    host.unknown("cnf cannot be given a field", key, {})
+  end,
+})
+for _, name in ipairs(names) do
+  package.preload["cnf." .. name] = function()
+    return cnf[name]
+  end
+end
+
+-- require: the same as Lua's own, but its chunks can wait, since no C function stands between.
+local loading = {}
+function require(name)
+  if type(name) ~= "string" then
+    error("require takes a module's name, got " .. type(name), 2)
+  end
+  local loaded = package.loaded[name]
+  if loaded ~= nil then
+    return loaded
+  end
+  if loading[name] then
+    error(("module %q requires itself, by way of others"):format(name), 2)
+  end
+  local tried = {}
+  for _, searcher in ipairs(package.searchers) do
+    local loader, extra = searcher(name)
+    if type(loader) == "function" then
+      loading[name] = true
+      local ok, result = pcall(loader, name, extra)
+      loading[name] = nil
+      if not ok then
+        error(result, 0)
+      end
+      if result ~= nil then
+        package.loaded[name] = result
+      elseif package.loaded[name] == nil then
+        package.loaded[name] = true
+      end
+      return package.loaded[name], extra
+    elseif type(loader) == "string" then
+      tried[#tried + 1] = loader
+    end
+  end
+  error(("module %q not found:%s"):format(name, table.concat(tried)), 2)
+end
+
+-- What would stop every task, or leave without cleaning up ----------------------------------------------------------
+
+function os.exit(code)
+  cnf.exit(code)
+end
+
+-- Globals ----------------------------------------------------------------------------------------------------------
+
+local function known_globals()
+  local known = {}
+  for name in pairs(_G) do
+    known[#known + 1] = name
+  end
+  return known
+end
+
+--- For `-e` and the REPL: the modules are plain names, and variables need no `local`.
+local function interactive()
+  return setmetatable({}, {
+    __index = function(_, key)
+      local value = rawget(_G, key)
+      if value ~= nil then
+        return value
+      end
+      if key == "cnf" then
+        return cnf
+      end
+      if host.modules[key] or host.library[key] then
+        return cnf[key]
+      end
+      local known = known_globals()
+      table.move(names, 1, #names, #known + 1, known)
+      host.unknown("undeclared global", key, known)
+    end,
+  })
+end
+
+setmetatable(_G, {
+  __index = function(_, key)
+    host.unknown("undeclared global", key, known_globals())
+  end,
+  __newindex = function(_, key)
+    host.unknown("assignment to undeclared global", key, {})
+  end,
+})
+
+-- The value that was raised survives the way out: as a string it would lose its fields.
+local function run(fn, ...)
+  return xpcall(fn, function(problem)
+    return problem
+  end, ...)
+end
+
+return run, interactive

@@ -1,0 +1,272 @@
+--- `task`: structured waiting on top of the host's coroutines: join, all, race, timeout, channels.
+
+local native, cnf = ...
+
+local task = { sleep = native.sleep }
+
+-- Task -------------------------------------------------------------------------------------------------------------
+
+local Task = { __name = "Task" }
+local by_coroutine = setmetatable({}, { __mode = "k" })
+
+function Task:__index(key)
+  if Task[key] ~= nil then
+    return Task[key]
+  end
+  error(('Task has no field or method "%s"'):format(tostring(key)), 2)
+end
+
+function Task:__tostring()
+  return ("Task(%d, %s)"):format(self.id, self.status)
+end
+
+local function new_task()
+  -- `results` and `problem` exist from the start so that reading them is not an unknown field.
+  return setmetatable({
+    id = 0,
+    status = "running",
+    results = false,
+    problem = false,
+    joiners = 0,
+    reported = false,
+    done = native.signal(),
+  }, Task)
+end
+
+local function finish(t, ok, ...)
+  if ok then
+    t.status, t.results = "done", table.pack(...)
+  else
+    t.status, t.problem = "failed", { (...) }
+  end
+  t.done:notify()
+  if not ok and t.joiners == 0 then
+    -- One more turn, so that a join in the same breath still takes it.
+    native.sleep(0)
+    if t.joiners == 0 then
+      t.reported = true
+      native.failed(t.id, t.problem[1])
+    end
+  end
+end
+
+--- Runs `fn(...)` as a task of its own.
+function task.spawn(fn, ...)
+  if type(fn) ~= "function" then
+    error("task.spawn takes a function, got " .. type(fn), 2)
+  end
+  local t, args = new_task(), table.pack(...)
+  t.id = native.start(function()
+    by_coroutine[coroutine.running()] = t
+    finish(t, xpcall(fn, function(problem)
+      return problem
+    end, table.unpack(args, 1, args.n)))
+  end)
+  return t
+end
+
+--- Waits for the task; its results, or its error raised here.
+function Task:join()
+  if by_coroutine[coroutine.running()] == self then
+    error("a task cannot join itself", 2)
+  end
+  self.joiners = self.joiners + 1
+  while self.status == "running" do
+    self.done:wait()
+  end
+  if self.status == "done" then
+    return table.unpack(self.results, 1, self.results.n)
+  end
+  if self.status == "cancelled" then
+    cnf.error({ op = "task:join", code = "ECANCELED", message = "the task was cancelled" })
+  end
+  if self.reported then
+    native.forgiven(self.id)
+  end
+  error(self.problem[1], 0)
+end
+
+--- Ends the task where it waits; its to-be-closed variables are closed. Nothing happens to one that has ended.
+function Task:cancel()
+  if self.status ~= "running" then
+    return
+  end
+  self.status = "cancelled"
+  local co = native.stop(self.id)
+  self.done:notify()
+  if co == coroutine.running() then
+    -- Its own end: it never runs again once it waits.
+    native.signal():wait()
+  elseif co then
+    coroutine.close(co)
+  end
+end
+
+-- Time -------------------------------------------------------------------------------------------------------------
+
+--- Calls `fn` every `interval`, counted from start to start, until cancelled.
+function task.every(interval, fn)
+  return task.spawn(function()
+    while true do
+      native.sleep(interval)
+      fn()
+    end
+  end)
+end
+
+--- Calls `fn` once, after `delay`.
+function task.after(delay, fn)
+  return task.spawn(function()
+    native.sleep(delay)
+    return fn()
+  end)
+end
+
+-- Several at once --------------------------------------------------------------------------------------------------
+
+local function start_all(what, jobs)
+  if type(jobs) ~= "table" then
+    error(what .. " takes an array of functions or tasks, got " .. type(jobs), 3)
+  end
+  local tasks = {}
+  for i, job in ipairs(jobs) do
+    tasks[i] = getmetatable(job) == Task and job or task.spawn(job)
+    tasks[i].joiners = tasks[i].joiners + 1
+  end
+  return tasks
+end
+
+local function cancel_all(tasks)
+  for _, t in ipairs(tasks) do
+    t:cancel()
+  end
+end
+
+local function watch(tasks, channel)
+  local watchers = {}
+  for i, t in ipairs(tasks) do
+    watchers[i] = task.spawn(function()
+      channel:send({ i, table.pack(pcall(t.join, t)) })
+    end)
+  end
+  return watchers
+end
+
+--- Runs all of them; an array of their first results. The first error cancels the others and is raised.
+function task.all(jobs)
+  local tasks = start_all("task.all", jobs)
+  local finished = task.channel(#tasks)
+  local watchers = watch(tasks, finished)
+  local results = {}
+  for _ = 1, #tasks do
+    local i, outcome = table.unpack(finished:recv())
+    if not outcome[1] then
+      cancel_all(watchers)
+      cancel_all(tasks)
+      error(outcome[2], 0)
+    end
+    results[i] = outcome[2]
+  end
+  return results
+end
+
+--- The results of whichever ends first; the others are cancelled.
+function task.race(jobs)
+  local tasks = start_all("task.race", jobs)
+  if #tasks == 0 then
+    error("task.race takes at least one function", 2)
+  end
+  local finished = task.channel(#tasks)
+  local watchers = watch(tasks, finished)
+  local _, outcome = table.unpack(finished:recv())
+  cancel_all(watchers)
+  cancel_all(tasks)
+  if not outcome[1] then
+    error(outcome[2], 0)
+  end
+  return table.unpack(outcome, 2, outcome.n)
+end
+
+--- fn's results, or ETIMEDOUT after `limit`.
+function task.timeout(limit, fn)
+  local expired = {}
+  local results = table.pack(task.race({
+    fn,
+    function()
+      native.sleep(limit)
+      return expired
+    end,
+  }))
+  if results[1] == expired then
+    cnf.error({
+      op = "task.timeout",
+      code = "ETIMEDOUT",
+      message = ("not done within %s"):format(type(limit) == "number" and limit .. " s" or limit),
+    })
+  end
+  return table.unpack(results, 1, results.n)
+end
+
+-- Channels ---------------------------------------------------------------------------------------------------------
+
+local Channel = { __name = "Channel" }
+Channel.__index = Channel
+
+function Channel:__tostring()
+  return ("Channel(%d of %d)"):format(self.last - self.first + 1, self.capacity)
+end
+
+--- A queue between tasks: `send` waits while `capacity` values are in it (0: until one is received).
+function task.channel(capacity)
+  capacity = capacity or 0
+  if math.type(capacity) ~= "integer" or capacity < 0 then
+    error("task.channel takes a capacity of 0 or more, got " .. tostring(capacity), 2)
+  end
+  return setmetatable({
+    capacity = capacity,
+    values = {},
+    first = 1,
+    last = 0,
+    receivers = 0,
+    closed = false,
+    changed = native.signal(),
+  }, Channel)
+end
+
+function Channel:send(value)
+  while not self.closed and self.last - self.first + 1 >= self.capacity + self.receivers do
+    self.changed:wait()
+  end
+  if self.closed then
+    cnf.error({ op = "channel:send", code = "EPIPE", message = "the channel is closed" })
+  end
+  self.last = self.last + 1
+  self.values[self.last] = { value }
+  self.changed:notify()
+end
+
+--- The next value; nil once the channel is closed and empty.
+function Channel:recv()
+  self.receivers = self.receivers + 1
+  self.changed:notify()
+  while self.first > self.last and not self.closed do
+    self.changed:wait()
+  end
+  self.receivers = self.receivers - 1
+  if self.first > self.last then
+    return nil
+  end
+  local value = self.values[self.first][1]
+  self.values[self.first] = nil
+  self.first = self.first + 1
+  self.changed:notify()
+  return value
+end
+
+--- Ends the channel: waiting senders fail, receivers get what is left and then nil.
+function Channel:close()
+  self.closed = true
+  self.changed:notify()
+end
+
+return task

@@ -1,0 +1,168 @@
+//! How a native Lua module is declared: one registration table, natives that return [`crate::Result`], errors that
+//! carry the script's line.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use mlua::{FromLuaMulti, Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
+
+use super::error::{raise, site};
+use super::host::Host;
+use super::option::{FromOption, expected};
+use crate::{Error, Result};
+
+/// A native module under construction: `Module::new(lua, "tcx").function(...).build()`.
+pub struct Module<'lua> {
+    lua: &'lua Lua,
+    name: &'static str,
+    table: mlua::Result<Table>,
+}
+
+impl<'lua> Module<'lua> {
+    pub fn new(lua: &'lua Lua, name: &'static str) -> Self {
+        Module { lua, name, table: lua.create_table() }
+    }
+
+    /// A function that never waits.
+    pub fn function<R, F>(self, name: &'static str, function: F) -> Self
+    where
+        R: IntoLuaMulti,
+        F: Fn(&Lua, &Rc<Host>, Args) -> Result<R> + 'static,
+    {
+        let op = format!("{}.{name}", self.name);
+        self.add(name, |lua| sync_function(lua, op, function))
+    }
+
+    /// A function that may wait. It decodes its arguments at once and returns a future that holds nothing of Lua: one
+    /// that did would keep the VM alive for ever.
+    pub fn async_function<R, F, Fut>(self, name: &'static str, function: F) -> Self
+    where
+        R: IntoLuaMulti + 'static,
+        F: Fn(&Lua, &Rc<Host>, Args) -> Result<Fut> + 'static,
+        Fut: Future<Output = Result<R>> + 'static,
+    {
+        let op = format!("{}.{name}", self.name);
+        self.add(name, |lua| async_function(lua, op, function))
+    }
+
+    /// A plain value.
+    pub fn value(self, name: &'static str, value: impl IntoLua) -> Self {
+        let value = value.into_lua(self.lua);
+        let table = self.table.and_then(|table| table.set(name, value?).map(|()| table));
+        Module { table, ..self }
+    }
+
+    pub fn build(self) -> mlua::Result<Table> {
+        self.table
+    }
+
+    fn add(self, name: &str, make: impl FnOnce(&Lua) -> mlua::Result<Function>) -> Self {
+        let table = self.table.and_then(|table| table.set(name, make(self.lua)?).map(|()| table));
+        Module { table, ..self }
+    }
+}
+
+/// Wraps a native that never waits.
+pub fn sync_function<R, F>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
+where
+    R: IntoLuaMulti,
+    F: Fn(&Lua, &Rc<Host>, Args) -> Result<R> + 'static,
+{
+    lua.create_function(move |lua, values: MultiValue| {
+        let host = Host::of(lua);
+        function(lua, &host, Args::new(&op, values)).map_err(|e| raise(e.at(site(lua, 1))))
+    })
+}
+
+/// Wraps a native that may wait.
+pub fn async_function<R, F, Fut>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
+where
+    R: IntoLuaMulti + 'static,
+    F: Fn(&Lua, &Rc<Host>, Args) -> Result<Fut> + 'static,
+    Fut: Future<Output = Result<R>> + 'static,
+{
+    lua.create_async_function(move |lua, values: MultiValue| {
+        let host = Host::of(&lua);
+        let site = site(&lua, 2);
+        let started = function(&lua, &host, Args::new(&op, values));
+        drop(lua);
+        async move {
+            match started {
+                Ok(future) => future.await,
+                Err(error) => Err(error),
+            }
+            .map_err(|e| raise(e.at(site)))
+        }
+    })
+}
+
+/// The arguments of one call, taken from left to right.
+pub struct Args {
+    op: String,
+    values: std::vec::IntoIter<Value>,
+    position: usize,
+}
+
+impl Args {
+    pub fn new(op: &str, values: MultiValue) -> Self {
+        let values: Vec<Value> = values.into_iter().collect();
+        Args { op: op.to_owned(), values: values.into_iter(), position: 0 }
+    }
+
+    /// "netns.new", for errors.
+    pub fn op(&self) -> &str {
+        &self.op
+    }
+
+    /// The next argument, which must be there.
+    pub fn required<T: FromOption>(&mut self, name: &str) -> Result<T> {
+        match self.next() {
+            Value::Nil => {
+                Err(self.bad(name, format!("must be {}, got nothing", T::expects())))
+            }
+            value => self.convert(name, value),
+        }
+    }
+
+    /// The next argument; nil counts as absent.
+    pub fn optional<T: FromOption>(&mut self, name: &str) -> Result<Option<T>> {
+        match self.next() {
+            Value::Nil => Ok(None),
+            value => self.convert(name, value).map(Some),
+        }
+    }
+
+    /// The next argument as it is; nil when absent.
+    pub fn next(&mut self) -> Value {
+        self.position += 1;
+        self.values.next().unwrap_or(Value::Nil)
+    }
+
+    /// Everything not taken yet.
+    pub fn rest(&mut self) -> MultiValue {
+        self.values.by_ref().collect()
+    }
+
+    fn convert<T: FromOption>(&self, name: &str, value: Value) -> Result<T> {
+        let got = expected::describe(&value);
+        T::from_option(value).map_err(|problem| match problem {
+            None => self.bad(name, format!("must be {}, got {got}", T::expects())),
+            Some(problem) => self.bad(name, problem),
+        })
+    }
+
+    fn bad(&self, name: &str, problem: String) -> Error {
+        let ordinal = match self.position {
+            1 => "first argument",
+            2 => "second argument",
+            3 => "third argument",
+            _ => "argument",
+        };
+        Error::invalid(self.op.clone(), format!("{name} ({ordinal}) {problem}"))
+    }
+}
+
+/// A value out of Lua that the caller promises to accept: for natives whose shape mlua knows better.
+pub fn unpack<T: FromLuaMulti>(lua: &Lua, values: MultiValue) -> Result<T> {
+    T::from_lua_multi(values, lua).map_err(super::error::from_lua)
+}

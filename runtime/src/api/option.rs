@@ -1,0 +1,537 @@
+//! Option tables and arguments: words, types and units as the Lua contract states them.
+//!
+//! `Options` remembers every word it was asked for, so that an unknown one is told the nearest that exists.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use mlua::{Function, Table, Value};
+
+use crate::{Error, Result};
+
+/// A type that an option or an argument can have.
+pub trait FromOption: Sized {
+    /// "a string", "an IP address": completes "must be ...".
+    fn expects() -> String;
+    /// `Err(None)`: not of this type; `Err(Some(problem))`: of this type, and wrong: completes "mtu ...".
+    fn from_option(value: Value) -> std::result::Result<Self, Option<String>>;
+}
+
+/// A table of options on its way into a native.
+pub struct Options {
+    op: String,
+    subject: Option<String>,
+    table: Option<Table>,
+    words: Vec<&'static str>,
+}
+
+impl Options {
+    /// From an argument: a table, or nil for none given.
+    pub fn new(op: &str, value: Value) -> Result<Options> {
+        let table = match value {
+            Value::Nil => None,
+            Value::Table(table) => Some(table),
+            other => {
+                return Err(Error::invalid(
+                    op.to_owned(),
+                    format!("takes a table of options, got {}", expected::describe(&other)),
+                )
+                .hint(format!("write {op}{{name = ...}}")));
+            }
+        };
+        Ok(Options { op: op.to_owned(), subject: None, table, words: Vec::new() })
+    }
+
+    pub fn op(&self) -> &str {
+        &self.op
+    }
+
+    /// What errors are about from now on: usually the `name` option.
+    pub fn set_subject(&mut self, subject: impl Into<String>) {
+        self.subject = Some(subject.into());
+    }
+
+    /// The table itself, for its array part.
+    pub fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// An option that may be absent.
+    pub fn get<T: FromOption>(&mut self, word: &'static str) -> Result<Option<T>> {
+        match self.raw(word)? {
+            Value::Nil => Ok(None),
+            value => {
+                let got = expected::describe(&value);
+                T::from_option(value).map(Some).map_err(|problem| match problem {
+                    None => self.bad(format!("{word} must be {}, got {got}", T::expects())),
+                    Some(problem) => self.bad(format!("{word} {problem}")),
+                })
+            }
+        }
+    }
+
+    /// An option that must be there.
+    pub fn required<T: FromOption>(&mut self, word: &'static str) -> Result<T> {
+        match self.get(word)? {
+            Some(value) => Ok(value),
+            None => Err(self.bad(format!("{word} is missing: it must be {}", T::expects()))),
+        }
+    }
+
+    /// A flag; absent is false.
+    pub fn flag(&mut self, word: &'static str) -> Result<bool> {
+        Ok(self.get(word)?.unwrap_or(false))
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(
+        &mut self,
+        word: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Result<Option<T>> {
+        let Some(text) = self.get::<String>(word)? else { return Ok(None) };
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => {
+                let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+                let error = self.bad(format!("{word} must be {}, got \"{text}\"", one_of(&names)));
+                Err(match nearest(&text, &names) {
+                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// A nested table of options, as `peer = {...}`; its errors are about "peer".
+    pub fn nested(&mut self, word: &'static str) -> Result<Option<Options>> {
+        Ok(self.get::<Table>(word)?.map(|table| Options {
+            op: self.op.clone(),
+            subject: Some(match &self.subject {
+                Some(subject) => format!("{subject}, {word}"),
+                None => word.to_owned(),
+            }),
+            table: Some(table),
+            words: Vec::new(),
+        }))
+    }
+
+    /// An option as it is.
+    pub fn raw(&mut self, word: &'static str) -> Result<Value> {
+        self.words.push(word);
+        match &self.table {
+            Some(table) => table.raw_get(word).map_err(super::error::from_lua),
+            None => Ok(Value::Nil),
+        }
+    }
+
+    /// Call when every known word was asked for, and before anything is done: refuses the words nobody asked for.
+    pub fn finish(self) -> Result<()> {
+        let Some(table) = &self.table else { return Ok(()) };
+        for pair in table.pairs::<Value, Value>() {
+            let (key, _) = pair.map_err(super::error::from_lua)?;
+            let Value::String(key) = &key else {
+                return Err(self.bad(format!(
+                    "takes named options only, got one at [{}]",
+                    key.to_string().unwrap_or_default()
+                )));
+            };
+            let key = key.to_string_lossy();
+            if self.words.iter().any(|word| *word == key) {
+                continue;
+            }
+            let error = self.bad(format!("unknown option \"{key}\""));
+            return Err(match nearest(&key, &self.words) {
+                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                None => error.hint(format!("it takes {}", self.words.join(", "))),
+            });
+        }
+        Ok(())
+    }
+
+    /// An error about these options.
+    pub fn bad(&self, message: impl Into<String>) -> Error {
+        let error = Error::invalid(self.op.clone(), message);
+        match &self.subject {
+            Some(subject) => error.subject(subject.clone()),
+            None => error,
+        }
+    }
+}
+
+/// The valid word nearest to a wrong one, if any is near enough to be meant.
+pub fn nearest<'a>(word: &str, valid: &[&'a str]) -> Option<&'a str> {
+    valid
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn one_of(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    match quoted.as_slice() {
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+        [] => "nothing".into(),
+    }
+}
+
+/// How values are named in errors.
+pub mod expected {
+    use mlua::Value;
+
+    /// `"abc"`, `12`, `a table`: short enough for an error line.
+    pub fn describe(value: &Value) -> String {
+        match value {
+            Value::Nil => "nothing".into(),
+            Value::Boolean(b) => b.to_string(),
+            Value::Integer(i) => i.to_string(),
+            Value::Number(n) => n.to_string(),
+            Value::String(s) => {
+                let text = s.to_string_lossy();
+                let short: String = text.chars().take(40).collect();
+                if short.len() < text.len() { format!("\"{short}...\"") } else { format!("{short:?}") }
+            }
+            Value::Table(_) => "a table".into(),
+            Value::Function(_) => "a function".into(),
+            Value::UserData(_) => value.to_string().unwrap_or_else(|_| "a handle".into()),
+            other => other.type_name().into(),
+        }
+    }
+}
+
+type Converted<T> = std::result::Result<T, Option<String>>;
+
+impl FromOption for Value {
+    fn expects() -> String {
+        "a value".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        Ok(value)
+    }
+}
+
+impl FromOption for String {
+    fn expects() -> String {
+        "a string".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::String(s) => {
+                s.to_str().map(|s| s.to_owned()).map_err(|_| Some("must be UTF-8 text".into()))
+            }
+            _ => Err(None),
+        }
+    }
+}
+
+/// A Lua string as bytes: packets, packed keys.
+impl FromOption for Vec<u8> {
+    fn expects() -> String {
+        "a string of bytes".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::String(s) => Ok(s.as_bytes().to_vec()),
+            _ => Err(None),
+        }
+    }
+}
+
+impl FromOption for bool {
+    fn expects() -> String {
+        "true or false".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        value.as_boolean().ok_or(None)
+    }
+}
+
+impl FromOption for f64 {
+    fn expects() -> String {
+        "a number".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::Integer(i) => Ok(i as f64),
+            Value::Number(n) => Ok(n),
+            _ => Err(None),
+        }
+    }
+}
+
+impl FromOption for Table {
+    fn expects() -> String {
+        "a table".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::Table(table) => Ok(table),
+            _ => Err(None),
+        }
+    }
+}
+
+impl FromOption for Function {
+    fn expects() -> String {
+        "a function".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::Function(function) => Ok(function),
+            _ => Err(None),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty),*) => {$(
+        impl FromOption for $type {
+            fn expects() -> String {
+                format!("an integer from {} to {}", <$type>::MIN, <$type>::MAX)
+            }
+            fn from_option(value: Value) -> Converted<Self> {
+                let number = match value {
+                    Value::Integer(i) => i,
+                    Value::Number(n) if n.fract() == 0.0 && n.abs() < 9.0e15 => n as i64,
+                    _ => return Err(None),
+                };
+                <$type>::try_from(number).map_err(|_| None)
+            }
+        }
+    )*};
+}
+integers!(u8, u16, u32, i32, i64, u64, usize);
+
+impl FromOption for IpAddr {
+    fn expects() -> String {
+        "an IP address such as \"10.0.0.1\" or \"fd00::1\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        text.parse().map_err(|_| Some(format!("\"{text}\" is not an IP address")))
+    }
+}
+
+/// An address with its prefix length; a bare address counts as a host's.
+impl FromOption for IpNetwork {
+    fn expects() -> String {
+        "an address with a prefix length such as \"10.0.0.1/24\" or \"fd00::1/64\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        parse_cidr(&text).map_err(Some)
+    }
+}
+
+/// Parses `"10.0.0.1/24"`, `"fd00::1/64"`, or a bare address.
+pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr =
+        address.parse().map_err(|_| format!("\"{text}\" is not an address with a prefix length"))?;
+    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        None => bits,
+        Some(length) => length
+            .parse()
+            .ok()
+            .filter(|length| *length <= bits)
+            .ok_or_else(|| format!("\"{text}\" has a prefix length that is not 0 to {bits}"))?,
+    };
+    IpNetwork::new(address, length).map_err(|e| e.to_string())
+}
+
+/// Seconds as a number, or `"250ms"`, `"2s"`, `"1m"`.
+impl FromOption for Duration {
+    fn expects() -> String {
+        "a duration: seconds, or \"250ms\", \"2s\", \"1m\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let seconds = match &value {
+            Value::Integer(i) => *i as f64,
+            Value::Number(n) => *n,
+            Value::String(text) => {
+                let text = text.to_string_lossy();
+                with_unit(&text, &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
+                    .ok_or_else(|| Some(format!("\"{text}\" is not a duration (\"250ms\", \"2s\", \"1m\")")))?
+            }
+            _ => return Err(None),
+        };
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|_| Some(format!("{seconds} is not a duration: it must be 0 or more")))
+    }
+}
+
+/// Bits a second: a number, or `"10mbit"`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate(pub u64);
+
+impl FromOption for Rate {
+    fn expects() -> String {
+        "a rate: bits a second, or \"10mbit\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        const UNITS: &[(&str, f64)] =
+            &[("bit", 1.0), ("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bps", 8.0), ("kbps", 8e3), ("mbps", 8e6)];
+        scaled(value, UNITS, "a rate (\"10mbit\")").map(Rate)
+    }
+}
+
+/// Bytes: a number, or `"64k"`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Size(pub u64);
+
+impl FromOption for Size {
+    fn expects() -> String {
+        "a size: bytes, or \"64k\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        scaled(value, SIZES, "a size (\"64k\", \"1m\")").map(Size)
+    }
+}
+
+const SIZES: &[(&str, f64)] =
+    &[("", 1.0), ("b", 1.0), ("k", 1024.0), ("m", 1048576.0), ("g", 1073741824.0)];
+
+/// Parses a size as the command line and scripts write it.
+pub fn parse_size(text: &str) -> Option<u64> {
+    with_unit(&text.to_lowercase(), SIZES).filter(|n| *n >= 0.0).map(|n| n as u64)
+}
+
+/// A share from 0 to 1: a number, or `"5%"`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(pub f64);
+
+impl FromOption for Share {
+    fn expects() -> String {
+        "a share: 0 to 1, or \"5%\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let share = match &value {
+            Value::Integer(i) => *i as f64,
+            Value::Number(n) => *n,
+            Value::String(text) => with_unit(&text.to_string_lossy(), &[("%", 0.01), ("", 1.0)])
+                .ok_or_else(|| Some(format!("\"{}\" is not a share (\"5%\")", text.to_string_lossy())))?,
+            _ => return Err(None),
+        };
+        if (0.0..=1.0).contains(&share) {
+            Ok(Share(share))
+        } else {
+            Err(Some(format!("{share} is not a share: it must be 0 to 1, or \"0%\" to \"100%\"")))
+        }
+    }
+}
+
+/// A hardware address, `"02:00:00:00:00:01"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl FromOption for Mac {
+    fn expects() -> String {
+        "a MAC address such as \"02:00:00:00:00:01\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        let bytes: Option<Vec<u8>> = text
+            .split(':')
+            .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() <= 2))
+            .collect();
+        match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
+            Some(bytes) => Ok(Mac(bytes)),
+            None => Err(Some(format!("\"{text}\" is not a MAC address"))),
+        }
+    }
+}
+
+/// One value, or an array of them.
+#[derive(Debug, Clone, Default)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<T: FromOption> FromOption for OneOrMany<T> {
+    fn expects() -> String {
+        format!("{}, or an array of them", T::expects())
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::Table(table) => list(&table).map(OneOrMany),
+            one => T::from_option(one).map(|one| OneOrMany(vec![one])),
+        }
+    }
+}
+
+/// An array.
+impl<T: FromOption> FromOption for Vec<T>
+where
+    T: ListItem,
+{
+    fn expects() -> String {
+        format!("an array, each {}", T::expects())
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        match value {
+            Value::Table(table) => list(&table),
+            _ => Err(None),
+        }
+    }
+}
+
+/// Types whose arrays are options. Bytes are not: a `Vec<u8>` is a string.
+pub trait ListItem {}
+impl ListItem for String {}
+impl ListItem for Table {}
+impl ListItem for IpNetwork {}
+impl ListItem for IpAddr {}
+impl ListItem for Value {}
+
+fn list<T: FromOption>(table: &Table) -> Converted<Vec<T>> {
+    let length = table.raw_len();
+    let count = table.pairs::<Value, Value>().count();
+    if count != length {
+        return Err(Some("must be an array without holes or names".into()));
+    }
+    (1..=length)
+        .map(|i| {
+            let value: Value = table.raw_get(i).map_err(|e| Some(e.to_string()))?;
+            let got = expected::describe(&value);
+            T::from_option(value).map_err(|problem| {
+                Some(match problem {
+                    None => format!("[{i}] must be {}, got {got}", T::expects()),
+                    Some(problem) => format!("[{i}] {problem}"),
+                })
+            })
+        })
+        .collect()
+}
+
+fn scaled(value: Value, units: &[(&str, f64)], what: &str) -> Converted<u64> {
+    let number = match &value {
+        Value::Integer(i) => *i as f64,
+        Value::Number(n) => *n,
+        Value::String(text) => {
+            let text = text.to_string_lossy();
+            with_unit(&text.to_lowercase(), units).ok_or_else(|| Some(format!("\"{text}\" is not {what}")))?
+        }
+        _ => return Err(None),
+    };
+    if number >= 0.0 && number < u64::MAX as f64 { Ok(number as u64) } else { Err(None) }
+}
+
+fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim();
+    // A bare number counts in the base unit.
+    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, f)| *f).or((unit.is_empty()).then_some(1.0))?;
+    Some(number * factor)
+}

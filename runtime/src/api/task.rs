@@ -1,0 +1,167 @@
+//! `task`, the part that needs the host: coroutines as tasks of one generation, sleeping, and signals between them.
+//!
+//! What can be said on top of these (join, all, race, channels) is said in `lua-stdlib/task.lua`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlua::{Function, Lua, MultiValue, Table, Thread};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::handle::{Class, Handle, Returned};
+use super::host::Host;
+use super::module::{Args, Module};
+use super::vm;
+use crate::Result;
+
+/// The natives that `lua-stdlib/task.lua` stands on.
+pub fn module(lua: &Lua) -> mlua::Result<Table> {
+    Module::new(lua, "task")
+        .function("start", start)
+        .function("stop", stop)
+        .function("failed", failed)
+        .function("forgiven", forgiven)
+        .function("signal", |_, _, _| Ok(Returned(Signal::default())))
+        .async_function("sleep", sleep)
+        .build()
+}
+
+/// The tasks of one generation.
+#[derive(Default)]
+pub struct Tasks {
+    live: RefCell<HashMap<u64, (AbortHandle, Thread)>>,
+    next: Cell<u64>,
+    /// Notified whenever a task ends.
+    pub ended: Notify,
+    /// Failures that no join has taken, by task.
+    unjoined: RefCell<HashMap<u64, ()>>,
+}
+
+impl Tasks {
+    pub fn is_empty(&self) -> bool {
+        self.live.borrow().is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.live.borrow().len()
+    }
+
+    /// Whether a task failed and nobody ever joined it.
+    pub fn any_failed(&self) -> bool {
+        !self.unjoined.borrow().is_empty()
+    }
+
+    /// Ends every task: none of their Lua runs again.
+    pub fn abort_all(&self) {
+        for (_, (handle, _)) in self.live.borrow_mut().drain() {
+            handle.abort();
+        }
+    }
+}
+
+/// `start(fn)` runs `fn` as a task from the next turn on; it must not fail (the Lua side wraps it) -> task id.
+fn start(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<u64> {
+    let function: Function = args.required("fn")?;
+    let thread = lua.create_thread(function).map_err(super::error::from_lua)?;
+    let id = host.tasks.next.get() + 1;
+    host.tasks.next.set(id);
+    let run = vm::drive(&thread, MultiValue::new()).map_err(super::error::from_lua)?;
+    let weak = Rc::downgrade(host);
+    let handle = tokio::task::spawn_local(async move {
+        // The wrapper on the Lua side keeps every failure; what is left is an interrupt.
+        let _ = run.await;
+        if let Some(host) = weak.upgrade() {
+            host.tasks.live.borrow_mut().remove(&id);
+            host.tasks.ended.notify_waiters();
+        }
+    });
+    host.tasks.live.borrow_mut().insert(id, (handle.abort_handle(), thread));
+    Ok(id)
+}
+
+/// `stop(id)` ends a task between two of its steps and gives its coroutine back to be closed; nil if it has ended.
+fn stop(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Option<Thread>> {
+    let id: u64 = args.required("id")?;
+    let stopped = host.tasks.live.borrow_mut().remove(&id);
+    host.tasks.ended.notify_waiters();
+    Ok(stopped.map(|(handle, thread)| {
+        handle.abort();
+        thread
+    }))
+}
+
+/// `failed(id, error)` prints the failure of a task that nobody waits for.
+fn failed(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    let id: u64 = args.required("id")?;
+    let error = super::error::from_value(&args.next());
+    host.tasks.unjoined.borrow_mut().insert(id, ());
+    crate::report::error(&error, Some("task failed"));
+    Ok(())
+}
+
+/// `forgiven(id)`: a later join took the failure after all.
+fn forgiven(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    host.tasks.unjoined.borrow_mut().remove(&args.required::<u64>("id")?);
+    Ok(())
+}
+
+fn sleep(
+    _: &Lua,
+    _: &Rc<Host>,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<()>> + use<>> {
+    let duration: Duration = args.required("duration")?;
+    Ok(async move {
+        if duration.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(duration).await;
+        }
+        Ok(())
+    })
+}
+
+/// Something to wait for: `s:wait()` suspends until the next `s:notify()`.
+#[derive(Clone, Default)]
+pub struct Signal(Arc<Notify>);
+
+impl Signal {
+    pub fn notify(&self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Handle for Signal {
+    const TYPE: &'static str = "Signal";
+    const WORD: &'static str = "signal";
+
+    fn class(class: &mut Class<'_, Self>) {
+        class
+            .method("notify", |_, _, this, _| {
+                this.notify();
+                Ok(())
+            })
+            .async_method("wait", |_, _, this, _| {
+                // Enlisted now, not when first polled: a notify in between is not missed.
+                let mut waiting = Box::pin(Arc::clone(&this.0).notified_owned());
+                waiting.as_mut().enable();
+                Ok(async move {
+                    waiting.await;
+                    Ok(())
+                })
+            });
+    }
+
+    fn identity(&self) -> String {
+        format!("{:p}", Arc::as_ptr(&self.0))
+    }
+
+    fn display(&self) -> String {
+        "Signal".into()
+    }
+}

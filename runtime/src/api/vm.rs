@@ -1,0 +1,243 @@
+//! The Lua VM: how it is born, how its coroutines are driven, how it is interrupted, how its end is proved.
+//!
+//! An interrupt is a signal to the Lua thread, whose handler sets a count hook on the coroutine that runs at that
+//! moment; until then no hook slows the script. `lua_sethook` is made to be called from a signal handler.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::task::{Context, Poll};
+
+use mlua::thread::AsyncThread;
+use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value, ffi};
+
+use super::error::{from_lua, from_value, raise};
+use super::host::Host;
+use super::{handle, stdlib};
+use crate::{Error, Result};
+
+/// The coroutine that runs now, for the signal handler.
+static RUNNING: AtomicPtr<ffi::lua_State> = AtomicPtr::new(std::ptr::null_mut());
+/// The thread that runs Lua.
+static LUA_THREAD: AtomicI32 = AtomicI32::new(0);
+/// Whether scripts are to be stopped: while set, every hook raises.
+static INTERRUPT: AtomicBool = AtomicBool::new(false);
+
+/// Not used by Rust, Lua or tokio; ignored by default, so a stray one is harmless.
+const POKE: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGURG;
+
+/// A VM with the standard library, the host's modules and nothing run yet.
+pub struct Vm {
+    lua: Lua,
+    run: Function,
+    interactive: Function,
+}
+
+impl Vm {
+    /// # Errors
+    /// ENOMEM if the limit is too small for the library itself.
+    pub fn new(host: Rc<Host>, memory: usize) -> Result<Vm> {
+        install_interrupt();
+        let build = || -> mlua::Result<Vm> {
+            // SAFETY: `ALL` adds `debug` and the C loader of `package`; scripts of a root tool may load C rocks.
+            let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new()) };
+            lua.set_app_data(host);
+            handle::prepare(&lua)?;
+            let internals = internals(&lua)?;
+            let (run, interactive): (Function, Function) =
+                lua.load(stdlib::PRELUDE).set_name("=[cnf]").call(internals)?;
+            lua.set_memory_limit(memory)?;
+            Ok(Vm { lua, run, interactive })
+        };
+        build().map_err(from_lua)
+    }
+
+    pub fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
+    /// An environment for `-e` and the REPL: modules are plain names, globals are free.
+    pub fn interactive_environment(&self) -> Result<Table> {
+        self.interactive.call(()).map_err(from_lua)
+    }
+
+    /// Compiles a chunk. `name` is as errors will show it.
+    pub fn compile(&self, name: &str, source: &[u8], environment: Option<Table>) -> Result<Function> {
+        let source = blank_shebang(source);
+        let mut chunk = self.lua.load(&source[..]).set_name(format!("@{name}"));
+        if let Some(environment) = environment {
+            chunk = chunk.set_environment(environment);
+        }
+        chunk.into_function().map_err(from_lua)
+    }
+
+    /// Runs a function as a coroutine of its own to its end; its results, or the error as it was raised.
+    pub async fn run(&self, function: Function, args: MultiValue) -> Result<MultiValue> {
+        let running = (|| {
+            let mut call = MultiValue::with_capacity(args.len() + 1);
+            call.push_back(Value::Function(function));
+            call.extend(args);
+            drive(&self.lua.create_thread(self.run.clone())?, call)
+        })()
+        .map_err(from_lua)?;
+        let mut results = running.await.map_err(from_lua)?;
+        match results.pop_front() {
+            Some(Value::Boolean(true)) => Ok(results),
+            _ => Err(from_value(&results.pop_front().unwrap_or(Value::Nil))),
+        }
+    }
+
+    /// Ends the VM.
+    ///
+    /// # Panics
+    /// In debug builds, when something outside still holds it: that would be a leak at every reload.
+    pub fn close(self) {
+        let weak = self.lua.weak();
+        drop((self.run, self.interactive));
+        drop(self.lua);
+        debug_assert!(weak.try_upgrade().is_none(), "something still holds the VM");
+    }
+}
+
+/// A `#!` line is for the kernel; it stays a line so that numbers are right.
+fn blank_shebang(source: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    if source.starts_with(b"#") {
+        let mut copy = b"--".to_vec();
+        copy.extend_from_slice(source);
+        return copy.into();
+    }
+    source.into()
+}
+
+/// Drives a coroutine as a future, telling the signal handler whenever it runs.
+pub fn drive(thread: &Thread, args: MultiValue) -> mlua::Result<Driven> {
+    let state = thread.state();
+    Ok(Driven { state, thread: thread.clone().into_async(args)? })
+}
+
+/// See [`drive`].
+pub struct Driven {
+    state: *mut ffi::lua_State,
+    thread: AsyncThread<MultiValue>,
+}
+
+impl Future for Driven {
+    type Output = mlua::Result<MultiValue>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let before = RUNNING.swap(self.state, Ordering::Relaxed);
+        let polled = Pin::new(&mut self.thread).poll(context);
+        RUNNING.store(before, Ordering::Relaxed);
+        polled
+    }
+}
+
+/// Whether scripts are being stopped.
+pub fn interrupting() -> bool {
+    INTERRUPT.load(Ordering::Relaxed)
+}
+
+/// Makes whatever Lua runs raise, at once and again, until [`end_interrupt`]. Callable from any thread.
+pub fn interrupt() {
+    INTERRUPT.store(true, Ordering::Relaxed);
+    let thread = LUA_THREAD.load(Ordering::Relaxed);
+    if thread != 0 {
+        // SAFETY: tgkill(2) on a thread of this process; the handler is installed before LUA_THREAD is set.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, POKE as i32) };
+    }
+}
+
+/// Lets Lua run again: for `cnf.on_stop` handlers, or the next line of a REPL.
+pub fn end_interrupt() {
+    INTERRUPT.store(false, Ordering::Relaxed);
+}
+
+fn install_interrupt() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+    let action = SigAction::new(SigHandler::Handler(poked), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler only loads atomics and calls lua_sethook, which is async-signal-safe.
+    unsafe { sigaction(POKE, &action) }.expect("SIGURG can be handled");
+    LUA_THREAD.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+}
+
+extern "C" fn poked(_: libc::c_int) {
+    let state = RUNNING.load(Ordering::Relaxed);
+    if !state.is_null() && INTERRUPT.load(Ordering::Relaxed) {
+        // SAFETY: RUNNING is a coroutine that runs on this very thread, so it is alive.
+        unsafe { ffi::lua_sethook(state, Some(stop_here), ffi::LUA_MASKCOUNT, 1) };
+    }
+}
+
+unsafe extern "C-unwind" fn stop_here(state: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
+    // SAFETY: called by Lua on a valid state; there is nothing here that lua_error could skip.
+    unsafe {
+        if !INTERRUPT.load(Ordering::Relaxed) {
+            ffi::lua_sethook(state, None, 0, 0);
+            return;
+        }
+        ffi::lua_pushstring(state, c"interrupted".as_ptr());
+        ffi::lua_error(state);
+    }
+}
+
+/// The natives that only the prelude sees.
+fn internals(lua: &Lua) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.set("pending", Lua::poll_pending())?;
+    table.set("interrupting", lua.create_function(|_, ()| Ok(interrupting()))?)?;
+    table.set(
+        "enter",
+        lua.create_function(|_, thread: Thread| {
+            RUNNING.store(thread.state(), Ordering::Relaxed);
+            Ok(())
+        })?,
+    )?;
+    table.set(
+        "failed",
+        lua.create_function(|lua, error: Value| {
+            if is_out_of_memory(&error) {
+                Host::of(lua).control.flag.stop(crate::stop::Stop::Memory);
+            }
+            Ok(())
+        })?,
+    )?;
+    table.set(
+        "dress",
+        lua.create_function(|lua, metatable: Table| super::error::dress(lua, &metatable))?,
+    )?;
+    table.set(
+        "an_error",
+        Value::Error(Box::new(raise(Error::new("", "", "the shape of errors")))),
+    )?;
+    table.set("modules", super::modules(lua)?)?;
+    table.set("library", stdlib::library(lua)?)?;
+    table.set(
+        "unknown",
+        lua.create_function(|lua, (what, key, names): (String, Value, Vec<String>)| {
+            let key = match &key {
+                Value::String(text) => text.to_string_lossy(),
+                other => other.to_string()?,
+            };
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let error = Error::new("", "EINVAL", format!("{what} \"{key}\""));
+            let error = match super::option::nearest(&key, &names) {
+                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                None if what.contains("global") => {
+                    error.hint("declare variables with `local`; modules come from `require \"cnf\"`")
+                }
+                None => error.hint(format!("it has {}", names.join(", "))),
+            };
+            Err::<(), _>(raise(error.at(super::error::site(lua, 1))))
+        })?,
+    )?;
+    Ok(table)
+}
+
+fn is_out_of_memory(error: &Value) -> bool {
+    match error {
+        Value::String(text) => text.as_bytes() == &b"not enough memory"[..],
+        Value::Error(error) => from_lua((**error).clone()).is("ENOMEM"),
+        _ => false,
+    }
+}

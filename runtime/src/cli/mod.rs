@@ -1,0 +1,71 @@
+//! What a person types: the command line, one file a command.
+
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::{self, LogFormat};
+
+/// Exit statuses, as the contract has them.
+pub mod status {
+    pub const DONE: u8 = 0;
+    pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const MISSING: u8 = 3;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Build Linux networks and steer their packets with eBPF, from Lua.
+///
+/// Without SCRIPT or a command: an interactive prompt.
+#[derive(Parser)]
+#[command(name = "cnfscript", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::RunArgs,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Say more; twice: trace
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// How much memory Lua may use
+    #[arg(long, default_value = "1g", global = true, value_name = "SIZE", value_parser = memory)]
+    memory: usize,
+}
+
+fn memory(text: &str) -> Result<usize, String> {
+    match crate::api::option::parse_size(text) {
+        Some(bytes) if bytes >= 4 << 20 => Ok(bytes as usize),
+        Some(_) => Err("a script needs at least 4m".into()),
+        None => Err("not a size; write \"256m\" or \"1g\"".into()),
+    }
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verbosity = if cli.common.quiet { -1 } else { cli.common.verbose as i8 };
+    report::start(verbosity, cli.common.log_format);
+    match cli.command {
+        Some(command) => match command {},
+        None => ExitCode::from(run::run(&cli.run, &cli.common)),
+    }
+}

@@ -1,0 +1,98 @@
+//! `cnfscript SCRIPT [ARGS]`: run, park, tear down.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Common, status};
+use crate::api::host::Instance;
+use crate::life::control::Control;
+use crate::life::generation::{self, Chunk, Ended};
+use crate::own::Ledger;
+use crate::stop::{Stop, StopFlag};
+use crate::{Error, Result, report};
+
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The script; - reads it from standard input
+    #[arg(value_name = "SCRIPT", conflicts_with = "execute")]
+    script: Option<PathBuf>,
+    /// Run this text instead of a file; the modules are plain names in it
+    #[arg(short, long, value_name = "CHUNK")]
+    execute: Option<String>,
+    /// The instance's name; the script's file stem by default
+    #[arg(long)]
+    name: Option<String>,
+    /// What the script finds in cnf.args
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// Runs a script to its end; the exit status.
+pub fn run(args: &RunArgs, common: &Common) -> u8 {
+    let ledger = Arc::new(Ledger::default());
+    let outcome = prepare(args).and_then(|(instance, chunk)| {
+        let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
+        generation::run(instance, &chunk, common.memory, &control, &ledger)
+    });
+    let status = match outcome {
+        Ok(ended) => finish(&ended),
+        Err(error) => {
+            report::error(&error, None);
+            if error.is("EPERM") { status::MISSING } else { status::FAILED }
+        }
+    };
+    ledger.tear_down();
+    status
+}
+
+fn finish(ended: &Ended) -> u8 {
+    match ended {
+        Ended::Done => status::DONE,
+        Ended::TaskFailed => status::FAILED,
+        Ended::Failed(error) => {
+            report::error(error, None);
+            status::FAILED
+        }
+        Ended::Stopped(Stop::Exit(code)) => *code,
+        Ended::Stopped(Stop::Signal(_)) => status::INTERRUPTED,
+        Ended::Stopped(Stop::Memory) => {
+            report::error(&crate::api::error::out_of_memory(), None);
+            status::FAILED
+        }
+    }
+}
+
+fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
+    let pid = std::process::id();
+    let (default_name, script, chunk) = match (&args.execute, &args.script) {
+        (Some(text), _) => {
+            let chunk = Chunk { name: "-e".into(), source: text.clone().into_bytes(), interactive: true };
+            (format!("e-{pid}"), None, chunk)
+        }
+        (None, Some(path)) if path.as_os_str() == "-" => {
+            let mut source = Vec::new();
+            std::io::stdin().read_to_end(&mut source).map_err(|e| Error::io("read", &e).subject("stdin"))?;
+            (format!("stdin-{pid}"), None, Chunk { name: "stdin".into(), source, interactive: false })
+        }
+        (None, Some(path)) => {
+            let shown = path.display().to_string();
+            let source = std::fs::read(path).map_err(|e| {
+                Error::io("run", &e).subject(shown.clone()).hint("the first argument is a script or a command; see --help")
+            })?;
+            let real = path.canonicalize().map_err(|e| Error::io("run", &e).subject(shown.clone()))?;
+            let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            (stem, Some(real), Chunk { name: shown, source, interactive: false })
+        }
+        (None, None) => return Err(Error::new("repl", "ENOSYS", "not there yet")),
+    };
+    // With -e there is no script: every positional argument is the chunk's.
+    let instance = Instance {
+        name: args.name.clone().unwrap_or(default_name),
+        script,
+        args: args.args.clone(),
+    };
+    Ok((instance, chunk))
+}

@@ -1,0 +1,128 @@
+//! The second thread: signals and deadlines, so that a script that hangs or swallows errors can still be ended.
+//!
+//! On a signal it asks the Lua thread to stop, interrupts Lua while that thread does not answer, and in the end tears
+//! the instance down itself, which needs no Lua.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::api::vm;
+use crate::own::Ledger;
+use crate::stop::{Stop, StopFlag};
+use crate::{Error, Result};
+
+/// How long the Lua thread may take to notice a stop before it is interrupted: longer than a step that only waits.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long it may take in all before this thread tears down without it.
+const PATIENCE: Duration = Duration::from_millis(1000);
+/// Between two interrupts of a script that catches them.
+const POKE_EVERY: Duration = Duration::from_millis(5);
+
+pub struct Control {
+    pub flag: Arc<StopFlag>,
+    ledger: Arc<Ledger>,
+    watch: Mutex<Watch>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Watch {
+    /// Interrupt Lua from this moment on, until it is cleared.
+    interrupt_at: Option<Instant>,
+    /// Tear down from this thread at that moment.
+    give_up_at: Option<Instant>,
+    /// A REPL: Ctrl-C ends the line, not the process.
+    line_only: bool,
+}
+
+impl Control {
+    /// Starts the thread. Call before anything is created.
+    pub fn start(flag: Arc<StopFlag>, ledger: Arc<Ledger>) -> Result<Arc<Control>> {
+        let control = Arc::new(Control {
+            flag,
+            ledger,
+            watch: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|e| Error::io("signals", &e))?;
+        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(work).map_err(|e| Error::io("thread", &e))
+        };
+        let me = Arc::clone(&control);
+        thread("signals", Box::new(move || signals.forever().for_each(|signal| me.signalled(signal))))?;
+        let me = Arc::clone(&control);
+        thread("deadlines", Box::new(move || me.keep_deadlines()))?;
+        Ok(control)
+    }
+
+    fn signalled(&self, signal: i32) {
+        let now = Instant::now();
+        let mut watch = self.watch.lock().expect("no panic while held");
+        watch.interrupt_at.get_or_insert(now + GRACE);
+        if watch.line_only && signal == SIGINT {
+            self.changed.notify_all();
+            return;
+        }
+        watch.give_up_at.get_or_insert(now + PATIENCE);
+        drop(watch);
+        self.flag.stop(Stop::Signal(signal));
+        self.changed.notify_all();
+    }
+
+    /// The Lua thread has noticed: it tears down itself, Lua may run again.
+    pub fn noticed(&self) {
+        let mut watch = self.watch.lock().expect("no panic while held");
+        watch.interrupt_at = None;
+        watch.give_up_at = None;
+        vm::end_interrupt();
+    }
+
+    /// Interrupts Lua when `limit` has passed, unless [`Control::noticed`] comes first.
+    pub fn interrupt_after(&self, limit: Duration) {
+        self.watch.lock().expect("no panic while held").interrupt_at = Some(Instant::now() + limit);
+        self.changed.notify_all();
+    }
+
+    /// From now on Ctrl-C ends what runs and not the process: the manners of a REPL.
+    pub fn interrupt_lines_only(&self) {
+        self.watch.lock().expect("no panic while held").line_only = true;
+    }
+
+    fn keep_deadlines(&self) {
+        let mut watch = self.watch.lock().expect("no panic while held");
+        loop {
+            let now = Instant::now();
+            if watch.give_up_at.is_some_and(|at| at <= now) {
+                drop(watch);
+                self.give_up();
+            }
+            let poking = watch.interrupt_at.is_some_and(|at| at <= now);
+            if poking {
+                vm::interrupt();
+            }
+            let next = match (poking, watch.interrupt_at, watch.give_up_at) {
+                (true, _, _) => Some(now + POKE_EVERY),
+                (false, Some(a), Some(b)) => Some(a.min(b)),
+                (false, a, b) => a.or(b),
+            };
+            watch = match next {
+                Some(at) => {
+                    let wait = at.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(watch, wait).expect("no panic while held").0
+                }
+                None => self.changed.wait(watch).expect("no panic while held"),
+            };
+        }
+    }
+
+    /// The script hangs where no interrupt reaches it: clean up and leave without it.
+    fn give_up(&self) -> ! {
+        tracing::warn!("the script does not answer; cleaning up without it");
+        self.ledger.tear_down();
+        // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
+        unsafe { libc::_exit(130) }
+    }
+}

@@ -1,0 +1,4 @@
+//! The life of an instance: loading a script, parking, ending; signals and deadlines from a second thread.
+
+pub mod control;
+pub mod generation;
