@@ -4,7 +4,7 @@
 KERNEL ?= 6.12
 
 .PHONY: vm
-vm: export VM_CMD = $(CMD)
+vm: export VM_CMD = $(value CMD)
 vm:
 	@tests/vm/fetch $(KERNEL)
 	@tests/vm/run --kernel $(KERNEL) -- "$$VM_CMD"
