@@ -14,9 +14,10 @@ host.dress(debug.getmetatable(host.an_error))
 
 -- pcall and xpcall -----------------------------------------------------------------------------------------------
 
+-- While the script is being stopped, no pcall swallows it.
 local function after(ok, ...)
-  if not ok then
-    host.failed((...))
+  if not ok and host.failed((...)) then
+    error("interrupted", 0)
   end
   return ok, ...
 end

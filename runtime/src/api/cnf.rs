@@ -103,7 +103,9 @@ fn log(lua: &Lua) -> mlua::Result<Table> {
 fn log_line(args: &mut Args) -> Result<(String, String)> {
     let message: Value = args.next();
     let message = message.to_string().map_err(from_lua)?;
-    let Some(fields) = args.optional::<Table>("fields")? else { return Ok((message, String::new())) };
+    let Some(fields) = args.optional::<Table>("fields")? else {
+        return Ok((message, String::new()));
+    };
     let mut object = serde_json::Map::new();
     for pair in fields.pairs::<Value, Value>() {
         let (key, value) = pair.map_err(from_lua)?;

@@ -65,9 +65,8 @@ impl<T: Handle> Class<'_, T> {
         let op = format!("{}:{name}", T::WORD);
         self.names.push(name);
         self.registry.add_function(name, move |lua, (this, rest): (Value, MultiValue)| {
-            let answer = receiver::<T>(&op, this).and_then(|this| {
-                call(lua, &Host::of(lua), &this, Args::new(&op, rest))
-            });
+            let answer = receiver::<T>(&op, this)
+                .and_then(|this| call(lua, &Host::of(lua), &this, Args::new(&op, rest)));
             answer.map_err(|e| raise(e.at(site(lua, 1))))
         });
         self
@@ -87,9 +86,8 @@ impl<T: Handle> Class<'_, T> {
         self.names.push(name);
         self.registry.add_async_function(name, move |lua, (this, rest): (Value, MultiValue)| {
             let site = site(&lua, 2);
-            let started = receiver::<T>(&op, this).and_then(|this| {
-                call(&lua, &Host::of(&lua), &this, Args::new(&op, rest))
-            });
+            let started = receiver::<T>(&op, this)
+                .and_then(|this| call(&lua, &Host::of(&lua), &this, Args::new(&op, rest)));
             drop(lua);
             async move {
                 match started {
@@ -122,7 +120,11 @@ fn receiver<T: Handle>(op: &str, this: Value) -> Result<T> {
         }
         other => Err(Error::invalid(
             op.to_owned(),
-            format!("is a method of a {}, called on {}", T::TYPE, super::option::expected::describe(other)),
+            format!(
+                "is a method of a {}, called on {}",
+                T::TYPE,
+                super::option::expected::describe(other)
+            ),
         )
         .hint("call methods with a colon: object:method(...)")),
     }
@@ -141,20 +143,31 @@ impl<T: Handle> UserData for Held<T> {
                 _ => false,
             })
         });
-        registry.add_meta_method(MetaMethod::Index, move |lua, _, key: Value| -> mlua::Result<()> {
-            let key = key.to_string()?;
-            let error = Error::new(T::TYPE, "EINVAL", format!("has no field or method \"{key}\""));
-            let error = match nearest(&key, &names) {
-                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                None => error.hint(format!("it has {}", names.join(", "))),
-            };
-            Err(raise(error.at(site(lua, 1))))
-        });
-        registry.add_meta_method(MetaMethod::NewIndex, |lua, _, (key, _): (Value, Value)| -> mlua::Result<()> {
-            let error = Error::new(T::TYPE, "EINVAL", format!("field \"{}\" cannot be assigned", key.to_string()?))
+        registry.add_meta_method(
+            MetaMethod::Index,
+            move |lua, _, key: Value| -> mlua::Result<()> {
+                let key = key.to_string()?;
+                let error =
+                    Error::new(T::TYPE, "EINVAL", format!("has no field or method \"{key}\""));
+                let error = match nearest(&key, &names) {
+                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None => error.hint(format!("it has {}", names.join(", "))),
+                };
+                Err(raise(error.at(site(lua, 1))))
+            },
+        );
+        registry.add_meta_method(
+            MetaMethod::NewIndex,
+            |lua, _, (key, _): (Value, Value)| -> mlua::Result<()> {
+                let error = Error::new(
+                    T::TYPE,
+                    "EINVAL",
+                    format!("field \"{}\" cannot be assigned", key.to_string()?),
+                )
                 .hint("handles are changed through their methods, such as :set{...}");
-            Err(raise(error.at(site(lua, 1))))
-        });
+                Err(raise(error.at(site(lua, 1))))
+            },
+        );
     }
 }
 

@@ -38,7 +38,12 @@ pub struct Host {
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Host {
-    pub fn new(instance: Instance, generation: u32, control: Arc<Control>, ledger: Arc<Ledger>) -> Rc<Host> {
+    pub fn new(
+        instance: Instance,
+        generation: u32,
+        control: Arc<Control>,
+        ledger: Arc<Ledger>,
+    ) -> Rc<Host> {
         Rc::new(Host {
             instance,
             generation,

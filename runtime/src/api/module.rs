@@ -117,9 +117,7 @@ impl Args {
     /// The next argument, which must be there.
     pub fn required<T: FromOption>(&mut self, name: &str) -> Result<T> {
         match self.next() {
-            Value::Nil => {
-                Err(self.bad(name, format!("must be {}, got nothing", T::expects())))
-            }
+            Value::Nil => Err(self.bad(name, format!("must be {}, got nothing", T::expects()))),
             value => self.convert(name, value),
         }
     }

@@ -193,7 +193,11 @@ pub mod expected {
             Value::String(s) => {
                 let text = s.to_string_lossy();
                 let short: String = text.chars().take(40).collect();
-                if short.len() < text.len() { format!("\"{short}...\"") } else { format!("{short:?}") }
+                if short.len() < text.len() {
+                    format!("\"{short}...\"")
+                } else {
+                    format!("{short:?}")
+                }
             }
             Value::Table(_) => "a table".into(),
             Value::Function(_) => "a function".into(),
@@ -335,8 +339,9 @@ pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    let address: IpAddr =
-        address.parse().map_err(|_| format!("\"{text}\" is not an address with a prefix length"))?;
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not an address with a prefix length"))?;
     let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
     let length = match length {
         None => bits,
@@ -360,8 +365,13 @@ impl FromOption for Duration {
             Value::Number(n) => *n,
             Value::String(text) => {
                 let text = text.to_string_lossy();
-                with_unit(&text, &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
-                    .ok_or_else(|| Some(format!("\"{text}\" is not a duration (\"250ms\", \"2s\", \"1m\")")))?
+                with_unit(
+                    &text,
+                    &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)],
+                )
+                .ok_or_else(|| {
+                    Some(format!("\"{text}\" is not a duration (\"250ms\", \"2s\", \"1m\")"))
+                })?
             }
             _ => return Err(None),
         };
@@ -379,8 +389,15 @@ impl FromOption for Rate {
         "a rate: bits a second, or \"10mbit\"".into()
     }
     fn from_option(value: Value) -> Converted<Self> {
-        const UNITS: &[(&str, f64)] =
-            &[("bit", 1.0), ("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9), ("bps", 8.0), ("kbps", 8e3), ("mbps", 8e6)];
+        const UNITS: &[(&str, f64)] = &[
+            ("bit", 1.0),
+            ("kbit", 1e3),
+            ("mbit", 1e6),
+            ("gbit", 1e9),
+            ("bps", 8.0),
+            ("kbps", 8e3),
+            ("mbps", 8e6),
+        ];
         scaled(value, UNITS, "a rate (\"10mbit\")").map(Rate)
     }
 }
@@ -419,7 +436,9 @@ impl FromOption for Share {
             Value::Integer(i) => *i as f64,
             Value::Number(n) => *n,
             Value::String(text) => with_unit(&text.to_string_lossy(), &[("%", 0.01), ("", 1.0)])
-                .ok_or_else(|| Some(format!("\"{}\" is not a share (\"5%\")", text.to_string_lossy())))?,
+                .ok_or_else(|| {
+                    Some(format!("\"{}\" is not a share (\"5%\")", text.to_string_lossy()))
+                })?,
             _ => return Err(None),
         };
         if (0.0..=1.0).contains(&share) {
@@ -518,7 +537,8 @@ fn scaled(value: Value, units: &[(&str, f64)], what: &str) -> Converted<u64> {
         Value::Number(n) => *n,
         Value::String(text) => {
             let text = text.to_string_lossy();
-            with_unit(&text.to_lowercase(), units).ok_or_else(|| Some(format!("\"{text}\" is not {what}")))?
+            with_unit(&text.to_lowercase(), units)
+                .ok_or_else(|| Some(format!("\"{text}\" is not {what}")))?
         }
         _ => return Err(None),
     };
@@ -527,11 +547,16 @@ fn scaled(value: Value, units: &[(&str, f64)], what: &str) -> Converted<u64> {
 
 fn with_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
+    let split =
+        text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-')).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().ok()?;
     let unit = unit.trim();
     // A bare number counts in the base unit.
-    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, f)| *f).or((unit.is_empty()).then_some(1.0))?;
+    let factor = units
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, f)| *f)
+        .or((unit.is_empty()).then_some(1.0))?;
     Some(number * factor)
 }

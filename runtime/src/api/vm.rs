@@ -63,7 +63,12 @@ impl Vm {
     }
 
     /// Compiles a chunk. `name` is as errors will show it.
-    pub fn compile(&self, name: &str, source: &[u8], environment: Option<Table>) -> Result<Function> {
+    pub fn compile(
+        &self,
+        name: &str,
+        source: &[u8],
+        environment: Option<Table>,
+    ) -> Result<Function> {
         let source = blank_shebang(source);
         let mut chunk = self.lua.load(&source[..]).set_name(format!("@{name}"));
         if let Some(environment) = environment {
@@ -198,8 +203,9 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
         lua.create_function(|lua, error: Value| {
             if is_out_of_memory(&error) {
                 Host::of(lua).control.flag.stop(crate::stop::Stop::Memory);
+                interrupt();
             }
-            Ok(())
+            Ok(interrupting())
         })?,
     )?;
     table.set(
@@ -223,9 +229,8 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
             let error = Error::new("", "EINVAL", format!("{what} \"{key}\""));
             let error = match super::option::nearest(&key, &names) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                None if what.contains("global") => {
-                    error.hint("declare variables with `local`; modules come from `require \"cnf\"`")
-                }
+                None if what.contains("global") => error
+                    .hint("declare variables with `local`; modules come from `require \"cnf\"`"),
                 None => error.hint(format!("it has {}", names.join(", "))),
             };
             Err::<(), _>(raise(error.at(super::error::site(lua, 1))))

@@ -21,7 +21,12 @@ pub mod status {
 ///
 /// Without SCRIPT or a command: an interactive prompt.
 #[derive(Parser)]
-#[command(name = "cnfscript", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "cnfscript",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -69,21 +69,32 @@ fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
     let pid = std::process::id();
     let (default_name, script, chunk) = match (&args.execute, &args.script) {
         (Some(text), _) => {
-            let chunk = Chunk { name: "-e".into(), source: text.clone().into_bytes(), interactive: true };
+            let chunk =
+                Chunk { name: "-e".into(), source: text.clone().into_bytes(), interactive: true };
             (format!("e-{pid}"), None, chunk)
         }
         (None, Some(path)) if path.as_os_str() == "-" => {
             let mut source = Vec::new();
-            std::io::stdin().read_to_end(&mut source).map_err(|e| Error::io("read", &e).subject("stdin"))?;
-            (format!("stdin-{pid}"), None, Chunk { name: "stdin".into(), source, interactive: false })
+            std::io::stdin()
+                .read_to_end(&mut source)
+                .map_err(|e| Error::io("read", &e).subject("stdin"))?;
+            (
+                format!("stdin-{pid}"),
+                None,
+                Chunk { name: "stdin".into(), source, interactive: false },
+            )
         }
         (None, Some(path)) => {
             let shown = path.display().to_string();
             let source = std::fs::read(path).map_err(|e| {
-                Error::io("run", &e).subject(shown.clone()).hint("the first argument is a script or a command; see --help")
+                Error::io("run", &e)
+                    .subject(shown.clone())
+                    .hint("the first argument is a script or a command; see --help")
             })?;
-            let real = path.canonicalize().map_err(|e| Error::io("run", &e).subject(shown.clone()))?;
-            let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            let real =
+                path.canonicalize().map_err(|e| Error::io("run", &e).subject(shown.clone()))?;
+            let stem =
+                path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             (stem, Some(real), Chunk { name: shown, source, interactive: false })
         }
         (None, None) => return Err(Error::new("repl", "ENOSYS", "not there yet")),

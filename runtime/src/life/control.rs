@@ -40,19 +40,21 @@ struct Watch {
 impl Control {
     /// Starts the thread. Call before anything is created.
     pub fn start(flag: Arc<StopFlag>, ledger: Arc<Ledger>) -> Result<Arc<Control>> {
-        let control = Arc::new(Control {
-            flag,
-            ledger,
-            watch: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let control =
+            Arc::new(Control { flag, ledger, watch: Mutex::default(), changed: Condvar::new() });
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|e| Error::io("signals", &e))?;
         let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(work).map_err(|e| Error::io("thread", &e))
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(work)
+                .map_err(|e| Error::io("thread", &e))
         };
         let me = Arc::clone(&control);
-        thread("signals", Box::new(move || signals.forever().for_each(|signal| me.signalled(signal))))?;
+        thread(
+            "signals",
+            Box::new(move || signals.forever().for_each(|signal| me.signalled(signal))),
+        )?;
         let me = Arc::clone(&control);
         thread("deadlines", Box::new(move || me.keep_deadlines()))?;
         Ok(control)
