@@ -39,7 +39,7 @@ fn wait(_: &Lua, host: &Rc<Host>, _: Args) -> Result<impl Future<Output = Result
 
 /// Never returns: the next step of any Lua raises, whatever pcall says.
 fn exit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
-    let code = match args.next() {
+    let code = match args.any() {
         Value::Nil | Value::Boolean(true) => 0,
         Value::Boolean(false) => 1,
         Value::Integer(code) if (0..256).contains(&code) => code as u8,
@@ -57,7 +57,7 @@ fn exit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
 
 /// Raises an error like the library's own.
 fn error(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
-    let mut options = Options::new("cnf.error", args.next())?;
+    let mut options = Options::new("cnf.error", args.any())?;
     let message: String = options.required("message")?;
     let code: Option<String> = options.get("code")?;
     let hint: Option<String> = options.get("hint")?;
@@ -101,7 +101,7 @@ fn log(lua: &Lua) -> mlua::Result<Table> {
 
 /// The message, and the fields as one JSON object: tracing's own fields must be known at compile time.
 fn log_line(args: &mut Args) -> Result<(String, String)> {
-    let message: Value = args.next();
+    let message: Value = args.any();
     let message = message.to_string().map_err(from_lua)?;
     let Some(fields) = args.optional::<Table>("fields")? else {
         return Ok((message, String::new()));

@@ -116,7 +116,7 @@ impl Args {
 
     /// The next argument, which must be there.
     pub fn required<T: FromOption>(&mut self, name: &str) -> Result<T> {
-        match self.next() {
+        match self.any() {
             Value::Nil => Err(self.bad(name, format!("must be {}, got nothing", T::expects()))),
             value => self.convert(name, value),
         }
@@ -124,14 +124,14 @@ impl Args {
 
     /// The next argument; nil counts as absent.
     pub fn optional<T: FromOption>(&mut self, name: &str) -> Result<Option<T>> {
-        match self.next() {
+        match self.any() {
             Value::Nil => Ok(None),
             value => self.convert(name, value).map(Some),
         }
     }
 
     /// The next argument as it is; nil when absent.
-    pub fn next(&mut self) -> Value {
+    pub fn any(&mut self) -> Value {
         self.position += 1;
         self.values.next().unwrap_or(Value::Nil)
     }

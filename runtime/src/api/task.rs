@@ -98,7 +98,7 @@ fn stop(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Option<Thread>> {
 /// `failed(id, error)` prints the failure of a task that nobody waits for.
 fn failed(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
     let id: u64 = args.required("id")?;
-    let error = super::error::from_value(&args.next());
+    let error = super::error::from_value(&args.any());
     host.tasks.unjoined.borrow_mut().insert(id, ());
     crate::report::error(&error, Some("task failed"));
     Ok(())
