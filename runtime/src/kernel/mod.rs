@@ -1,4 +1,14 @@
 //! System calls: netlink, network namespaces, bpf(2), sysctl, sockets. No Lua here.
 
+pub mod address;
 pub mod bpf;
+pub mod link;
+pub mod neigh;
+pub mod netlink;
 pub mod netns;
+pub mod notify;
+pub mod process;
+pub mod qdisc;
+pub mod route;
+pub mod rule;
+pub mod sysctl;

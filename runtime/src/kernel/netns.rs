@@ -1,8 +1,12 @@
 //! Entering network namespaces: one dedicated thread switches, works there, and hands the results back.
 //!
 //! No other thread of the process ever changes its namespace, so a socket opened or a file read elsewhere is always the
-//! host's. (`ip-netns(8)`, `setns(2)`.)
+//! host's. (`ip-netns(8)`, `setns(2)`.) Namespaces with a name are in [`named`].
 
+pub mod defaults;
+pub mod named;
+
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Sender, channel};
@@ -57,6 +61,53 @@ impl NetnsFd {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+impl NetnsFd {
+    /// The namespace's cookie: the one identity the kernel never reuses before the next boot (`SO_NETNS_COOKIE`, Linux
+    /// 5.14). Inode numbers are reused at once.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN, ENOPROTOOPT before Linux 5.14.
+    pub fn cookie(&self) -> Result<u64> {
+        self.within(|| {
+            let socket = nix::sys::socket::socket(
+                nix::sys::socket::AddressFamily::Unix,
+                nix::sys::socket::SockType::Datagram,
+                nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+                None,
+            )
+            .map_err(|e| Error::errno("netns.cookie", e))?;
+            socket_cookie(socket.as_fd()).map_err(|e| Error::io("netns.cookie", &e))
+        })
+    }
+
+    /// Whether both are the same namespace. Certain while both are held, since a held inode is not reused.
+    pub fn same(&self, other: &NetnsFd) -> bool {
+        use nix::sys::stat::fstat;
+        match (fstat(self), fstat(other)) {
+            (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+            _ => false,
+        }
+    }
+}
+
+/// The cookie of the namespace that a socket belongs to (`include/uapi/asm-generic/socket.h`).
+pub(in crate::kernel) fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: socket is open; the kernel writes at most `length` bytes, the size of `cookie`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if done == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 impl AsFd for NetnsFd {

@@ -1,0 +1,170 @@
+//! RTM_NEWLINK and RTM_SETLINK messages for links (`rtnetlink(7)`, net/core/rtnetlink.c).
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::Emitable;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+
+use super::kinds::Kind;
+use super::value::Value;
+use super::{AddrGenMode, Created, End, NewLink, check_name};
+use crate::kernel::netlink::attribute::Writer;
+use crate::{Error, Result};
+
+/// VETH_INFO_PEER and IFLA_NETKIT_PEER_INFO.
+const PEER_INFO: u16 = 1;
+
+/// The request that makes `link` with those indexes.
+///
+/// # Errors
+/// EINVAL for a bad name, an unknown option or a wrong value.
+pub fn creation(link: &NewLink<'_>, made: Created) -> Result<LinkMessage> {
+    check(link)?;
+    let mut message = end(&link.end, made.index);
+    if let Some(below) = link.link {
+        message.attributes.push(LinkAttribute::Link(below));
+    }
+    let mut data = Writer::new();
+    if let (Some((netlink, peer)), Some(index)) = (&link.peer, made.peer_index) {
+        let mut peer = end(peer, index);
+        if !std::ptr::eq(*netlink, link.netlink) {
+            let fd = netlink.netns().as_fd().as_raw_fd();
+            peer.attributes.push(LinkAttribute::NetNsFd(fd));
+        }
+        let mut bytes = vec![0; peer.buffer_len()];
+        peer.emit(&mut bytes);
+        data.put(PEER_INFO, &bytes);
+    }
+    write_values(link.kind, &link.values, &mut data)?;
+    let mut info = vec![LinkInfo::Kind(InfoKind::Other(link.kind.name.to_owned()))];
+    let data = data.into_bytes();
+    if !data.is_empty() {
+        info.push(LinkInfo::Data(InfoData::Other(data)));
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Ok(message)
+}
+
+fn check(link: &NewLink<'_>) -> Result<()> {
+    check_name(&link.end.name)?;
+    let kind = link.kind.name;
+    match &link.peer {
+        Some(_) if !link.kind.is_pair() => {
+            return Err(Error::invalid("link", format!("a {kind} has no peer")));
+        }
+        None if link.kind.is_pair() => {
+            return Err(Error::invalid("link", format!("a {kind} needs a peer"))
+                .hint("peer={name=\"...\", netns=...}"));
+        }
+        Some((_, peer)) => check_name(&peer.name)?,
+        None => {}
+    }
+    if link.kind.on_link && link.link.is_none() {
+        return Err(Error::invalid("link", format!("a {kind} needs the link it stands on"))
+            .hint("link=another link of the same namespace"));
+    }
+    let wants_mac = link.end.mac.or(link.peer.as_ref().and_then(|(_, end)| end.mac)).is_some();
+    let l2 = link.values.iter().any(|(word, value)| {
+        word == "mode" && matches!(value, Value::Text(t) if t == "l2")
+    });
+    if kind == "netkit" && wants_mac && !l2 {
+        return Err(Error::invalid("link", "a netkit pair in l3 mode has no MAC addresses")
+            .hint("mode=\"l2\", or leave mac out"));
+    }
+    Ok(())
+}
+
+/// Appends the kind's options.
+pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) -> Result<()> {
+    for (word, value) in values {
+        let field = kind.field(word).ok_or_else(|| {
+            let error =
+                Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
+            let near = kind
+                .fields
+                .iter()
+                .map(|f| (strsim::damerau_levenshtein(f.word, word), f.word))
+                .min();
+            match near {
+                Some((distance, near)) if distance <= 3 => {
+                    error.hint(format!("did you mean {near:?}?"))
+                }
+                _ => error,
+            }
+        })?;
+        field.write(data, value)?;
+    }
+    Ok(())
+}
+
+/// What `rtnl_create_link` takes for either end. Master, alias and IPv6 settings come after ([`remaining`]).
+fn end(end: &End, index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if end.up && end.addrgenmode.is_none() {
+        up(&mut message, true);
+    }
+    let attributes = &mut message.attributes;
+    attributes.push(LinkAttribute::IfName(end.name.clone()));
+    attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    attributes.extend(end.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(end.group.map(LinkAttribute::Group));
+    attributes.extend(end.txqueuelen.map(LinkAttribute::TxQueueLen));
+    attributes.extend(end.num_tx_queues.map(LinkAttribute::NumTxQueues));
+    attributes.extend(end.num_rx_queues.map(LinkAttribute::NumRxQueues));
+    message
+}
+
+/// The settings that creation left out; everything when it was `plain`.
+pub fn remaining(end: &End, index: u32, plain: bool) -> Option<LinkMessage> {
+    let mut message = change(index);
+    let attributes = &mut message.attributes;
+    attributes.extend(end.alias.clone().map(LinkAttribute::IfAlias));
+    attributes.extend(end.master.map(LinkAttribute::Controller));
+    if plain {
+        attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        attributes.extend(end.mtu.map(LinkAttribute::Mtu));
+        attributes.extend(end.group.map(LinkAttribute::Group));
+        attributes.extend(end.txqueuelen.map(LinkAttribute::TxQueueLen));
+    }
+    let late_up = end.up && (plain || end.addrgenmode.is_some());
+    if late_up {
+        up(&mut message, true);
+    }
+    (late_up || !message.attributes.is_empty()).then_some(message)
+}
+
+/// A message about the link with that index.
+pub fn change(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+/// Makes `port` a port of `master`; 0 frees it.
+pub fn master(port: u32, master: u32) -> LinkMessage {
+    let mut message = change(port);
+    message.attributes.push(LinkAttribute::Controller(master));
+    message
+}
+
+pub fn up(message: &mut LinkMessage, up: bool) {
+    message.header.flags.set(LinkFlags::Up, up);
+    message.header.change_mask = LinkFlags::Up;
+}
+
+pub fn addrgenmode(index: u32, mode: AddrGenMode) -> LinkMessage {
+    let mut message = change(index);
+    let mode = match mode {
+        AddrGenMode::Eui64 => In6AddrGenMode::Eui64,
+        AddrGenMode::None => In6AddrGenMode::None,
+        AddrGenMode::StablePrivacy => In6AddrGenMode::StablePrivacy,
+        AddrGenMode::Random => In6AddrGenMode::Random,
+    };
+    let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
+    message
+}

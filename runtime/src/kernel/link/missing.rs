@@ -1,0 +1,101 @@
+//! Why a link could not be made, found out after the kernel refused.
+
+use nix::errno::Errno;
+
+use super::{Kind, NewLink, info, info_by_name};
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::{Error, Result};
+
+/// Options younger than their kind. Kernels before these ignore them silently (nla_parse_deprecated), so they are read back.
+const YOUNGER: &[(&str, &str, (u32, u32))] = &[
+    ("netkit", "scrub", (6, 13)),
+    ("netkit", "peer_scrub", (6, 13)),
+    ("netkit", "headroom", (6, 14)),
+    ("netkit", "tailroom", (6, 14)),
+];
+
+/// The kernel's refusal of `link`, in the user's terms.
+pub fn explain(link: &NewLink<'_>, error: NetlinkError) -> Error {
+    let unknown = error.ext_ack.as_deref().is_some_and(|t| t.contains("Unknown device type"));
+    match error.errno {
+        Errno::EOPNOTSUPP if unknown || error.ext_ack.is_none() => {
+            Error::errno("link", Errno::EOPNOTSUPP).because(lacking(link.kind))
+        }
+        Errno::EEXIST => taken(link, error),
+        Errno::EPERM => error.into_error("link").hint("making links needs CAP_NET_ADMIN"),
+        Errno::ENODEV if link.link.is_some() => {
+            error.into_error("link").because("the link it stands on is not in this namespace")
+        }
+        _ => error.into_error("link"),
+    }
+}
+
+/// "netkit needs Linux 6.7 or newer; this is 6.1.0"
+pub fn lacking(kind: &Kind) -> String {
+    let release = release();
+    match kind.since {
+        Some(since) if version(&release).is_some_and(|v| v < since) => {
+            format!("{} needs Linux {}.{} or newer; this is {release}", kind.name, since.0, since.1)
+        }
+        _ => format!(
+            "this kernel ({release}) was built without {} ({}), or its module is not installed",
+            kind.name, kind.config
+        ),
+    }
+}
+
+/// Which name is taken, and where.
+fn taken(link: &NewLink<'_>, error: NetlinkError) -> Error {
+    let there = |netlink: &Netlink, name: &str| info_by_name(netlink, name).is_ok();
+    let mut ends = vec![(link.netlink, &link.end.name)];
+    ends.extend(link.peer.as_ref().map(|(netlink, end)| (*netlink, &end.name)));
+    let error = error.into_error("link");
+    match ends.into_iter().find(|(netlink, name)| there(netlink, name)) {
+        Some((netlink, name)) => error
+            .because(format!("a link of that name exists already in {}", netlink.label()))
+            .subject(name.as_str()),
+        // The two ends' names are equal in one namespace, or another tunnel has the same end points.
+        None => error,
+    }
+}
+
+/// Refuses a link whose options the kernel ignored.
+pub fn check_ignored(link: &NewLink<'_>, index: u32) -> Result<()> {
+    let asked = |word: &str| link.values.iter().any(|(w, _)| w == word);
+    let young = || YOUNGER.iter().filter(|(kind, word, _)| *kind == link.kind.name && asked(word));
+    if young().next().is_none() {
+        return Ok(());
+    }
+    let data = info(link.netlink, index)?.data;
+    match young().find(|(_, word, _)| !data.iter().any(|(w, _)| w == word)) {
+        None => Ok(()),
+        Some((kind, word, (major, minor))) => {
+            let text =
+                format!("{kind}'s {word} needs Linux {major}.{minor} or newer; this is {}", release());
+            Err(Error::new("link", "EOPNOTSUPP", text))
+        }
+    }
+}
+
+fn release() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "an unknown version".to_owned())
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(version("6.1.0-28-cloud-amd64"), Some((6, 1)));
+        assert_eq!(version("6.18"), Some((6, 18)));
+        assert_eq!(version("odd"), None);
+    }
+}

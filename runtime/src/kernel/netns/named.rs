@@ -1,0 +1,264 @@
+//! Namespaces with a name, kept exactly as `ip netns` keeps them: a file under /run/netns that a namespace is mounted on.
+//!
+//! What is made here any tool can enter, and the other way round (`ip/ipnetns.c` of iproute2).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::{NetnsFd, defaults};
+use crate::kernel::netlink::Netlink;
+use crate::{Error, Result};
+
+/// Where iproute2 keeps them (NETNS_RUN_DIR; /var/run is a link to /run).
+pub const DIRECTORY: &str = "/run/netns";
+/// NAME_MAX of every file system that /run is on.
+const NAME_MAX: usize = 255;
+/// `include/uapi/linux/magic.h`
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// A namespace under a name, held open: the kernel keeps it while this lives, even after its name is gone.
+#[derive(Debug, Clone)]
+pub struct Netns {
+    pub name: String,
+    pub fd: NetnsFd,
+    /// `SO_NETNS_COOKIE`; the name is only a label.
+    pub cookie: u64,
+}
+
+/// A valid name: a file name that is not hidden from `ip netns list`.
+///
+/// # Errors
+/// EINVAL saying what is wrong.
+pub fn check_name(op: &'static str, name: &str) -> Result<()> {
+    let wrong = if name.is_empty() {
+        "a namespace needs a name".to_owned()
+    } else if name.len() > NAME_MAX {
+        format!("a namespace name has at most {NAME_MAX} bytes, this has {}", name.len())
+    } else if name == "." || name == ".." {
+        "\".\" and \"..\" cannot name a namespace".to_owned()
+    } else if let Some(bad) = name.chars().find(|c| *c == '/' || *c == '\0') {
+        format!("a namespace name cannot contain {bad:?}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(op, wrong).subject(name))
+}
+
+/// Where the name lives.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Makes a namespace, visible to `ip netns`, loopback up, with the kernel's default settings ([`defaults`]), and a
+/// netlink socket in it, all in one visit.
+///
+/// # Errors
+/// EEXIST when the name is taken, EPERM without CAP_SYS_ADMIN, EINVAL for a bad name, ENOSPC at the namespace limit.
+pub fn create(name: &str) -> Result<(Netns, Netlink)> {
+    const OP: &str = "netns.new";
+    check_name(OP, name)?;
+    let about = |e: Error| e.operation(OP).about(name);
+    let lock = prepare_directory().map_err(about)?;
+    let path = path(name);
+    // The file with no permissions is iproute2's mark of a namespace being made.
+    let placeholder = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o000)
+        .open(&path)
+        .map_err(|e| {
+            let error = Error::io(OP, &e).subject(name);
+            match e.raw_os_error() {
+                Some(libc::EEXIST) => error
+                    .because("a namespace of that name exists already")
+                    .hint(format!("use netns.get({name:?}) or choose another name")),
+                _ => error,
+            }
+        })?;
+    drop(placeholder);
+    let made = NetnsFd::host()?.within(|| make_here(&path));
+    drop(lock);
+    match made {
+        Ok(netlink) => {
+            let netlink = netlink.with_label(name);
+            let netns = Netns {
+                name: name.to_owned(),
+                fd: netlink.netns().clone(),
+                cookie: netlink.cookie(),
+            };
+            Ok((netns, netlink))
+        }
+        Err(error) => {
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            let _ = std::fs::remove_file(&path);
+            Err(about(error))
+        }
+    }
+}
+
+/// On the namespace thread: leaves it in a new namespace, which `within` switches back from.
+fn make_here(path: &Path) -> Result<Netlink> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
+        let error = Error::errno("unshare", e);
+        match e {
+            Errno::EPERM => error.hint("making a network namespace needs CAP_SYS_ADMIN"),
+            Errno::ENOSPC => error.hint("the limit is /proc/sys/user/max_net_namespaces"),
+            _ => error,
+        }
+    })?;
+    let own = "/proc/thread-self/ns/net";
+    mount(Some(own), path, Some("none"), MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| Error::errno("mount", e))?;
+    let file = File::open(own).map_err(|e| Error::io("netns.open", &e))?;
+    let netlink = Netlink::open_here(&NetnsFd::new(file.into()))?;
+    defaults::apply_here(&netlink)?;
+    Ok(netlink)
+}
+
+/// Makes /run/netns a shared mount point, so that namespaces mounted there appear in other mount namespaces too, and
+/// locks it against another `ip netns add` doing the same.
+fn prepare_directory() -> Result<Flock<OwnedFd>> {
+    let failed = |e: io::Error| Error::io("netns.new", &e).subject(DIRECTORY);
+    match std::fs::DirBuilder::new().mode(0o755).create(DIRECTORY) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
+        _ => {}
+    }
+    let directory: OwnedFd = File::open(DIRECTORY).map_err(failed)?.into();
+    let lock = Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, e)| Error::errno("netns.new", e).subject(DIRECTORY))?;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(Some(""), DIRECTORY, Some("none"), flags, None::<&str>)
+    };
+    let bind = || {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(DIRECTORY), DIRECTORY, Some("none"), flags, None::<&str>)
+    };
+    // EINVAL: not a mount point yet.
+    match share() {
+        Err(Errno::EINVAL) => bind().and_then(|()| share()),
+        other => other,
+    }
+    .map_err(|e| {
+        let error = Error::errno("netns.new", e).subject(DIRECTORY);
+        match e {
+            Errno::EPERM => error.hint("making a network namespace needs CAP_SYS_ADMIN"),
+            _ => error,
+        }
+    })?;
+    Ok(lock)
+}
+
+/// Opens the namespace of that name.
+///
+/// # Errors
+/// ENOENT when there is none, with the nearest name as hint.
+pub fn open(name: &str) -> Result<Netns> {
+    const OP: &str = "netns.get";
+    check_name(OP, name)?;
+    let fd = open_file(name).map_err(|e| {
+        let error = Error::io(OP, &e).subject(name);
+        match e.kind() {
+            io::ErrorKind::NotFound => missing(error, name),
+            _ => error,
+        }
+    })?;
+    let cookie = fd.cookie().map_err(|e| e.operation(OP).about(name))?;
+    Ok(Netns { name: name.to_owned(), fd, cookie })
+}
+
+fn missing(error: Error, name: &str) -> Error {
+    let error = error.because("there is no namespace of that name");
+    let names = list().unwrap_or_default();
+    let near = names
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min();
+    match near {
+        Some((_, near)) => error.hint(format!("did you mean {near:?}?")),
+        None => error.hint("`ip netns list` shows what there is"),
+    }
+}
+
+/// Refuses files that no namespace is mounted on.
+fn open_file(name: &str) -> io::Result<NetnsFd> {
+    let file = File::open(path(name))?;
+    if fstatfs(file.as_fd())?.filesystem_type() != NSFS_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(NetnsFd::new(file.into()))
+}
+
+/// The names of all namespaces, sorted.
+pub fn list() -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(DIRECTORY) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("netns.list", &e).subject(DIRECTORY)),
+    };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Whether a namespace of that name is there.
+pub fn exists(name: &str) -> bool {
+    check_name("netns.exists", name).is_ok() && open_file(name).is_ok()
+}
+
+/// Takes the name away; the namespace ends with its last user (process, socket, handle).
+///
+/// # Errors
+/// ENOENT when there is none, EINVAL when the file under that name is no namespace: that is never deleted.
+pub fn delete(name: &str) -> Result<()> {
+    const OP: &str = "netns.delete";
+    check_name(OP, name)?;
+    if let Err(e) = open_file(name) {
+        let error = Error::io(OP, &e).subject(name);
+        return Err(match e.raw_os_error() {
+            Some(libc::ENOENT) => missing(error, name),
+            Some(libc::EINVAL) => error
+                .because(format!("{} is not a network namespace", path(name).display()))
+                .hint("it was left alone; remove the file yourself if nothing needs it"),
+            _ => error,
+        });
+    }
+    let path = path(name);
+    umount2(&path, MntFlags::MNT_DETACH).map_err(|e| Error::errno(OP, e).subject(name))?;
+    std::fs::remove_file(&path).map_err(|e| Error::io(OP, &e).subject(name))
+}
+
+impl Netns {
+    /// Whether the name still means this namespace.
+    ///
+    /// # Errors
+    /// ENODEV when the name is gone or another namespace stands under it now.
+    pub fn check(&self) -> Result<()> {
+        let gone = |message: &str| {
+            Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()))
+        };
+        match open_file(&self.name) {
+            Ok(now) if now.same(&self.fd) => Ok(()),
+            Ok(_) => gone("the namespace was deleted, and another made under its name"),
+            Err(_) => gone("the namespace was deleted"),
+        }
+    }
+
+    /// Deletes the name, if it still means this namespace.
+    pub fn delete(&self) -> Result<()> {
+        self.check().map_err(|e| e.operation("netns.delete"))?;
+        delete(&self.name)
+    }
+}

@@ -1,0 +1,128 @@
+//! Kernel settings of a namespace, under /proc/sys (`proc_sys(5)`): `net.ipv4.ip_forward`.
+//!
+//! The network part of /proc/sys follows the namespace of the thread that opens a file, so both ways go through `within`.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::kernel::netns::NetnsFd;
+use crate::{Error, Result};
+
+const ROOT: &str = "/proc/sys";
+
+/// The value of `key` inside `netns`, without the final newline.
+///
+/// `key` is written with dots, or with slashes when a part has dots itself: `net/ipv4/conf/eth0.100/rp_filter`.
+///
+/// # Errors
+/// ENOENT with the nearest key as hint, EACCES for a key that is only written.
+pub fn read(netns: &NetnsFd, key: &str) -> Result<String> {
+    let path = path(key)?;
+    netns.within(|| read_here(&path).map_err(|e| explain(&e, key, &path, None)))
+}
+
+/// Sets `key` inside `netns`; returns the value it had.
+///
+/// # Errors
+/// As [`read`], and EACCES or EROFS for what is read-only, EINVAL for what the kernel does not take.
+pub fn write(netns: &NetnsFd, key: &str, value: &str) -> Result<String> {
+    let path = path(key)?;
+    netns.within(|| {
+        let failed = |e: io::Error| explain(&e, key, &path, Some(value));
+        // A key that can only be written has no old value.
+        let old = match read_here(&path) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => String::new(),
+            other => other.map_err(failed)?,
+        };
+        // One write: each is a value of its own to the kernel.
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        io::Write::write_all(&mut file, format!("{value}\n").as_bytes()).map_err(failed)?;
+        Ok(old)
+    })
+}
+
+fn read_here(path: &Path) -> io::Result<String> {
+    let mut text = std::fs::read_to_string(path)?;
+    text.truncate(text.trim_end_matches('\n').len());
+    Ok(text)
+}
+
+fn path(key: &str) -> Result<PathBuf> {
+    let relative = if key.contains('/') {
+        key.trim_start_matches("/proc/sys/").trim_start_matches('/').to_owned()
+    } else {
+        key.replace('.', "/")
+    };
+    let bad = relative.is_empty()
+        || relative.contains('\0')
+        || relative.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+    if bad {
+        return Err(Error::invalid("sysctl", "this is not the name of a setting")
+            .subject(key)
+            .hint("write it as \"net.ipv4.ip_forward\""));
+    }
+    Ok(Path::new(ROOT).join(relative))
+}
+
+fn explain(error: &io::Error, key: &str, path: &Path, value: Option<&str>) -> Error {
+    let subject = match value {
+        Some(value) => format!("{key} = {value}"),
+        None => key.to_owned(),
+    };
+    let explained = Error::io("sysctl", error).subject(subject);
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => {
+            let explained = explained.because("there is no such setting in this namespace");
+            match nearest(path) {
+                Some(near) => explained.hint(format!("did you mean {near:?}?")),
+                None => explained,
+            }
+        }
+        Some(libc::EISDIR) => explained.because("this is a group of settings, not one"),
+        Some(libc::EACCES | libc::EPERM) if value.is_some() => explained
+            .because("this setting is read-only here")
+            .hint("some settings exist only in the first namespace, or need CAP_SYS_ADMIN"),
+        Some(libc::EROFS) => explained.because("/proc/sys is mounted read-only"),
+        Some(libc::EINVAL | libc::ERANGE) => {
+            explained.because("the kernel does not take this value")
+        }
+        _ => explained,
+    }
+}
+
+/// The known key nearest to the first part of `path` that does not exist.
+fn nearest(path: &Path) -> Option<String> {
+    let missing = path.ancestors().take_while(|p| !p.exists()).last()?;
+    let wanted = missing.file_name()?.to_str()?;
+    let (_, near) = std::fs::read_dir(missing.parent()?)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| (strsim::damerau_levenshtein(&name, wanted), name))
+        .filter(|(distance, _)| *distance <= wanted.len().div_ceil(3))
+        .min()?;
+    let tail = path.strip_prefix(missing).ok()?;
+    let key = missing.with_file_name(near).join(tail);
+    let key = key.strip_prefix(ROOT).ok()?.to_str()?.trim_end_matches('/').to_owned();
+    Some(if key.contains('.') { key } else { key.replace('/', ".") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_become_paths() {
+        assert_eq!(
+            path("net.ipv4.ip_forward").unwrap(),
+            Path::new("/proc/sys/net/ipv4/ip_forward")
+        );
+        assert_eq!(
+            path("net/ipv4/conf/eth0.7/rp_filter").unwrap(),
+            Path::new("/proc/sys/net/ipv4/conf/eth0.7/rp_filter")
+        );
+        for bad in ["", ".", "net..ipv4", "net/../../etc/passwd", "/"] {
+            assert!(path(bad).is_err(), "{bad:?}");
+        }
+    }
+}
