@@ -24,6 +24,8 @@ pub use kinds::Kind;
 pub use name::{check_name, parse_mac};
 pub use value::Value;
 
+use message::Made;
+
 use crate::kernel::address;
 use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
 use crate::{Error, Result};
@@ -233,8 +235,7 @@ struct Follow<'l> {
     end: &'l End,
     index: u32,
     ports: &'l [u32],
-    /// Made without its flags and attributes (tun).
-    plain: bool,
+    how: Made,
 }
 
 /// Addresses, ports, alias and what else a creation request does not take; one send per namespace.
@@ -242,17 +243,17 @@ fn finish(links: &[NewLink<'_>], outcomes: &mut [Result<Created>]) {
     let mut follow = Vec::new();
     for (position, (link, outcome)) in links.iter().zip(outcomes.iter()).enumerate() {
         let Ok(made) = outcome else { continue };
-        let plain = link.kind.name == "tun";
+        let how = if link.kind.name == "tun" { Made::Bare } else { Made::Whole };
         follow.push(Follow {
             netlink: link.netlink,
             link: position,
             end: &link.end,
             index: made.index,
             ports: &link.ports,
-            plain,
+            how,
         });
         if let (Some((netlink, end)), Some(index)) = (&link.peer, made.peer_index) {
-            follow.push(Follow { netlink, link: position, end, index, ports: &[], plain: false });
+            follow.push(Follow { netlink, link: position, end, index, ports: &[], how: Made::Peer });
         }
     }
     follow.sort_by_key(|f| f.netlink.cookie());
@@ -289,7 +290,7 @@ impl Follow<'_> {
         for address in &self.end.addresses {
             batch.push(address::new_message(self.index, &address::Options::new(*address)), address::ADD);
         }
-        if let Some(message) = message::remaining(self.end, self.index, self.plain) {
+        if let Some(message) = message::remaining(self.end, self.index, self.how) {
             batch.push(RouteNetlinkMessage::SetLink(message), 0);
         }
         for port in self.ports {
