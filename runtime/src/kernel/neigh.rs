@@ -107,9 +107,7 @@ fn message(options: &Options) -> NeighbourMessage {
     message.header.state = NeighbourState::from(options.state.unwrap_or(PERMANENT));
     message.header.flags.set(NeighbourFlags::Proxy, options.proxy);
     message.attributes.push(NeighbourAttribute::Destination(options.dst.into()));
-    message
-        .attributes
-        .extend(options.lladdr.clone().map(NeighbourAttribute::LinkLayerAddress));
+    message.attributes.extend(options.lladdr.clone().map(NeighbourAttribute::LinkLayerAddress));
     message
 }
 

@@ -160,7 +160,9 @@ fn decode(kind: u16, body: &[u8]) -> Option<Event> {
     }
     let parsed = Raw { kind, body: body.to_vec() }.parse()?;
     match parsed {
-        RouteNetlinkMessage::NewAddress(m) => Some(Event::Address(Action::New, address::decode(&m)?)),
+        RouteNetlinkMessage::NewAddress(m) => {
+            Some(Event::Address(Action::New, address::decode(&m)?))
+        }
         RouteNetlinkMessage::DelAddress(m) => {
             Some(Event::Address(Action::Delete, address::decode(&m)?))
         }
@@ -191,4 +193,86 @@ fn decode_link(kind: u16, body: &[u8]) -> Option<Event> {
         _ => Action::Change,
     };
     Some(Event::Link(action, Box::new(link_info::decode(body)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kernel::link::tests::Scratch;
+    use crate::kernel::link::{self, Change, End, NewLink};
+    use crate::kernel::{address as addresses, neigh as neighs, route as routes};
+
+    /// Waits for the event that `wanted` means; the limit only ends a broken test.
+    fn until(events: &mut Notifications, wanted: impl Fn(&Event) -> bool) -> Event {
+        while let Some(event) = events.wait(Duration::from_secs(5)).unwrap() {
+            if wanted(&event) {
+                return event;
+            }
+        }
+        panic!("the event did not come");
+    }
+
+    #[test]
+    fn each_topic_is_told() {
+        let scratch = Scratch::new("event");
+        let netlink = &scratch.1;
+        let mut events = Notifications::open(&scratch.0.fd, Topics::ALL).unwrap();
+        assert_eq!(events.next().unwrap(), None);
+        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
+        pair.peer = Some((netlink, End::named("b")));
+        let made = link::create(&pair).unwrap();
+        let index = made.index;
+        until(&mut events, |e| matches!(e, Event::Link(Action::New, l) if l.index == index));
+        until(
+            &mut events,
+            |e| matches!(e, Event::Link(Action::Change, l) if l.index == index && l.running),
+        );
+        // Distinct indexes: the loss of carrier is told at once, not after half a second.
+        let start = std::time::Instant::now();
+        let down = Change { up: Some(false), ..Change::default() };
+        link::set(netlink, made.peer_index.unwrap(), &down).unwrap();
+        until(&mut events, |e| matches!(e, Event::Link(_, l) if l.index == index && !l.running));
+        println!("carrier loss told after {:?}", start.elapsed());
+        let up = Change { up: Some(true), ..Change::default() };
+        link::set(netlink, made.peer_index.unwrap(), &up).unwrap();
+        until(&mut events, |e| matches!(e, Event::Link(_, l) if l.index == index && l.running));
+
+        let cidr = "10.6.0.1/24".parse().unwrap();
+        addresses::add(netlink, index, &addresses::Options::new(cidr)).unwrap();
+        until(&mut events, |e| matches!(e, Event::Address(Action::New, a) if a.address == cidr));
+        let via = Some("10.6.0.2".parse().unwrap());
+        let default = routes::Options { via, ..Default::default() };
+        routes::add(netlink, &default).unwrap();
+        until(&mut events, |e| matches!(e, Event::Route(Action::New, r) if r.via == via));
+        routes::delete(netlink, &default).unwrap();
+        until(&mut events, |e| matches!(e, Event::Route(Action::Delete, r) if r.via == via));
+        let dst = "10.6.0.3".parse().unwrap();
+        let lladdr = Some(vec![2, 0, 0, 0, 0, 3]);
+        let neighbour = neighs::Options { dst, dev: index, lladdr, state: None, proxy: false };
+        neighs::add(netlink, &neighbour).unwrap();
+        until(&mut events, |e| matches!(e, Event::Neigh(Action::New, n) if n.dst == dst));
+        link::delete(netlink, index).unwrap();
+        until(&mut events, |e| matches!(e, Event::Link(Action::Delete, l) if l.index == index));
+    }
+
+    #[test]
+    fn an_overrun_is_told() {
+        let scratch = Scratch::new("lost");
+        let topics = Topics { route: true, ..Topics::default() };
+        let mut events = Notifications::open(&scratch.0.fd, topics).unwrap();
+        let size: i32 = 4096;
+        nix::sys::socket::setsockopt(&events, nix::sys::socket::sockopt::RcvBuf, &(size as usize))
+            .unwrap();
+        let all: Vec<_> = (0..200u32)
+            .map(|i| routes::Options {
+                dst: Some(format!("10.7.{i}.0/24").parse().unwrap()),
+                kind: Some(6),
+                ..Default::default()
+            })
+            .collect();
+        assert!(routes::add_many(&scratch.1, &all).iter().all(Result::is_ok));
+        assert_eq!(until(&mut events, |e| *e == Event::Lost), Event::Lost);
+    }
 }

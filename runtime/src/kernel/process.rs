@@ -32,11 +32,7 @@ struct Plan {
 ///
 /// # Errors
 /// EINVAL for a name with a zero byte. Starting it: EPERM without CAP_SYS_ADMIN, ENOENT when there is no such program.
-pub fn command(
-    netns: &NetnsFd,
-    name: Option<&str>,
-    program: impl AsRef<OsStr>,
-) -> Result<Command> {
+pub fn command(netns: &NetnsFd, name: Option<&str>, program: impl AsRef<OsStr>) -> Result<Command> {
     let plan = Plan {
         netns: netns.clone(),
         parent: std::process::id() as i32,
@@ -132,7 +128,8 @@ fn remount_sys(keep: &[CString]) -> io::Result<()> {
     let mut trees = [-1; MOST];
     for (tree, point) in trees.iter_mut().zip(keep) {
         // SAFETY: the path is a C string that outlives the call.
-        *tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, point.as_ptr(), clone) };
+        *tree =
+            unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, point.as_ptr(), clone) };
     }
     // SAFETY: the path is a C string. It fails when nothing is mounted there, which is as well.
     unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) };

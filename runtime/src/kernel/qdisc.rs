@@ -268,8 +268,9 @@ fn explain(error: NetlinkError, op: &'static str, kind: &str) -> Error {
             "clsact" | "ingress" => "CONFIG_NET_SCH_INGRESS".to_owned(),
             _ => format!("CONFIG_NET_SCH_{}", kind.to_uppercase()),
         };
-        let text =
-            format!("this kernel was built without {kind} ({config}), or its module is not installed");
+        let text = format!(
+            "this kernel was built without {kind} ({config}), or its module is not installed"
+        );
         return Error::new(op, "EOPNOTSUPP", text).subject(kind.to_owned());
     }
     error.into_error(op).subject(kind.to_owned())
@@ -304,4 +305,80 @@ fn decode(body: &[u8]) -> Option<QdiscInfo> {
         }
     }
     Some(qdisc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::link::tests::Scratch;
+    use crate::kernel::link::{self, End, NewLink};
+
+    #[test]
+    fn every_discipline_is_set_or_named_as_missing() {
+        let scratch = Scratch::new("qdisc");
+        let netlink = &scratch.1;
+        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
+        pair.peer = Some((netlink, End::named("b")));
+        let index = link::create(&pair).unwrap().index;
+        let chance = |share| Chance { share, correlation: 0.1 };
+        let (loss, reorder) = (chance(0.1), chance(0.5));
+        let delay = 10_000_000;
+        let all = [
+            Qdisc::Netem(Netem {
+                delay,
+                jitter: 1_000_000,
+                loss,
+                reorder,
+                rate: 1 << 20,
+                ..Netem::default()
+            }),
+            Qdisc::Tbf(Tbf {
+                rate: 80_000_000,
+                burst: 10_000,
+                limit: None,
+                latency: Some(50_000_000),
+            }),
+            Qdisc::Htb(Htb { rate: 80_000_000, ..Htb::default() }),
+            Qdisc::Htb(Htb { rate: 40_000_000_000, ceil: Some(80_000_000_000), burst: None }),
+            Qdisc::Fq(Fq { limit: Some(500), ..Fq::default() }),
+            Qdisc::FqCodel(FqCodel { limit: Some(500), ecn: Some(false), ..FqCodel::default() }),
+            Qdisc::Pfifo { limit: Some(50) },
+            Qdisc::Clsact,
+        ];
+        for qdisc in &all {
+            // Twice: the second must change or leave what the first made.
+            match replace(netlink, index, qdisc).and_then(|()| replace(netlink, index, qdisc)) {
+                Ok(()) => {
+                    println!("{}: set", qdisc.kind());
+                    let now = list(netlink, Some(index)).unwrap();
+                    assert!(now.iter().any(|q| q.kind == qdisc.kind()), "{now:?}");
+                    delete(netlink, index, qdisc.kind()).unwrap();
+                }
+                Err(error) => {
+                    println!("{error}");
+                    assert!(error.is("EOPNOTSUPP"), "{error}");
+                    assert!(error.to_string().contains("CONFIG_NET_SCH_"), "{error}");
+                }
+            }
+            let error = delete(netlink, index, qdisc.kind()).unwrap_err();
+            assert!(error.to_string().contains("no such qdisc"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_comes_back() {
+        let scratch = Scratch::new("qback");
+        let netlink = &scratch.1;
+        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
+        pair.peer = Some((netlink, End::named("b")));
+        let index = link::create(&pair).unwrap().index;
+        let latency = Some(50_000_000);
+        let tbf = Qdisc::Tbf(Tbf { rate: 80_000_000, burst: 10_000, limit: None, latency });
+        replace(netlink, index, &tbf).unwrap();
+        let before = list(netlink, Some(index)).unwrap().remove(0);
+        replace(netlink, index, &Qdisc::Pfifo { limit: Some(5) }).unwrap();
+        restore(netlink, &before).unwrap();
+        let after = list(netlink, Some(index)).unwrap().remove(0);
+        assert_eq!((after.kind, after.options), (before.kind, before.options));
+    }
 }

@@ -534,3 +534,6 @@ pub fn get(netlink: &Netlink, to: IpAddr, from: Option<IpAddr>) -> Result<RouteI
         })
         .ok_or_else(|| Error::new(OP, "EBADMSG", "the kernel's answer holds no route"))
 }
+
+#[cfg(test)]
+mod tests;

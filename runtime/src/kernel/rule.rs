@@ -64,16 +64,14 @@ const INVERT: u32 = 2;
 /// EEXIST when there is an equal one, EINVAL for a selector this kernel does not take.
 pub fn add(netlink: &Netlink, rule: &Rule) -> Result<()> {
     let message = message(rule, true)?;
-    netlink
-        .request(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|e| {
-            let errno = e.errno;
-            let error = e.into_error("rule.add").subject(rule.to_string());
-            match errno {
-                Errno::EEXIST => error.because("there is an equal rule already"),
-                _ => error,
-            }
-        })
+    netlink.request(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|e| {
+        let errno = e.errno;
+        let error = e.into_error("rule.add").subject(rule.to_string());
+        match errno {
+            Errno::EEXIST => error.because("there is an equal rule already"),
+            _ => error,
+        }
+    })
 }
 
 /// Deletes the first rule that matches all that is given.

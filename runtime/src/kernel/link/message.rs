@@ -67,9 +67,10 @@ fn check(link: &NewLink<'_>) -> Result<()> {
             .hint("link=another link of the same namespace"));
     }
     let wants_mac = link.end.mac.or(link.peer.as_ref().and_then(|(_, end)| end.mac)).is_some();
-    let l2 = link.values.iter().any(|(word, value)| {
-        word == "mode" && matches!(value, Value::Text(t) if t == "l2")
-    });
+    let l2 = link
+        .values
+        .iter()
+        .any(|(word, value)| word == "mode" && matches!(value, Value::Text(t) if t == "l2"));
     if kind == "netkit" && wants_mac && !l2 {
         return Err(Error::invalid("link", "a netkit pair in l3 mode has no MAC addresses")
             .hint("mode=\"l2\", or leave mac out"));
@@ -81,8 +82,7 @@ fn check(link: &NewLink<'_>) -> Result<()> {
 pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) -> Result<()> {
     for (word, value) in values {
         let field = kind.field(word).ok_or_else(|| {
-            let error =
-                Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
+            let error = Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
             let near = kind
                 .fields
                 .iter()

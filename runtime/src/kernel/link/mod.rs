@@ -110,7 +110,15 @@ pub struct NewLink<'a> {
 impl<'a> NewLink<'a> {
     /// A link of that kind, without options.
     pub fn new(netlink: &'a Netlink, kind: &'static Kind, end: End) -> Self {
-        NewLink { netlink, kind, end, link: None, values: Vec::new(), ports: Vec::new(), peer: None }
+        NewLink {
+            netlink,
+            kind,
+            end,
+            link: None,
+            values: Vec::new(),
+            ports: Vec::new(),
+            peer: None,
+        }
     }
 
     fn op(&self) -> String {
@@ -200,7 +208,9 @@ fn make_run(links: &[NewLink<'_>]) -> Vec<Result<Created>> {
             });
             outcome.map(|()| made).or_else(|error| retry(link, made, error))
         })
-        .map(|outcome| outcome.map_err(|(link, error)| error.operation(link.op()).about(&*link.end.name)))
+        .map(|outcome| {
+            outcome.map_err(|(link, error)| error.operation(link.op()).about(&*link.end.name))
+        })
         .collect()
 }
 
@@ -222,9 +232,10 @@ fn retry<'l, 'a>(
 }
 
 fn indexes(link: &NewLink<'_>) -> Created {
-    let peer = link.kind.is_pair().then(|| {
-        link.peer.as_ref().and_then(|(_, end)| end.index).unwrap_or_else(next_index)
-    });
+    let peer = link
+        .kind
+        .is_pair()
+        .then(|| link.peer.as_ref().and_then(|(_, end)| end.index).unwrap_or_else(next_index));
     Created { index: link.end.index.unwrap_or_else(next_index), peer_index: peer }
 }
 
@@ -253,7 +264,14 @@ fn finish(links: &[NewLink<'_>], outcomes: &mut [Result<Created>]) {
             how,
         });
         if let (Some((netlink, end)), Some(index)) = (&link.peer, made.peer_index) {
-            follow.push(Follow { netlink, link: position, end, index, ports: &[], how: Made::Peer });
+            follow.push(Follow {
+                netlink,
+                link: position,
+                end,
+                index,
+                ports: &[],
+                how: Made::Peer,
+            });
         }
     }
     follow.sort_by_key(|f| f.netlink.cookie());
@@ -288,7 +306,10 @@ impl Follow<'_> {
             batch.push(RouteNetlinkMessage::SetLink(message::addrgenmode(self.index, mode)), 0);
         }
         for address in &self.end.addresses {
-            batch.push(address::new_message(self.index, &address::Options::new(*address)), address::ADD);
+            batch.push(
+                address::new_message(self.index, &address::Options::new(*address)),
+                address::ADD,
+            );
         }
         if let Some(message) = message::remaining(self.end, self.index, self.how) {
             batch.push(RouteNetlinkMessage::SetLink(message), 0);

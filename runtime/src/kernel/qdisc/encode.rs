@@ -194,7 +194,8 @@ pub fn htb_class(options: &Htb) -> Result<Vec<u8>> {
         return Err(invalid("htb needs a rate"));
     }
     // As tc: what one timer tick of the kernel lets through, and a packet.
-    let burst = |rate: u64| options.burst.unwrap_or_else(|| small(rate / 1000).saturating_add(1600));
+    let burst =
+        |rate: u64| options.burst.unwrap_or_else(|| small(rate / 1000).saturating_add(1600));
     let mut parms = ratespec(rate);
     parms.extend(ratespec(ceil));
     // The quantum the kernel computes warns beyond these bounds.
