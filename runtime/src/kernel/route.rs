@@ -1,0 +1,539 @@
+//! Routes (`ip-route(8)`, net/ipv4/fib_frontend.c, net/ipv6/route.c).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop,
+    RouteNextHopFlags, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use crate::kernel::address::family;
+use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
+use crate::{Error, Result};
+
+/// One way of several.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NextHop {
+    pub via: Option<IpAddr>,
+    /// Link index.
+    pub dev: Option<u32>,
+    /// 1 to 256; 0 means 1.
+    pub weight: u16,
+    pub onlink: bool,
+}
+
+/// A route to be added, or deleted: then only what is given must match.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options {
+    /// `None` is the default route; then `family6` says which.
+    pub dst: Option<IpNetwork>,
+    /// IPv6's default route, when neither `dst`, `via` nor `src` tells the family.
+    pub family6: bool,
+    /// The gateway; an IPv6 one for an IPv4 route is fine.
+    pub via: Option<IpAddr>,
+    /// Link index.
+    pub dev: Option<u32>,
+    /// Source address for what the box itself sends.
+    pub src: Option<IpAddr>,
+    /// 254 (main) when not given.
+    pub table: Option<u32>,
+    pub metric: Option<u32>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    /// RT_SCOPE_*, see [`scope`]; as `ip` chooses when not given.
+    pub scope: Option<u8>,
+    /// RTPROT_*, see [`protocol`]; boot when not given, as with `ip`.
+    pub protocol: Option<u8>,
+    /// RTN_*, see [`kind`]; unicast when not given.
+    pub kind: Option<u8>,
+    pub nexthops: Vec<NextHop>,
+    /// The gateway is on the link though no route says so.
+    pub onlink: bool,
+    pub tos: u8,
+}
+
+/// A route as it is now.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RouteInfo {
+    /// `None` is the default route.
+    pub dst: Option<IpNetwork>,
+    pub ipv6: bool,
+    pub via: Option<IpAddr>,
+    pub dev: Option<u32>,
+    pub src: Option<IpAddr>,
+    pub table: u32,
+    pub metric: Option<u32>,
+    pub mtu: Option<u32>,
+    pub scope: u8,
+    pub protocol: u8,
+    pub kind: u8,
+    pub nexthops: Vec<NextHop>,
+    pub onlink: bool,
+    pub tos: u8,
+    /// The link is down or has no carrier.
+    pub linkdown: bool,
+}
+
+pub const TABLE_MAIN: u32 = 254;
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+const SCOPE_HOST: u8 = 254;
+const SCOPE_NOWHERE: u8 = 255;
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RTPROT_BOOT: u8 = 3;
+
+const SCOPES: &[(&str, u8)] =
+    &[("global", 0), ("site", 200), ("link", SCOPE_LINK), ("host", SCOPE_HOST), ("nowhere", 255)];
+const PROTOCOLS: &[(&str, u8)] = &[
+    ("unspec", 0),
+    ("redirect", 1),
+    ("kernel", 2),
+    ("boot", RTPROT_BOOT),
+    ("static", 4),
+    ("gated", 8),
+    ("ra", 9),
+    ("mrt", 10),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dnrouted", 13),
+    ("xorp", 14),
+    ("ntk", 15),
+    ("dhcp", 16),
+    ("mrouted", 17),
+    ("keepalived", 18),
+    ("babel", 42),
+    ("openr", 99),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];
+const KINDS: &[(&str, u8)] = &[
+    ("unicast", RTN_UNICAST),
+    ("local", RTN_LOCAL),
+    ("broadcast", 3),
+    ("anycast", 4),
+    ("multicast", 5),
+    ("blackhole", 6),
+    ("unreachable", 7),
+    ("prohibit", 8),
+    ("throw", 9),
+    ("nat", 10),
+];
+const TABLES: &[(&str, u32)] = &[("default", 253), ("main", TABLE_MAIN), ("local", 255)];
+
+/// "link" -> 253; a number is taken too.
+pub fn scope(word: &str) -> Result<u8> {
+    by_word("scope", SCOPES, word)
+}
+
+/// "static" -> 4; a number is taken too.
+pub fn protocol(word: &str) -> Result<u8> {
+    by_word("proto", PROTOCOLS, word)
+}
+
+/// "blackhole" -> 6
+pub fn kind(word: &str) -> Result<u8> {
+    by_word("type", KINDS, word)
+}
+
+/// "main" -> 254; a number is taken too.
+pub fn table(word: &str) -> Result<u32> {
+    by_word("table", TABLES, word)
+}
+
+pub fn scope_name(number: u8) -> String {
+    name_of(SCOPES, number)
+}
+
+pub fn protocol_name(number: u8) -> String {
+    name_of(PROTOCOLS, number)
+}
+
+pub fn kind_name(number: u8) -> String {
+    name_of(KINDS, number)
+}
+
+fn by_word<T: Copy + std::str::FromStr>(
+    what: &str,
+    words: &[(&'static str, T)],
+    word: &str,
+) -> Result<T> {
+    let known = words.iter().find(|(w, _)| *w == word).map(|(_, n)| *n);
+    known.or_else(|| word.parse().ok()).ok_or_else(|| {
+        let all: Vec<_> = words.iter().map(|(w, _)| *w).collect();
+        Error::invalid("route", format!("{what} cannot be {word:?}"))
+            .hint(format!("one of {}", all.join(", ")))
+    })
+}
+
+fn name_of(words: &[(&'static str, u8)], number: u8) -> String {
+    let known = words.iter().find(|(_, n)| *n == number);
+    known.map_or_else(|| number.to_string(), |(word, _)| (*word).to_owned())
+}
+
+/// Adds the route.
+///
+/// # Errors
+/// EEXIST when table, destination, tos and metric are taken, ENETUNREACH or EHOSTUNREACH when no link reaches the gateway,
+/// ENODEV when the link is gone.
+pub fn add(netlink: &Netlink, options: &Options) -> Result<()> {
+    run(netlink, RouteNetlinkMessage::NewRoute(message(options, true)?), options, ADD)
+}
+
+/// Adds the route, or puts it in the place of the one with equal table, destination, tos and metric.
+pub fn replace(netlink: &Netlink, options: &Options) -> Result<()> {
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    run(netlink, RouteNetlinkMessage::NewRoute(message(options, true)?), options, flags)
+}
+
+/// Deletes the first route that matches all that is given.
+///
+/// # Errors
+/// ESRCH when none does.
+pub fn delete(netlink: &Netlink, options: &Options) -> Result<()> {
+    run(netlink, RouteNetlinkMessage::DelRoute(message(options, false)?), options, 0)
+}
+
+/// Adds many in few sends: one outcome each.
+pub fn add_many(netlink: &Netlink, all: &[Options]) -> Vec<Result<()>> {
+    let messages: Vec<_> = all.iter().map(|options| message(options, true)).collect();
+    let mut batch = Batch::new();
+    for message in messages.iter().flatten() {
+        batch.push(RouteNetlinkMessage::NewRoute(message.clone()), ADD);
+    }
+    let mut answers = batch.run(netlink).into_iter();
+    messages
+        .into_iter()
+        .zip(all)
+        .map(|(message, options)| {
+            message?;
+            let answer = answers.next().unwrap_or_else(|| Err(NetlinkError::new(Errno::EIO)));
+            answer.map_err(|e| explain(e, "route.add", options))
+        })
+        .collect()
+}
+
+const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+fn run(
+    netlink: &Netlink,
+    message: RouteNetlinkMessage,
+    options: &Options,
+    flags: u16,
+) -> Result<()> {
+    let op = match (&message, flags) {
+        (RouteNetlinkMessage::DelRoute(_), _) => "route.delete",
+        (_, ADD) => "route.add",
+        _ => "route.replace",
+    };
+    netlink.request(message, flags).map_err(|e| explain(e, op, options))
+}
+
+fn explain(error: NetlinkError, op: &'static str, options: &Options) -> Error {
+    let errno = error.errno;
+    let dst = options.dst.map_or_else(|| "default".to_owned(), |dst| dst.to_string());
+    let subject = match options.via {
+        Some(via) => format!("{dst} via {via}"),
+        None => dst,
+    };
+    let error = error.into_error(op).subject(subject);
+    match errno {
+        Errno::EEXIST => error
+            .because("the table has a route with this destination and metric already")
+            .hint("give it another metric"),
+        Errno::ESRCH => error.because("the table has no such route"),
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH => {
+            error.hint("the gateway must lie in a subnet of that link, or use onlink=true")
+        }
+        _ => error,
+    }
+}
+
+/// Whether it is an IPv6 route.
+fn is_ipv6(options: &Options) -> bool {
+    let from = options.dst.map(|d| d.is_ipv6()).or(options.src.map(|s| s.is_ipv6()));
+    let via = options.via.or_else(|| options.nexthops.iter().find_map(|hop| hop.via));
+    from.or(via.map(|v| v.is_ipv6())).unwrap_or(options.family6)
+}
+
+fn message(options: &Options, new: bool) -> Result<RouteMessage> {
+    let ipv6 = is_ipv6(options);
+    let wrong = |text: &str| Err(Error::invalid("route", text));
+    if options.src.is_some_and(|src| src.is_ipv6() != ipv6) {
+        return wrong("src and dst are of different families");
+    }
+    if ipv6 && options.via.is_some_and(|via| via.is_ipv4()) {
+        return wrong("an IPv6 route cannot have an IPv4 gateway");
+    }
+    if !options.nexthops.is_empty() && (options.via.is_some() || options.dev.is_some()) {
+        return wrong("a route has either nexthops or one via and dev");
+    }
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let kind = options.kind.unwrap_or(if new { RTN_UNICAST } else { 0 });
+    header.kind = kind.into();
+    header.protocol = options.protocol.unwrap_or(if new { RTPROT_BOOT } else { 0 }).into();
+    header.scope = options.scope.unwrap_or_else(|| default_scope(options, kind, new, ipv6)).into();
+    header.tos = options.tos;
+    if options.onlink {
+        header.flags |= RouteFlags::Onlink;
+    }
+    let attributes = &mut message.attributes;
+    if let Some(dst) = options.dst {
+        header.destination_prefix_length = dst.prefix();
+        // The kernel refuses host bits in an IPv4 destination; a network is what a route is about.
+        attributes.push(RouteAttribute::Destination(dst.network().into()));
+    }
+    let table = options.table.unwrap_or(TABLE_MAIN);
+    match u8::try_from(table) {
+        Ok(small) => header.table = small,
+        Err(_) => attributes.push(RouteAttribute::Table(table)),
+    }
+    attributes.extend(options.via.map(|via| gateway(via, ipv6)));
+    attributes.extend(options.dev.map(RouteAttribute::Oif));
+    attributes.extend(options.src.map(|src| RouteAttribute::PrefSource(src.into())));
+    attributes.extend(options.metric.map(RouteAttribute::Priority));
+    attributes.extend(options.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    if !options.nexthops.is_empty() {
+        let hops: Result<Vec<_>> = options.nexthops.iter().map(|hop| nexthop(hop, ipv6)).collect();
+        attributes.push(RouteAttribute::MultiPath(hops?));
+    }
+    Ok(message)
+}
+
+/// As iproute2: local routes are of host scope, routes without a gateway of link scope; deleting leaves it open.
+fn default_scope(options: &Options, kind: u8, new: bool, ipv6: bool) -> u8 {
+    let direct = options.via.is_none() && options.nexthops.iter().all(|hop| hop.via.is_none());
+    match kind {
+        _ if !new => SCOPE_NOWHERE,
+        _ if ipv6 => SCOPE_UNIVERSE,
+        RTN_LOCAL => SCOPE_HOST,
+        RTN_UNICAST if direct => SCOPE_LINK,
+        _ => SCOPE_UNIVERSE,
+    }
+}
+
+fn gateway(via: IpAddr, ipv6: bool) -> RouteAttribute {
+    if via.is_ipv6() == ipv6 {
+        RouteAttribute::Gateway(via.into())
+    } else {
+        RouteAttribute::Via(via.into())
+    }
+}
+
+fn nexthop(hop: &NextHop, ipv6: bool) -> Result<RouteNextHop> {
+    let mut message = RouteNextHop::default();
+    message.interface_index = hop.dev.unwrap_or(0);
+    message.hops = match hop.weight {
+        0 | 1 => 0,
+        weight => u8::try_from(weight - 1)
+            .map_err(|_| Error::invalid("route", "a weight is from 1 to 256"))?,
+    };
+    if hop.onlink {
+        message.flags |= RouteNextHopFlags::Onlink;
+    }
+    message.attributes.extend(hop.via.map(|via| gateway(via, ipv6)));
+    Ok(message)
+}
+
+/// What to list; what is `None` matches all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    /// 254 (main) when not given; [`ALL_TABLES`] for all.
+    pub table: Option<u32>,
+    pub ipv6: Option<bool>,
+    pub dev: Option<u32>,
+    pub protocol: Option<u8>,
+    pub kind: Option<u8>,
+    /// Exactly this destination; `Some(None)` is the default route.
+    pub dst: Option<Option<IpNetwork>>,
+    pub via: Option<IpAddr>,
+}
+
+pub const ALL_TABLES: u32 = 0;
+
+/// The routes of a namespace that match.
+pub fn list(netlink: &Netlink, filter: &Filter) -> Result<Vec<RouteInfo>> {
+    let table = filter.table.unwrap_or(TABLE_MAIN);
+    let mut routes = Vec::new();
+    for ipv6 in [false, true] {
+        if filter.ipv6.is_some_and(|wanted| wanted != ipv6) {
+            continue;
+        }
+        let mut request = RouteMessage::default();
+        request.header.address_family =
+            if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        // The kernel filters by table where it can; a table that was never used is not there.
+        if table != ALL_TABLES {
+            request.attributes.push(RouteAttribute::Table(table));
+        }
+        match netlink.dump_parsed(&RouteNetlinkMessage::GetRoute(request)) {
+            Ok(found) => routes.extend(found.iter().filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(message) => decode(message),
+                _ => None,
+            })),
+            Err(e) if e.errno == Errno::ENOENT => {}
+            Err(e) => return Err(e.into_error("netns.routes")),
+        }
+    }
+    routes.retain(|route| {
+        (table == ALL_TABLES || route.table == table)
+            && filter.dev.is_none_or(|dev| route.uses(dev))
+            && filter.protocol.is_none_or(|protocol| route.protocol == protocol)
+            && filter.kind.is_none_or(|kind| route.kind == kind)
+            && filter.dst.is_none_or(|dst| route.dst == dst)
+            && filter.via.is_none_or(|via| route.via == Some(via))
+    });
+    Ok(routes)
+}
+
+impl RouteInfo {
+    fn uses(&self, dev: u32) -> bool {
+        self.dev == Some(dev) || self.nexthops.iter().any(|hop| hop.dev == Some(dev))
+    }
+
+    /// Deletes or restores exactly this route.
+    pub fn options(&self) -> Options {
+        Options {
+            dst: self.dst,
+            family6: self.ipv6,
+            via: self.via,
+            // With nexthops the kernel repeats the first one's link.
+            dev: self.dev.filter(|_| self.nexthops.is_empty()),
+            src: self.src,
+            table: Some(self.table),
+            metric: self.metric,
+            mtu: self.mtu,
+            scope: Some(self.scope),
+            protocol: Some(self.protocol),
+            kind: Some(self.kind),
+            nexthops: self.nexthops.clone(),
+            onlink: self.onlink,
+            tos: self.tos,
+        }
+    }
+}
+
+/// Reads RTM_NEWROUTE and RTM_DELROUTE; cached copies of routes are none.
+pub(in crate::kernel) fn decode(message: &RouteMessage) -> Option<RouteInfo> {
+    let header = &message.header;
+    if header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let ipv6 = header.address_family == AddressFamily::Inet6;
+    let mut route = RouteInfo {
+        ipv6,
+        table: header.table.into(),
+        scope: header.scope.into(),
+        protocol: header.protocol.into(),
+        kind: header.kind.into(),
+        tos: header.tos,
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        linkdown: header.flags.contains(RouteFlags::Linkdown),
+        ..RouteInfo::default()
+    };
+    // A prefix without an address is the zero one (224.0.0.0/0 never, ::/8 possible).
+    let mut dst = (header.destination_prefix_length > 0).then(|| unspecified(ipv6));
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(ip) => dst = address(ip),
+            RouteAttribute::Gateway(ip) => route.via = address(ip),
+            RouteAttribute::Via(via) => route.via = via_address(via),
+            RouteAttribute::Oif(index) => route.dev = Some(*index),
+            RouteAttribute::PrefSource(ip) => route.src = address(ip),
+            RouteAttribute::Table(table) => route.table = *table,
+            RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            RouteAttribute::MultiPath(hops) => {
+                route.nexthops = hops.iter().map(decode_hop).collect();
+            }
+            _ => {}
+        }
+    }
+    route.dst = match dst {
+        Some(ip) if header.destination_prefix_length > 0 => {
+            IpNetwork::new(ip, header.destination_prefix_length).ok()
+        }
+        _ => None,
+    };
+    Some(route)
+}
+
+fn decode_hop(hop: &RouteNextHop) -> NextHop {
+    let via = hop.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(ip) => address(ip),
+        RouteAttribute::Via(via) => via_address(via),
+        _ => None,
+    });
+    NextHop {
+        via,
+        dev: Some(hop.interface_index).filter(|index| *index != 0),
+        weight: u16::from(hop.hops) + 1,
+        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+    }
+}
+
+fn unspecified(ipv6: bool) -> IpAddr {
+    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn address(ip: &RouteAddress) -> Option<IpAddr> {
+    match ip {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+fn via_address(via: &RouteVia) -> Option<IpAddr> {
+    match via {
+        RouteVia::Inet(ip) => Some((*ip).into()),
+        RouteVia::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+/// The route the kernel would take to `to`.
+///
+/// # Errors
+/// ENETUNREACH when there is none.
+pub fn get(netlink: &Netlink, to: IpAddr, from: Option<IpAddr>) -> Result<RouteInfo> {
+    const OP: &str = "route.get";
+    let mut request = RouteMessage::default();
+    request.header.address_family = family(to);
+    request.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
+    request.attributes.push(RouteAttribute::Destination(to.into()));
+    if let Some(from) = from {
+        request.header.source_prefix_length = request.header.destination_prefix_length;
+        request.attributes.push(RouteAttribute::Source(from.into()));
+    }
+    let found = netlink
+        .answer(RouteNetlinkMessage::GetRoute(request), 0)
+        .map_err(|e| e.into_error(OP).subject(to.to_string()))?;
+    found
+        .iter()
+        .find_map(|raw| match raw.parse()? {
+            RouteNetlinkMessage::NewRoute(mut message) => {
+                message.header.flags.remove(RouteFlags::Cloned);
+                decode(&message)
+            }
+            _ => None,
+        })
+        .ok_or_else(|| Error::new(OP, "EBADMSG", "the kernel's answer holds no route"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -125,4 +125,18 @@ mod tests {
             assert!(path(bad).is_err(), "{bad:?}");
         }
     }
+
+    #[test]
+    fn settings_of_a_namespace() {
+        let scratch = crate::kernel::link::tests::Scratch::new("sysctl");
+        let netns = &scratch.0.fd;
+        assert_eq!(write(netns, "net.ipv4.ip_forward", "1").unwrap(), "0");
+        assert_eq!(read(netns, "net/ipv4/ip_forward").unwrap(), "1");
+        let error = read(netns, "net.ipv4.ip_forwad").unwrap_err();
+        assert!(error.is("ENOENT"), "{error}");
+        assert_eq!(error.get_hint(), Some("did you mean \"net.ipv4.ip_forward\"?"));
+        let error = write(netns, "net.ipv4.ip_forward", "maybe").unwrap_err();
+        assert!(error.is("EINVAL"), "{error}");
+        assert!(read(netns, "net.ipv4").unwrap_err().is("EISDIR"));
+    }
 }

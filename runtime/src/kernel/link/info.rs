@@ -1,8 +1,8 @@
 //! What the kernel says about links, decoded by the kinds' own tables.
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_core::DefaultNla;
 use nix::errno::Errno;
 
 use super::name::format_mac;

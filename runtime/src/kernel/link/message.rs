@@ -23,13 +23,13 @@ const PEER_INFO: u16 = 1;
 /// EINVAL for a bad name, an unknown option or a wrong value.
 pub fn creation(link: &NewLink<'_>, made: Created) -> Result<LinkMessage> {
     check(link)?;
-    let mut message = end(&link.end, made.index);
+    let mut message = end(&link.end, made.index, Made::Whole);
     if let Some(below) = link.link {
         message.attributes.push(LinkAttribute::Link(below));
     }
     let mut data = Writer::new();
     if let (Some((netlink, peer)), Some(index)) = (&link.peer, made.peer_index) {
-        let mut peer = end(peer, index);
+        let mut peer = end(peer, index, Made::Peer);
         if !std::ptr::eq(*netlink, link.netlink) {
             let fd = netlink.netns().as_fd().as_raw_fd();
             peer.attributes.push(LinkAttribute::NetNsFd(fd));
@@ -67,9 +67,10 @@ fn check(link: &NewLink<'_>) -> Result<()> {
             .hint("link=another link of the same namespace"));
     }
     let wants_mac = link.end.mac.or(link.peer.as_ref().and_then(|(_, end)| end.mac)).is_some();
-    let l2 = link.values.iter().any(|(word, value)| {
-        word == "mode" && matches!(value, Value::Text(t) if t == "l2")
-    });
+    let l2 = link
+        .values
+        .iter()
+        .any(|(word, value)| word == "mode" && matches!(value, Value::Text(t) if t == "l2"));
     if kind == "netkit" && wants_mac && !l2 {
         return Err(Error::invalid("link", "a netkit pair in l3 mode has no MAC addresses")
             .hint("mode=\"l2\", or leave mac out"));
@@ -81,8 +82,7 @@ fn check(link: &NewLink<'_>) -> Result<()> {
 pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) -> Result<()> {
     for (word, value) in values {
         let field = kind.field(word).ok_or_else(|| {
-            let error =
-                Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
+            let error = Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
             let near = kind
                 .fields
                 .iter()
@@ -101,10 +101,9 @@ pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) 
 }
 
 /// What `rtnl_create_link` takes for either end. Master, alias and IPv6 settings come after ([`remaining`]).
-fn end(end: &End, index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    if end.up && end.addrgenmode.is_none() {
+fn end(end: &End, index: u32, how: Made) -> LinkMessage {
+    let mut message = change(index);
+    if end.up && !how.late_up(end) {
         up(&mut message, true);
     }
     let attributes = &mut message.attributes;
@@ -118,19 +117,37 @@ fn end(end: &End, index: u32) -> LinkMessage {
     message
 }
 
-/// The settings that creation left out; everything when it was `plain`.
-pub fn remaining(end: &End, index: u32, plain: bool) -> Option<LinkMessage> {
+/// How an end came to be, which decides what is left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// By a request that took its attributes and flags.
+    Whole,
+    /// As the second end of a pair: it cannot go up before the first is there (ENOTCONN from `veth_open`).
+    Peer,
+    /// With a name and index only (tun).
+    Bare,
+}
+
+impl Made {
+    fn late_up(self, end: &End) -> bool {
+        // IPv6's address mode must be set before.
+        self != Made::Whole || end.addrgenmode.is_some()
+    }
+}
+
+/// The settings that creation left out.
+pub fn remaining(end: &End, index: u32, how: Made) -> Option<LinkMessage> {
     let mut message = change(index);
     let attributes = &mut message.attributes;
     attributes.extend(end.alias.clone().map(LinkAttribute::IfAlias));
     attributes.extend(end.master.map(LinkAttribute::Controller));
-    if plain {
+    if how == Made::Bare {
         attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         attributes.extend(end.mtu.map(LinkAttribute::Mtu));
         attributes.extend(end.group.map(LinkAttribute::Group));
         attributes.extend(end.txqueuelen.map(LinkAttribute::TxQueueLen));
     }
-    let late_up = end.up && (plain || end.addrgenmode.is_some());
+    let late_up = end.up && how.late_up(end);
     if late_up {
         up(&mut message, true);
     }

@@ -70,8 +70,10 @@ pub fn check_ignored(link: &NewLink<'_>, index: u32) -> Result<()> {
     match young().find(|(_, word, _)| !data.iter().any(|(w, _)| w == word)) {
         None => Ok(()),
         Some((kind, word, (major, minor))) => {
-            let text =
-                format!("{kind}'s {word} needs Linux {major}.{minor} or newer; this is {}", release());
+            let text = format!(
+                "{kind}'s {word} needs Linux {major}.{minor} or newer; this is {}",
+                release()
+            );
             Err(Error::new("link", "EOPNOTSUPP", text))
         }
     }

@@ -24,6 +24,8 @@ pub use kinds::Kind;
 pub use name::{check_name, parse_mac};
 pub use value::Value;
 
+use message::Made;
+
 use crate::kernel::address;
 use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
 use crate::{Error, Result};
@@ -108,7 +110,15 @@ pub struct NewLink<'a> {
 impl<'a> NewLink<'a> {
     /// A link of that kind, without options.
     pub fn new(netlink: &'a Netlink, kind: &'static Kind, end: End) -> Self {
-        NewLink { netlink, kind, end, link: None, values: Vec::new(), ports: Vec::new(), peer: None }
+        NewLink {
+            netlink,
+            kind,
+            end,
+            link: None,
+            values: Vec::new(),
+            ports: Vec::new(),
+            peer: None,
+        }
     }
 
     fn op(&self) -> String {
@@ -198,7 +208,9 @@ fn make_run(links: &[NewLink<'_>]) -> Vec<Result<Created>> {
             });
             outcome.map(|()| made).or_else(|error| retry(link, made, error))
         })
-        .map(|outcome| outcome.map_err(|(link, error)| error.operation(link.op()).about(&*link.end.name)))
+        .map(|outcome| {
+            outcome.map_err(|(link, error)| error.operation(link.op()).about(&*link.end.name))
+        })
         .collect()
 }
 
@@ -220,9 +232,10 @@ fn retry<'l, 'a>(
 }
 
 fn indexes(link: &NewLink<'_>) -> Created {
-    let peer = link.kind.is_pair().then(|| {
-        link.peer.as_ref().and_then(|(_, end)| end.index).unwrap_or_else(next_index)
-    });
+    let peer = link
+        .kind
+        .is_pair()
+        .then(|| link.peer.as_ref().and_then(|(_, end)| end.index).unwrap_or_else(next_index));
     Created { index: link.end.index.unwrap_or_else(next_index), peer_index: peer }
 }
 
@@ -233,8 +246,7 @@ struct Follow<'l> {
     end: &'l End,
     index: u32,
     ports: &'l [u32],
-    /// Made without its flags and attributes (tun).
-    plain: bool,
+    how: Made,
 }
 
 /// Addresses, ports, alias and what else a creation request does not take; one send per namespace.
@@ -242,17 +254,24 @@ fn finish(links: &[NewLink<'_>], outcomes: &mut [Result<Created>]) {
     let mut follow = Vec::new();
     for (position, (link, outcome)) in links.iter().zip(outcomes.iter()).enumerate() {
         let Ok(made) = outcome else { continue };
-        let plain = link.kind.name == "tun";
+        let how = if link.kind.name == "tun" { Made::Bare } else { Made::Whole };
         follow.push(Follow {
             netlink: link.netlink,
             link: position,
             end: &link.end,
             index: made.index,
             ports: &link.ports,
-            plain,
+            how,
         });
         if let (Some((netlink, end)), Some(index)) = (&link.peer, made.peer_index) {
-            follow.push(Follow { netlink, link: position, end, index, ports: &[], plain: false });
+            follow.push(Follow {
+                netlink,
+                link: position,
+                end,
+                index,
+                ports: &[],
+                how: Made::Peer,
+            });
         }
     }
     follow.sort_by_key(|f| f.netlink.cookie());
@@ -287,9 +306,12 @@ impl Follow<'_> {
             batch.push(RouteNetlinkMessage::SetLink(message::addrgenmode(self.index, mode)), 0);
         }
         for address in &self.end.addresses {
-            batch.push(address::new_message(self.index, &address::Options::new(*address)), address::ADD);
+            batch.push(
+                address::new_message(self.index, &address::Options::new(*address)),
+                address::ADD,
+            );
         }
-        if let Some(message) = message::remaining(self.end, self.index, self.plain) {
+        if let Some(message) = message::remaining(self.end, self.index, self.how) {
             batch.push(RouteNetlinkMessage::SetLink(message), 0);
         }
         for port in self.ports {

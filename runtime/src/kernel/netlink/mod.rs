@@ -40,6 +40,7 @@ pub struct Raw {
 }
 
 /// An rtnetlink socket inside one namespace. The namespace stays alive as long as this does.
+#[derive(Debug)]
 pub struct Netlink {
     netns: NetnsFd,
     label: String,
@@ -61,7 +62,13 @@ impl Netlink {
     /// As [`Netlink::open`], for a caller whose thread is inside `netns` already.
     pub fn open_here(netns: &NetnsFd) -> Result<Self> {
         let (socket, cookie) = open_socket().map_err(|e| Error::io("netlink.open", &e))?;
-        Ok(Netlink { netns: netns.clone(), label: LABEL.to_owned(), cookie, socket, sequence: Mutex::new(1) })
+        Ok(Netlink {
+            netns: netns.clone(),
+            label: LABEL.to_owned(),
+            cookie,
+            socket,
+            sequence: Mutex::new(1),
+        })
     }
 
     /// The namespace this socket works in.

@@ -70,21 +70,18 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
     let lock = prepare_directory().map_err(about)?;
     let path = path(name);
     // The file with no permissions is iproute2's mark of a namespace being made.
-    let placeholder = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o000)
-        .open(&path)
-        .map_err(|e| {
-            let error = Error::io(OP, &e).subject(name);
-            match e.raw_os_error() {
-                Some(libc::EEXIST) => error
-                    .because("a namespace of that name exists already")
-                    .hint(format!("use netns.get({name:?}) or choose another name")),
-                _ => error,
-            }
-        })?;
+    let placeholder =
+        File::options().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(
+            |e| {
+                let error = Error::io(OP, &e).subject(name);
+                match e.raw_os_error() {
+                    Some(libc::EEXIST) => error
+                        .because("a namespace of that name exists already")
+                        .hint(format!("use netns.get({name:?}) or choose another name")),
+                    _ => error,
+                }
+            },
+        )?;
     drop(placeholder);
     let made = NetnsFd::host()?.within(|| make_here(&path));
     drop(lock);
@@ -246,9 +243,8 @@ impl Netns {
     /// # Errors
     /// ENODEV when the name is gone or another namespace stands under it now.
     pub fn check(&self) -> Result<()> {
-        let gone = |message: &str| {
-            Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()))
-        };
+        let gone =
+            |message: &str| Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()));
         match open_file(&self.name) {
             Ok(now) if now.same(&self.fd) => Ok(()),
             Ok(_) => gone("the namespace was deleted, and another made under its name"),
@@ -260,5 +256,68 @@ impl Netns {
     pub fn delete(&self) -> Result<()> {
         self.check().map_err(|e| e.operation("netns.delete"))?;
         delete(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::link::tests::Scratch;
+    use crate::kernel::{link, sysctl};
+
+    #[test]
+    fn names() {
+        for bad in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
+            assert!(create(bad).unwrap_err().is("EINVAL"), "{bad:?}");
+            assert!(!exists(bad));
+        }
+        assert!(check_name("x", &"x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn made_found_and_deleted() {
+        let scratch = Scratch::new("ns");
+        let name = scratch.0.name.as_str();
+        assert!(exists(name) && list().unwrap().iter().any(|n| n == name));
+        let error = create(name).unwrap_err();
+        assert!(error.is("EEXIST") && error.op() == "netns.new", "{error}");
+        assert!(link::info(&scratch.1, 1).unwrap().up, "loopback");
+        for (key, value) in [
+            ("net.ipv4.conf.default.rp_filter", "0"),
+            ("net.ipv4.conf.all.send_redirects", "1"),
+            ("net.ipv6.conf.default.accept_dad", "0"),
+        ] {
+            assert_eq!(sysctl::read(&scratch.0.fd, key).unwrap(), value, "{key}");
+        }
+        let again = open(name).unwrap();
+        assert_eq!(again.cookie, scratch.0.cookie);
+        assert!(again.fd.same(&scratch.0.fd));
+        assert!(!again.fd.same(NetnsFd::host().unwrap()));
+        let near = open(&format!("{name}x")).unwrap_err();
+        assert!(near.is("ENOENT") && near.get_hint().unwrap().contains(name), "{near}");
+    }
+
+    #[test]
+    fn another_under_the_same_name_is_noticed() {
+        let scratch = Scratch::new("swap");
+        scratch.0.check().unwrap();
+        delete(&scratch.0.name).unwrap();
+        assert!(scratch.0.check().unwrap_err().is("ENODEV"));
+        let (other, _) = create(&scratch.0.name).unwrap();
+        let error = scratch.0.delete().unwrap_err();
+        assert!(error.is("ENODEV") && error.to_string().contains("another"), "{error}");
+        assert!(exists(&other.name));
+        other.delete().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_never_deleted() {
+        let scratch = Scratch::new("file");
+        let name = format!("{}-plain", scratch.0.name);
+        std::fs::write(path(&name), "mine").unwrap();
+        let refused = delete(&name).unwrap_err();
+        assert!(refused.is("EINVAL"), "{refused}");
+        assert_eq!(std::fs::read_to_string(path(&name)).unwrap(), "mine");
+        std::fs::remove_file(path(&name)).unwrap();
     }
 }
