@@ -234,3 +234,8 @@ pub fn members<T: Handle>() -> HashSet<&'static str> {
     });
     NAMES.with_borrow(Clone::clone)
 }
+
+/// Makes the userdata of a handle whose identity has changed the one of its new identity.
+pub fn reintern<T: Handle>(lua: &Lua, handle: &T) -> Result<()> {
+    intern(lua, handle.clone()).map(drop)
+}

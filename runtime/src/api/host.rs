@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua};
 
+use super::netns::Nets;
 use super::task::Tasks;
 use crate::life::control::Control;
 use crate::own::Ledger;
@@ -28,6 +29,8 @@ pub struct Host {
     pub ledger: Arc<Ledger>,
     pub control: Arc<Control>,
     pub tasks: Tasks,
+    /// The namespaces that scripts hold.
+    pub nets: Nets,
     /// `cnf.on_stop` handlers, last registered first called.
     pub stop_handlers: RefCell<Vec<Function>>,
     /// Set by the first `cnf.wait()` or at the end of the main chunk.
@@ -50,6 +53,7 @@ impl Host {
             ledger,
             control,
             tasks: Tasks::default(),
+            nets: Nets::default(),
             stop_handlers: RefCell::default(),
             committed: Cell::new(false),
         })

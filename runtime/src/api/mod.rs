@@ -2,10 +2,18 @@
 
 pub mod cnf;
 pub mod error;
+pub mod event;
 pub mod handle;
 pub mod host;
+pub mod link;
 pub mod module;
+pub mod netns;
 pub mod option;
+mod ping;
+pub mod probe;
+pub mod process;
+mod qdisc;
+mod route;
 pub mod stdlib;
 pub mod task;
 pub mod value;
@@ -16,7 +24,14 @@ use mlua::{Lua, Table};
 /// The native modules by name, each built when a script first asks for it.
 pub fn modules(lua: &Lua) -> mlua::Result<Table> {
     type Build = fn(&Lua) -> mlua::Result<Table>;
-    const MODULES: &[(&str, Build)] = &[("cnf", cnf::module), ("task", task::module)];
+    const MODULES: &[(&str, Build)] = &[
+        ("cnf", cnf::module),
+        ("event", event::module),
+        ("link", link::module),
+        ("netns", netns::module),
+        ("probe", probe::module),
+        ("task", task::module),
+    ];
     let table = lua.create_table()?;
     for (name, build) in MODULES {
         table.set(*name, lua.create_function(move |lua, ()| build(lua))?)?;

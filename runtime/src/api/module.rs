@@ -8,7 +8,7 @@ use mlua::{FromLuaMulti, Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table
 
 use super::error::{raise, site};
 use super::host::Host;
-use super::option::{FromOption, expected};
+use super::option::{FromOption, Options, expected};
 use crate::{Error, Result};
 
 /// A native module under construction: `Module::new(lua, "tcx").function(...).build()`.
@@ -134,6 +134,12 @@ impl Args {
     pub fn any(&mut self) -> Value {
         self.position += 1;
         self.values.next().unwrap_or(Value::Nil)
+    }
+
+    /// The next argument as a table of options; nil counts as an empty one.
+    pub fn options(&mut self) -> Result<Options> {
+        let value = self.any();
+        Options::new(&self.op, value)
     }
 
     /// Everything not taken yet.

@@ -472,8 +472,14 @@ impl FromOption for Mac {
 }
 
 /// One value, or an array of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        OneOrMany(Vec::new())
+    }
+}
 
 impl<T: FromOption> FromOption for OneOrMany<T> {
     fn expects() -> String {

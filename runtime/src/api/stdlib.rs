@@ -6,7 +6,10 @@ use mlua::{Lua, Table};
 pub const PRELUDE: &str = include_str!("../../../lua-stdlib/prelude.lua");
 
 /// Modules written in Lua: name and source.
-const MODULES: &[(&str, &str)] = &[("task", include_str!("../../../lua-stdlib/task.lua"))];
+const MODULES: &[(&str, &str)] = &[
+    ("event", include_str!("../../../lua-stdlib/event.lua")),
+    ("task", include_str!("../../../lua-stdlib/task.lua")),
+];
 
 /// Type stubs: the single source of the reference.
 pub const STUBS: &[(&str, &str)] = &[];

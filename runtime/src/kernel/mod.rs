@@ -11,4 +11,5 @@ pub mod process;
 pub mod qdisc;
 pub mod route;
 pub mod rule;
+pub mod socket;
 pub mod sysctl;

@@ -5,6 +5,9 @@
 
 pub mod defaults;
 pub mod named;
+mod nsid;
+
+pub use nsid::nsid;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

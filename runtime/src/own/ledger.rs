@@ -63,6 +63,25 @@ impl Ledger {
         self.lock().entries.iter().any(|(_, owned)| matches(owned))
     }
 
+    /// The first thing that `choose` makes of an entry.
+    pub fn find<T>(&self, choose: impl Fn(&Owned) -> Option<T>) -> Option<T> {
+        self.lock().entries.iter().find_map(|(_, owned)| choose(owned))
+    }
+
+    /// Takes out a namespace of ours and what is in it, because the script deletes it: only what the kernel does not end
+    /// with it (processes, servers) is undone.
+    pub fn leave_netns(&self, cookie: u64) -> Result<()> {
+        let inside = |owned: &Owned| match owned {
+            Owned::Netns(netns) => netns.cookie == cookie,
+            other => other.netns().is_some_and(|netns| netns.cookie == cookie),
+        };
+        let left: Vec<(u64, Owned)> =
+            self.lock().entries.extract_if(.., |(_, o)| inside(o)).collect();
+        let others = left.iter().rev().filter(|(_, owned)| matches!(owned, Owned::Other { .. }));
+        others.for_each(|(_, owned)| drop(owned.undo()));
+        Ok(())
+    }
+
     /// Whether this instance made that namespace: what is in it goes with it.
     pub fn owns_netns(&self, cookie: u64) -> bool {
         self.any(|owned| matches!(owned, Owned::Netns(netns) if netns.cookie == cookie))

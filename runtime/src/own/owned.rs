@@ -16,14 +16,38 @@ use crate::kernel::{address, sysctl};
 pub enum Owned {
     Netns(Netns),
     /// A link and, if it is one end of a pair, with it the other.
-    Link { netns: Netns, index: u32, name: String },
-    Address { netns: Netns, index: u32, link: String, address: IpNetwork },
+    Link {
+        netns: Netns,
+        index: u32,
+        name: String,
+    },
+    Address {
+        netns: Netns,
+        index: u32,
+        link: String,
+        address: IpNetwork,
+    },
     /// A kernel setting: written back if it still has the value we gave it.
-    Sysctl { netns: Netns, key: String, before: String, after: String },
+    Sysctl {
+        netns: Netns,
+        key: String,
+        before: String,
+        after: String,
+    },
     /// Attributes of a link that is not ours.
-    LinkAttributes { netns: Netns, index: u32, name: String, before: Box<Change> },
+    LinkAttributes {
+        netns: Netns,
+        index: u32,
+        name: String,
+        before: Box<Change>,
+    },
     /// Anything else: a sentence's subject, and a closure that undoes it.
-    Other { netns: Option<Netns>, kind: &'static str, name: String, undo: Undo },
+    Other {
+        netns: Option<Netns>,
+        kind: &'static str,
+        name: String,
+        undo: Undo,
+    },
 }
 
 /// How something is undone that has no case of its own. Called at most once, maybe from another thread.
@@ -64,16 +88,14 @@ impl Owned {
             Owned::Address { netns, index, address, .. } => {
                 gone_is_done(address::delete(&Netlink::open(&netns.fd)?, *index, *address))
             }
-            Owned::Sysctl { netns, key, before, after } => {
-                match sysctl::read(&netns.fd, key) {
-                    Ok(now) if now == *after => sysctl::write(&netns.fd, key, before).map(drop),
-                    Ok(now) => {
-                        tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
-                        Ok(())
-                    }
-                    Err(error) => gone_is_done(Err(error)),
+            Owned::Sysctl { netns, key, before, after } => match sysctl::read(&netns.fd, key) {
+                Ok(now) if now == *after => sysctl::write(&netns.fd, key, before).map(drop),
+                Ok(now) => {
+                    tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
+                    Ok(())
                 }
-            }
+                Err(error) => gone_is_done(Err(error)),
+            },
             Owned::LinkAttributes { netns, index, before, .. } => {
                 gone_is_done(link::set(&Netlink::open(&netns.fd)?, *index, before))
             }
@@ -85,7 +107,8 @@ impl Owned {
 fn gone_is_done(outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(error)
-            if ["ENODEV", "ENOENT", "ESRCH", "EADDRNOTAVAIL", "ENOLINK"].contains(&error.code()) =>
+            if ["ENODEV", "ENOENT", "ESRCH", "EADDRNOTAVAIL", "ENOLINK"]
+                .contains(&error.code()) =>
         {
             Ok(())
         }

@@ -1,0 +1,567 @@
+//! `link` and `netkit`: links, made from the kernel layer's table of kinds, and their handles.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ipnetwork::IpNetwork;
+use mlua::{Lua, MultiValue, Table, Value};
+
+use super::handle::{Class, Given, Handle, Returned, held};
+use super::host::Host;
+use super::module::{Args, Module};
+use super::netns::{Net, NetOption, netns_option};
+use super::option::{Mac, OneOrMany, Options, expected};
+use super::value::Data;
+use crate::kernel::link::kinds::{self, Kind};
+use crate::kernel::link::{self, Change, Created, End, LinkInfo, NewLink};
+use crate::kernel::{address, netns};
+use crate::own::Owned;
+use crate::record;
+use crate::{Error, Result};
+
+/// `link`: a constructor for each kind that is not a module of its own.
+pub fn module(lua: &Lua) -> mlua::Result<Table> {
+    let mut module = Module::new(lua, "link");
+    for kind in kinds::KINDS.iter().filter(|kind| kind.name != "netkit") {
+        module = module.function(kind.name, move |lua, host, args| create(lua, host, args, kind));
+    }
+    module.build()
+}
+
+/// The constructor of `netkit`, `netkit.pair`.
+pub fn netkit_pair(lua: &Lua, host: &Rc<Host>, args: Args) -> Result<MultiValue> {
+    let kind = kinds::find("netkit").expect("the table has it");
+    create(lua, host, args, kind)
+}
+
+fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Result<MultiValue> {
+    let mut options = args.options()?;
+    let name: String = options.required("name")?;
+    options.set_subject(name.clone());
+    let net = netns_option(&mut options, host)?;
+    let mut values = kind_values(&mut options, kind)?;
+    let end = end(&mut options, name.clone())?;
+    let on = match kind.on_link {
+        true => Some(options.required::<Given<Link>>("link")?.0),
+        false => None,
+    };
+    let ports = match kind.name {
+        "bridge" | "bond" | "vrf" => {
+            options.get::<OneOrMany<Given<Link>>>("ports")?.unwrap_or_default().0
+        }
+        _ => Vec::new(),
+    };
+    let peer = if kind.is_pair() {
+        Some(peer(&mut options, host, kind, &name, &mut values)?)
+    } else {
+        None
+    };
+    options.finish()?;
+    let open = net.open()?;
+    let peer_open = peer.as_ref().map(|(net, _)| net.open()).transpose()?;
+    let ports: Vec<u32> = ports.iter().map(|port| port.0.index()).collect();
+    let new = NewLink {
+        netlink: &open.netlink,
+        kind,
+        end,
+        link: on.as_ref().map(Link::index),
+        values,
+        ports,
+        peer: match (&peer_open, &peer) {
+            (Some(open), Some((_, end))) => Some((&open.netlink, end.clone())),
+            _ => None,
+        },
+    };
+    let made = link::create(&new)?;
+    let peer = peer.map(|(net, end)| (net, end.name));
+    enter(lua, host, kind, (net, name), peer, made)
+}
+
+/// Enters what was made into the ledger and makes the handles.
+fn enter(
+    lua: &Lua,
+    host: &Rc<Host>,
+    kind: &'static Kind,
+    (net, name): (Net, String),
+    peer: Option<(Net, String)>,
+    made: Created,
+) -> Result<MultiValue> {
+    let primary = Link::made(&net, made.index, &name, kind.name);
+    host.ledger.add(Owned::Link { netns: net.netns()?, index: made.index, name })?;
+    let mut handles = MultiValue::new();
+    if let (Some((peer_net, peer_name)), Some(index)) = (peer, made.peer_index) {
+        let peer = Link::made(&peer_net, index, &peer_name, kind.name);
+        host.ledger.add(Owned::Link { netns: peer_net.netns()?, index, name: peer_name })?;
+        primary.0.peer.replace(Some(Rc::downgrade(&peer.0)));
+        peer.0.peer.replace(Some(Rc::downgrade(&primary.0)));
+        // Interned here, so that the weak references stay good while the script holds either.
+        handles.push_front(Value::UserData(super::handle::intern(lua, peer)?));
+    }
+    handles.push_front(Value::UserData(super::handle::intern(lua, primary)?));
+    Ok(handles)
+}
+
+/// The other end of a pair; its own `policy` and `scrub` are options of the pair in the kernel.
+fn peer(
+    options: &mut Options,
+    host: &Rc<Host>,
+    kind: &'static Kind,
+    name: &str,
+    values: &mut Vec<(String, link::Value)>,
+) -> Result<(Net, End)> {
+    let default_name = || format!("{name}-peer");
+    let Some(mut peer) = options.nested("peer")? else {
+        return Ok((host.nets.host()?, End::named(default_name())));
+    };
+    let peer_name = peer.get::<String>("name")?.unwrap_or_else(default_name);
+    let net = netns_option(&mut peer, host)?;
+    if kind.name == "netkit" {
+        for (word, peer_word) in [("policy", "peer_policy"), ("scrub", "peer_scrub")] {
+            let value = peer.raw(word)?;
+            if !value.is_nil() {
+                values.push((peer_word.to_owned(), kind_value(&peer, word, value)?));
+            }
+        }
+    }
+    let end = end(&mut peer, peer_name)?;
+    peer.finish()?;
+    Ok((net, end))
+}
+
+/// What every link and every end of a pair takes.
+fn end(options: &mut Options, name: String) -> Result<End> {
+    link::check_name(&name).map_err(|e| e.operation(options.op().to_owned()))?;
+    Ok(End {
+        name,
+        index: options.get("index")?,
+        mac: options.get::<Mac>("mac")?.map(|mac| mac.0),
+        mtu: options.get("mtu")?,
+        group: options.get("group")?,
+        alias: options.get("alias")?,
+        txqueuelen: options.get("txqueuelen")?,
+        num_tx_queues: options.get("numtxqueues")?,
+        num_rx_queues: options.get("numrxqueues")?,
+        master: options.get::<Given<Link>>("master")?.map(|master| master.0.index()),
+        addresses: options.get::<OneOrMany<IpNetwork>>("address")?.unwrap_or_default().0,
+        addrgenmode: addrgenmode(options)?,
+        up: options.get("up")?.unwrap_or(true),
+    })
+}
+
+fn addrgenmode(options: &mut Options) -> Result<Option<link::AddrGenMode>> {
+    use link::AddrGenMode::{Eui64, None, Random, StablePrivacy};
+    options.choice(
+        "addrgenmode",
+        &[("eui64", Eui64), ("none", None), ("stable-privacy", StablePrivacy), ("random", Random)],
+    )
+}
+
+/// The kind's own options, by the words of its table.
+fn kind_values(options: &mut Options, kind: &'static Kind) -> Result<Vec<(String, link::Value)>> {
+    let mut values = Vec::new();
+    for field in kind.fields {
+        // These are the peer's own words; a script says them inside `peer`.
+        if field.word.starts_with("peer_") {
+            continue;
+        }
+        let value = options.raw(field.word)?;
+        if !value.is_nil() {
+            values.push((field.word.to_owned(), kind_value(options, field.word, value)?));
+        }
+    }
+    Ok(values)
+}
+
+/// What the table's forms make of it is the kernel layer's to say.
+fn kind_value(options: &Options, word: &str, value: Value) -> Result<link::Value> {
+    if let Some(link) = held::<Link>(&value) {
+        return Ok(link::Value::Link(link.index()));
+    }
+    match &value {
+        Value::Boolean(b) => Ok(link::Value::Bool(*b)),
+        Value::Integer(i) if *i >= 0 => Ok(link::Value::Number(*i as u64)),
+        Value::Number(n) if *n >= 0.0 && n.fract() == 0.0 => Ok(link::Value::Number(*n as u64)),
+        Value::String(text) => {
+            let text = text.to_string_lossy();
+            Ok(match text.parse() {
+                Ok(address) => link::Value::Address(address),
+                Err(_) => link::Value::Text(text),
+            })
+        }
+        other => Err(options.bad(format!(
+            "{word} must be a number, a string, true or false, or a Link, got {}",
+            expected::describe(other)
+        ))),
+    }
+}
+
+/// A link as scripts hold it: namespace and index say which, wherever it is renamed or moved to.
+#[derive(Clone)]
+pub struct Link(Rc<Inner>);
+
+struct Inner {
+    net: RefCell<Net>,
+    index: Cell<u32>,
+    name: RefCell<String>,
+    kind: String,
+    peer: RefCell<Option<std::rc::Weak<Inner>>>,
+}
+
+impl Link {
+    fn made(net: &Net, index: u32, name: &str, kind: &str) -> Link {
+        Link(Rc::new(Inner {
+            net: RefCell::new(net.clone()),
+            index: Cell::new(index),
+            name: RefCell::new(name.to_owned()),
+            kind: kind.to_owned(),
+            peer: RefCell::new(None),
+        }))
+    }
+
+    /// A link that was looked up.
+    pub fn found(net: &Net, info: &LinkInfo) -> Link {
+        Link::made(net, info.index, &info.name, &info.kind)
+    }
+
+    pub fn index(&self) -> u32 {
+        self.0.index.get()
+    }
+
+    pub fn name(&self) -> String {
+        self.0.name.borrow().clone()
+    }
+
+    pub fn net(&self) -> Net {
+        self.0.net.borrow().clone()
+    }
+
+    /// Runs a request about this link; its errors name the operation and the link.
+    pub fn ask<T>(
+        &self,
+        op: &str,
+        request: impl FnOnce(&super::netns::Open, u32) -> Result<T>,
+    ) -> Result<T> {
+        let net = self.net();
+        let open = net.open().map_err(|e| e.operation(op.to_owned()).subject(self.name()))?;
+        request(&open, self.index()).map_err(|e| {
+            let gone = e.is("ENODEV");
+            let e = e.operation(op.to_owned()).subject(self.name());
+            if gone { e.because("the link is gone") } else { e }
+        })
+    }
+
+    /// Whether this instance made it, or the namespace it is in.
+    pub fn is_ours(&self, host: &Host) -> bool {
+        let (cookie, index) = (self.net().cookie(), self.index());
+        host.ledger.owns_netns(cookie)
+            || host.ledger.any(|owned| {
+                matches!(owned, Owned::Link { netns, index: i, .. } if netns.cookie == cookie && *i == index)
+            })
+    }
+}
+
+impl Handle for Link {
+    const TYPE: &'static str = "Link";
+    const WORD: &'static str = "link";
+
+    fn class(class: &mut Class<'_, Self>) {
+        class
+            .field("name", |_, this| Ok(this.name()))
+            .field("index", |_, this| Ok(this.index()))
+            .field("netns", |_, this| Ok(Returned(this.net())))
+            .field("kind", |_, this| Ok(this.0.kind.clone()))
+            .method("up", |_, host, this, args| {
+                change(host, this, &args, Change { up: Some(true), ..Change::default() })
+            })
+            .method("down", |_, host, this, args| {
+                change(host, this, &args, Change { up: Some(false), ..Change::default() })
+            })
+            .method("set", set)
+            .method("add_address", add_address)
+            .method("delete_address", delete_address)
+            .method("addresses", addresses)
+            .method("info", info)
+            .method("stats", stats)
+            .method("qdisc", super::qdisc::qdisc)
+            .method("rename", rename)
+            .method("move", move_to)
+            .method("peer", peer_of)
+            .method("delete", delete);
+    }
+
+    fn identity(&self) -> String {
+        format!("{}/{}", self.net().cookie(), self.index())
+    }
+
+    fn display(&self) -> String {
+        match self.net().name() {
+            "" => format!("Link({})", self.name()),
+            netns => format!("Link({} in netns {netns})", self.name()),
+        }
+    }
+}
+
+fn set(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let mut options = args.options()?;
+    options.set_subject(this.name());
+    // `master = false` takes the link out of its bridge, as `nomaster` does.
+    let master = match options.raw("master")? {
+        Value::Nil => None,
+        Value::Boolean(false) => Some(0),
+        other => match held::<Link>(&other) {
+            Some(master) => Some(master.index()),
+            None => {
+                let got = expected::describe(&other);
+                return Err(
+                    options.bad(format!("master must be a Link, or false for none, got {got}"))
+                );
+            }
+        },
+    };
+    let wanted = Change {
+        mtu: options.get("mtu")?,
+        mac: options.get::<Mac>("mac")?.map(|mac| mac.0),
+        master,
+        alias: options.get("alias")?,
+        txqueuelen: options.get("txqueuelen")?,
+        group: options.get("group")?,
+        addrgenmode: addrgenmode(&mut options)?,
+        promiscuous: options.get("promisc")?,
+        up: options.get("up")?,
+    };
+    options.finish()?;
+    change(host, this, &args, wanted)
+}
+
+/// Changes attributes; on a link that is not ours, what was there before goes into the ledger.
+fn change(host: &Rc<Host>, this: &Link, args: &Args, wanted: Change) -> Result<()> {
+    this.ask(args.op(), |open, index| {
+        let before = match this.is_ours(host) {
+            true => None,
+            false => Some(Box::new(inverse(&link::info(&open.netlink, index)?, &wanted))),
+        };
+        link::set(&open.netlink, index, &wanted)?;
+        if let Some(before) = before {
+            let netns = open.netns.clone();
+            host.ledger.add(Owned::LinkAttributes { netns, index, name: this.name(), before })?;
+        }
+        Ok(())
+    })
+}
+
+/// The change that restores what `wanted` is about to alter.
+fn inverse(now: &LinkInfo, wanted: &Change) -> Change {
+    const IFF_PROMISC: u32 = 0x100;
+    Change {
+        mtu: wanted.mtu.map(|_| now.mtu),
+        mac: wanted.mac.and(now.mac.as_deref()).and_then(|mac| link::parse_mac(mac).ok()),
+        master: wanted.master.map(|_| now.master.unwrap_or(0)),
+        alias: wanted.alias.as_ref().map(|_| now.alias.clone().unwrap_or_default()),
+        txqueuelen: wanted.txqueuelen.map(|_| now.txqueuelen),
+        group: wanted.group.map(|_| now.group),
+        addrgenmode: None,
+        promiscuous: wanted.promiscuous.map(|_| now.flags & IFF_PROMISC != 0),
+        up: wanted.up.map(|_| now.up),
+    }
+}
+
+fn add_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let cidr: IpNetwork = args.required("address")?;
+    this.ask(args.op(), |open, index| {
+        address::add(&open.netlink, index, &address::Options::new(cidr))?;
+        if !this.is_ours(host) {
+            let (netns, link) = (open.netns.clone(), this.name());
+            host.ledger.add(Owned::Address { netns, index, link, address: cidr })?;
+        }
+        Ok(())
+    })
+}
+
+fn delete_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let cidr: IpNetwork = args.required("address")?;
+    let cookie = this.net().cookie();
+    this.ask(args.op(), |open, index| {
+        let same = |owned: &Owned| match owned {
+            Owned::Address { netns, index: i, address, .. } => {
+                netns.cookie == cookie && *i == index && *address == cidr
+            }
+            _ => false,
+        };
+        address::delete(&open.netlink, index, cidr)?;
+        if host.ledger.any(same) {
+            host.ledger.forget_where(same);
+        } else if !this.is_ours(host) {
+            let (fd, name) = (open.netns.fd.clone(), this.name());
+            host.ledger.add(Owned::Other {
+                netns: Some(open.netns.clone()),
+                kind: "deleted address",
+                name: format!("{cidr} on {name}"),
+                undo: std::sync::Arc::new(move || {
+                    let netlink = crate::kernel::netlink::Netlink::open(&fd)?;
+                    address::add(&netlink, index, &address::Options::new(cidr))
+                }),
+            })?;
+        }
+        Ok(())
+    })
+}
+
+fn addresses(_: &Lua, _: &Rc<Host>, this: &Link, args: Args) -> Result<Data> {
+    let list = this.ask(args.op(), |open, index| address::list(&open.netlink, Some(index)))?;
+    Ok(list
+        .into_iter()
+        .map(|a| {
+            record! {
+                address: a.address, peer: a.peer, broadcast: a.broadcast, scope: a.scope,
+                secondary: a.secondary, tentative: a.tentative, permanent: a.permanent,
+            }
+        })
+        .collect::<Vec<_>>()
+        .into())
+}
+
+fn info(_: &Lua, _: &Rc<Host>, this: &Link, args: Args) -> Result<Data> {
+    let info = this.ask(args.op(), |open, index| link::info(&open.netlink, index))?;
+    let net = this.net();
+    let master = info.master.and_then(|index| {
+        let open = net.open().ok()?;
+        link::info(&open.netlink, index).ok().map(|link| link.name)
+    });
+    let options = info.data.into_iter().map(|(word, value)| (word, value_data(value))).collect();
+    Ok(record! {
+        name: info.name, index: info.index, kind: info.kind, netns: net.name(), mac: info.mac, mtu: info.mtu,
+        up: info.up, carrier: info.carrier, running: info.running, operstate: info.operstate, master: master,
+        link: info.link, link_netnsid: info.link_netnsid, group: info.group, alias: info.alias,
+        txqueuelen: info.txqueuelen, numtxqueues: info.num_tx_queues, numrxqueues: info.num_rx_queues,
+        qdisc: info.qdisc, promiscuity: info.promiscuity, min_mtu: info.min_mtu, max_mtu: info.max_mtu,
+        flags: info.flags, options: Data::Record(options),
+    })
+}
+
+fn value_data(value: link::Value) -> Data {
+    match value {
+        link::Value::Bool(b) => b.into(),
+        link::Value::Number(n) => n.into(),
+        link::Value::Text(text) => text.into(),
+        link::Value::Address(address) => address.into(),
+        link::Value::Link(index) => index.into(),
+    }
+}
+
+fn stats(_: &Lua, _: &Rc<Host>, this: &Link, args: Args) -> Result<Data> {
+    let stats = this.ask(args.op(), |open, index| link::stats(&open.netlink, index))?;
+    let side = |side: Vec<(&'static str, u64)>| {
+        Data::Record(side.into_iter().map(|(word, n)| (word, n.into())).collect())
+    };
+    Ok(record! { rx: side(stats.rx), tx: side(stats.tx) })
+}
+
+fn rename(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let name: String = args.required("name")?;
+    let before = this.name();
+    this.ask(args.op(), |open, index| {
+        link::rename(&open.netlink, index, &name)?;
+        if !this.is_ours(host) {
+            let (fd, before) = (open.netns.fd.clone(), before.clone());
+            host.ledger.add(Owned::Other {
+                netns: Some(open.netns.clone()),
+                kind: "name of link",
+                name: before.clone(),
+                undo: std::sync::Arc::new(move || {
+                    link::rename(&crate::kernel::netlink::Netlink::open(&fd)?, index, &before)
+                }),
+            })?;
+        }
+        Ok(())
+    })?;
+    *this.0.name.borrow_mut() = name;
+    Ok(())
+}
+
+fn move_to(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let target = args.required::<NetOption>("netns")?.resolve(host)?;
+    if !this.is_ours(host) {
+        return Err(Error::new(
+            args.op().to_owned(),
+            "EPERM",
+            "this script did not make that link",
+        )
+        .subject(this.name())
+        .hint("a link that is moved loses its addresses and routes; make one of your own"));
+    }
+    let (cookie, from) = (this.net().cookie(), this.index());
+    let target_open = target.open()?;
+    let index = this.ask(args.op(), |open, index| {
+        link::move_to(&open.netlink, index, &target_open.netlink, None)
+    })?;
+    host.ledger.forget_where(
+        |owned| matches!(owned, Owned::Link { netns, index, .. } if netns.cookie == cookie && *index == from),
+    );
+    let netns = target_open.netns.clone();
+    host.ledger.add(Owned::Link { netns, index, name: this.name() })?;
+    *this.0.net.borrow_mut() = target;
+    this.0.index.set(index);
+    super::handle::reintern(lua, this)
+}
+
+fn peer_of(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<Option<Returned<Link>>> {
+    if let Some(peer) = this.0.peer.borrow().as_ref().and_then(std::rc::Weak::upgrade) {
+        return Ok(Some(Returned(Link(peer))));
+    }
+    let info = this.ask(args.op(), |open, index| link::info(&open.netlink, index))?;
+    let Some(index) = info.link else { return Ok(None) };
+    let Some(nsid) = info.link_netnsid else {
+        let net = this.net();
+        let peer = link::info(&net.open()?.netlink, index)?;
+        return Ok(Some(Returned(Link::found(&net, &peer))));
+    };
+    let here = this.net();
+    for net in candidates(host) {
+        let Ok(there) = net.open() else { continue };
+        if netns::nsid(&here.open()?.netlink, &there.netns.fd)? == Some(nsid) {
+            let peer = link::info(&there.netlink, index)?;
+            return Ok(Some(Returned(Link::found(&net, &peer))));
+        }
+    }
+    Err(Error::new(
+        args.op().to_owned(),
+        "ENOENT",
+        "the other end is in a namespace without a name",
+    )
+    .subject(this.name()))
+}
+
+/// Namespaces that another link may be in: those known, then those with a name.
+fn candidates(host: &Host) -> Vec<Net> {
+    let mut nets = host.nets.all();
+    nets.extend(host.nets.host().ok());
+    nets.extend(
+        netns::named::list()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| host.nets.named(name).ok()),
+    );
+    nets
+}
+
+fn delete(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<()> {
+    if !this.is_ours(host) {
+        return Err(Error::new(
+            args.op().to_owned(),
+            "EPERM",
+            "this script did not make that link",
+        )
+        .subject(this.name())
+        .hint("what was there before is left alone; `ip link delete` removes it"));
+    }
+    this.ask(args.op(), |open, index| link::delete(&open.netlink, index))?;
+    let mut gone = vec![(this.net().cookie(), this.index())];
+    if let Some(peer) = this.0.peer.borrow().as_ref().and_then(std::rc::Weak::upgrade) {
+        gone.push((peer.net.borrow().cookie(), peer.index.get()));
+    }
+    host.ledger.forget_where(|owned| match owned {
+        Owned::Link { netns, index, .. } => gone.contains(&(netns.cookie, *index)),
+        _ => false,
+    });
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! `netns`: namespaces, and what is asked of one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use mlua::{Lua, Table, Value};
+
+use super::handle::{Class, Given, Handle, Returned, held};
+use super::host::Host;
+use super::link::Link;
+use super::module::{Args, Module};
+use super::option::{FromOption, Options};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::NetnsFd;
+use crate::kernel::netns::named::{self, Netns};
+use crate::kernel::{link, sysctl};
+use crate::own::Owned;
+use crate::{Error, Result};
+
+pub fn module(lua: &Lua) -> mlua::Result<Table> {
+    Module::new(lua, "netns")
+        .function("new", new)
+        .function("get", get)
+        .function("host", |_, host, _| host.nets.host().map(Returned))
+        .function("list", |_, _, _| named::list())
+        .function("exists", |_, _, mut args: Args| {
+            Ok(named::exists(&args.required::<String>("name")?))
+        })
+        .build()
+}
+
+fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Net>> {
+    let name: String = args.required("name")?;
+    let options = Options::new("netns.new", args.any())?;
+    options.finish()?;
+    let (netns, netlink) = named::create(&name)?;
+    host.ledger.add(Owned::Netns(netns.clone()))?;
+    Ok(Returned(host.nets.enter(netns, netlink)))
+}
+
+fn get(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Net>> {
+    host.nets.named(&args.required::<String>("name")?).map(Returned)
+}
+
+/// The namespaces this VM has handles of, by cookie: one socket each.
+#[derive(Default)]
+pub struct Nets {
+    known: RefCell<HashMap<u64, Net>>,
+    host: RefCell<Option<Net>>,
+}
+
+impl Nets {
+    /// The namespace the process was started in.
+    pub fn host(&self) -> Result<Net> {
+        if let Some(net) = &*self.host.borrow() {
+            return Ok(net.clone());
+        }
+        let netlink = Netlink::open(NetnsFd::host()?)?.with_label("the host's namespace");
+        let netns =
+            Netns { name: String::new(), fd: NetnsFd::host()?.clone(), cookie: netlink.cookie() };
+        let net = self.enter(netns, netlink);
+        *self.host.borrow_mut() = Some(net.clone());
+        Ok(net)
+    }
+
+    /// The namespace under that name.
+    pub fn named(&self, name: &str) -> Result<Net> {
+        let netns = named::open(name)?;
+        if let Some(net) = self.known.borrow().get(&netns.cookie) {
+            return Ok(net.clone());
+        }
+        let netlink = Netlink::open(&netns.fd)?.with_label(name);
+        Ok(self.enter(netns, netlink))
+    }
+
+    fn enter(&self, netns: Netns, netlink: Netlink) -> Net {
+        let net = Net(Rc::new(Inner {
+            name: netns.name.clone(),
+            cookie: netns.cookie,
+            open: RefCell::new(Some(Rc::new(Open { netns, netlink }))),
+            checked: Cell::new(None),
+        }));
+        self.known.borrow_mut().insert(net.0.cookie, net.clone());
+        net
+    }
+
+    /// Every namespace known so far.
+    pub fn all(&self) -> Vec<Net> {
+        self.known.borrow().values().cloned().collect()
+    }
+
+    fn forget(&self, cookie: u64) {
+        self.known.borrow_mut().remove(&cookie);
+    }
+}
+
+/// A namespace as scripts hold it.
+#[derive(Clone)]
+pub struct Net(Rc<Inner>);
+
+struct Inner {
+    /// Empty for the host's.
+    name: String,
+    cookie: u64,
+    /// Taken away when the script deletes the namespace, so that no descriptor of ours keeps it alive.
+    open: RefCell<Option<Rc<Open>>>,
+    checked: Cell<Option<std::time::Instant>>,
+}
+
+/// A namespace and a socket in it.
+pub struct Open {
+    pub netns: Netns,
+    pub netlink: Netlink,
+}
+
+impl Net {
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub fn cookie(&self) -> u64 {
+        self.0.cookie
+    }
+
+    /// The socket in the namespace, if the namespace is still there under its name.
+    ///
+    /// # Errors
+    /// ENODEV when it is gone.
+    pub fn open(&self) -> Result<Rc<Open>> {
+        let gone =
+            || Error::new("netns", "ENODEV", "the namespace was deleted").subject(self.name());
+        let open = self.0.open.borrow().clone().ok_or_else(gone)?;
+        // The name is looked up on every use but a burst of them: a check costs more than most requests.
+        let now = std::time::Instant::now();
+        let fresh = |at: std::time::Instant| now - at < std::time::Duration::from_millis(1);
+        if !self.name().is_empty() && !self.0.checked.get().is_some_and(fresh) {
+            open.netns.check()?;
+            self.0.checked.set(Some(now));
+        }
+        Ok(open)
+    }
+
+    /// The namespace as the ledger knows it.
+    pub fn netns(&self) -> Result<Netns> {
+        Ok(self.open()?.netns.clone())
+    }
+}
+
+impl Handle for Net {
+    const TYPE: &'static str = "Netns";
+    const WORD: &'static str = "netns";
+
+    fn class(class: &mut Class<'_, Self>) {
+        class
+            .field("name", |_, this| Ok(this.name().to_owned()))
+            .method("link", link_named)
+            .method("links", links)
+            .method("sysctl", sysctl)
+            .method("delete", delete);
+        super::route::methods(class);
+        super::process::methods(class);
+    }
+
+    fn identity(&self) -> String {
+        self.0.cookie.to_string()
+    }
+
+    fn display(&self) -> String {
+        match self.name() {
+            "" => "Netns(host)".into(),
+            name => format!("Netns({name})"),
+        }
+    }
+}
+
+/// A namespace as an option: a handle, or the name of one.
+pub struct NetOption(pub Option<Net>, pub Option<String>);
+
+impl FromOption for NetOption {
+    fn expects() -> String {
+        "a Netns, or the name of one".into()
+    }
+    fn from_option(value: Value) -> std::result::Result<Self, Option<String>> {
+        match &value {
+            Value::String(name) => Ok(NetOption(None, Some(name.to_string_lossy()))),
+            other => held(other).map(|net| NetOption(Some(net), None)).ok_or(None),
+        }
+    }
+}
+
+impl NetOption {
+    pub fn resolve(self, host: &Host) -> Result<Net> {
+        match self {
+            NetOption(Some(net), _) => Ok(net),
+            NetOption(None, name) => host.nets.named(&name.unwrap_or_default()),
+        }
+    }
+}
+
+fn link_named(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returned<Link>> {
+    let name: String = args.required("name")?;
+    let info = link::info_by_name(&this.open()?.netlink, &name)
+        .map_err(|e| e.operation(args.op().to_owned()))?;
+    Ok(Returned(Link::found(this, &info)))
+}
+
+fn links(_: &Lua, _: &Rc<Host>, this: &Net, _: Args) -> Result<Vec<Returned<Link>>> {
+    let infos = link::list(&this.open()?.netlink)?;
+    Ok(infos.iter().map(|info| Returned(Link::found(this, info))).collect())
+}
+
+fn sysctl(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String> {
+    let key: String = args.required("key")?;
+    let value = match args.any() {
+        Value::Nil => None,
+        Value::Integer(i) => Some(i.to_string()),
+        Value::Boolean(b) => Some(i32::from(b).to_string()),
+        Value::String(text) => Some(text.to_string_lossy()),
+        other => {
+            let got = super::option::expected::describe(&other);
+            return Err(Error::invalid(
+                "netns:sysctl",
+                format!("value must be a string or a number, got {got}"),
+            )
+            .subject(key));
+        }
+    };
+    let netns = this.netns()?;
+    let Some(value) = value else { return sysctl::read(&netns.fd, &key) };
+    let before = sysctl::write(&netns.fd, &key, &value)?;
+    // What was written can read back otherwise ("0x10" as 16): the ledger compares with what the kernel says.
+    let after = sysctl::read(&netns.fd, &key)?;
+    let same = |owned: &Owned| match owned {
+        Owned::Sysctl { netns, key: k, before, .. }
+            if netns.cookie == this.cookie() && *k == key =>
+        {
+            Some(before.clone())
+        }
+        _ => None,
+    };
+    // A second write is undone to what stood before the first.
+    let first = host.ledger.find(same).unwrap_or(before);
+    host.ledger.forget_where(|owned| same(owned).is_some());
+    host.ledger.add(Owned::Sysctl { netns, key, before: first, after: after.clone() })?;
+    Ok(after)
+}
+
+fn delete(_: &Lua, host: &Rc<Host>, this: &Net, _: Args) -> Result<()> {
+    if this.name().is_empty() {
+        return Err(Error::new(
+            "netns:delete",
+            "EPERM",
+            "the host's own namespace cannot be deleted",
+        ));
+    }
+    let netns = this.netns()?;
+    if !host.ledger.owns_netns(netns.cookie) {
+        return Err(Error::new("netns:delete", "EPERM", "this script did not make that namespace")
+            .subject(this.name())
+            .hint("what was there before is left alone; `ip netns delete` removes it"));
+    }
+    host.ledger.leave_netns(netns.cookie)?;
+    netns.delete()?;
+    this.0.open.borrow_mut().take();
+    host.nets.forget(netns.cookie);
+    Ok(())
+}
+
+/// An option that names a namespace; the host's when absent.
+pub fn netns_option(options: &mut Options, host: &Host) -> Result<Net> {
+    match options.get::<NetOption>("netns")? {
+        Some(net) => net.resolve(host),
+        None => host.nets.host(),
+    }
+}
+
+/// An option that is a link.
+pub fn link_option(options: &mut Options, word: &'static str) -> Result<Option<Link>> {
+    Ok(options.get::<Given<Link>>(word)?.map(|given| given.0))
+}
