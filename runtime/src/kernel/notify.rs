@@ -1,6 +1,6 @@
 //! The kernel's own notifications about links, addresses, routes and neighbours of one namespace.
 //!
-//! The descriptor is non-blocking: wait for it with poll(2) on a thread or AsyncFd in tokio, then drain it with [`Notifications::next`].
+//! The descriptor is non-blocking: wait for it with poll(2) on a thread or AsyncFd in tokio, then drain it with [`Notifications::receive`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -92,7 +92,7 @@ impl Notifications {
     ///
     /// # Errors
     /// What recv(2) gives, except ENOBUFS, which is [`Event::Lost`].
-    pub fn next(&mut self) -> Result<Option<Event>> {
+    pub fn receive(&mut self) -> Result<Option<Event>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
@@ -114,12 +114,12 @@ impl Notifications {
     /// Waits at most `timeout` for an event: for a plain thread.
     ///
     /// # Errors
-    /// As [`Notifications::next`].
+    /// As [`Notifications::receive`].
     pub fn wait(&mut self, timeout: std::time::Duration) -> Result<Option<Event>> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let deadline = std::time::Instant::now() + timeout;
         loop {
-            if let Some(event) = self.next()? {
+            if let Some(event) = self.receive()? {
                 return Ok(Some(event));
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -219,7 +219,7 @@ mod tests {
         let scratch = Scratch::new("event");
         let netlink = &scratch.1;
         let mut events = Notifications::open(&scratch.0.fd, Topics::ALL).unwrap();
-        assert_eq!(events.next().unwrap(), None);
+        assert_eq!(events.receive().unwrap(), None);
         let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
         pair.peer = Some((netlink, End::named("b")));
         let made = link::create(&pair).unwrap();

@@ -18,8 +18,16 @@ const YOUNGER: &[(&str, &str, (u32, u32))] = &[
 pub fn explain(link: &NewLink<'_>, error: NetlinkError) -> Error {
     let unknown = error.ext_ack.as_deref().is_some_and(|t| t.contains("Unknown device type"));
     match error.errno {
-        Errno::EOPNOTSUPP if unknown || error.ext_ack.is_none() => {
+        Errno::EOPNOTSUPP if unknown => {
             Error::errno("link", Errno::EOPNOTSUPP).because(lacking(link.kind))
+        }
+        Errno::EOPNOTSUPP if !link.values.is_empty() => {
+            let words: Vec<_> = link.values.iter().map(|(word, _)| word.as_str()).collect();
+            error.into_error("link").hint(format!(
+                "this kernel has {} links, but was built without one of: {}",
+                link.kind.name,
+                words.join(", ")
+            ))
         }
         Errno::EEXIST => taken(link, error),
         Errno::EPERM => error.into_error("link").hint("making links needs CAP_NET_ADMIN"),

@@ -8,6 +8,8 @@ pub mod kinds;
 mod message;
 mod missing;
 pub mod name;
+#[cfg(test)]
+mod speed;
 mod tun;
 pub mod value;
 
@@ -325,9 +327,13 @@ fn fail(link: &NewLink<'_>, outcome: &mut Result<Created>, end: &End, error: Net
     if let Ok(made) = *outcome {
         let _ = delete(link.netlink, made.index);
         let error = match error.errno {
-            Errno::EINVAL if error.ext_ack.is_none() && end.master.is_some() => error
-                .into_error(link.op())
-                .hint("the master must be a bridge, bond or vrf in the same namespace"),
+            Errno::EINVAL | Errno::EOPNOTSUPP
+                if error.ext_ack.is_none() && end.master.is_some() =>
+            {
+                error
+                    .into_error(link.op())
+                    .hint("the master must be a bridge, bond or vrf in the same namespace")
+            }
             _ => error.into_error(link.op()),
         };
         *outcome = Err(error.subject(end.name.as_str()));

@@ -64,7 +64,6 @@ fn every_kind() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
         (
             "bridge",
             vec![
-                ("vlan_filtering", Value::Bool(true)),
                 ("forward_delay", Value::Number(4)),
                 ("stp", text("off")),
                 ("ageing_time", Value::Number(60)),
@@ -210,7 +209,7 @@ fn mistakes_are_explained_and_leave_nothing() {
         "at most 65535",
     );
     refused(&|l| l.end.name = "lo".into(), "EEXIST", &scratch.0.name);
-    refused(&|l| l.end.master = Some(1), "EINVAL", "br0");
+    refused(&|l| l.end.master = Some(1), "EOPNOTSUPP", "the master must be a bridge");
     refused(&|l| l.ports = vec![999_999], "ENODEV", "br0");
     refused(&|l| l.end.addresses = vec!["10.0.0.1/24".parse().unwrap(); 2], "EEXIST", "br0");
     refused(&|l| l.kind = kind("macvlan"), "EINVAL", "the link it stands on");
@@ -293,4 +292,21 @@ fn a_chosen_index_that_is_taken_is_refused() {
     let error = create(&link).unwrap_err();
     assert!(error.is("EBUSY") || error.is("EEXIST"), "{error}");
     assert_eq!(info(&scratch.1, made.index).unwrap().name, "a");
+}
+
+#[test]
+fn an_option_that_the_kernel_lacks_is_named() {
+    let scratch = Scratch::new("option");
+    let mut link = NewLink::new(&scratch.1, kind("bridge"), End::named("br0"));
+    link.values = vec![("vlan_filtering".into(), Value::Bool(true))];
+    match create(&link) {
+        Ok(made) => {
+            let now = info(&scratch.1, made.index).unwrap();
+            assert!(now.data.contains(&("vlan_filtering", Value::Bool(true))), "{now:?}");
+        }
+        Err(error) => {
+            assert!(error.is("EOPNOTSUPP"), "{error}");
+            assert!(error.get_hint().unwrap().contains("vlan_filtering"), "{error}");
+        }
+    }
 }
