@@ -44,8 +44,19 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
             if error.is("EPERM") { status::MISSING } else { status::FAILED }
         }
     };
-    ledger.tear_down();
+    tear_down(&ledger);
     status
+}
+
+/// Undoes everything and says what that was.
+pub fn tear_down(ledger: &Ledger) {
+    let removed = ledger.tear_down();
+    if !removed.is_empty() {
+        tracing::info!("removed {removed}");
+    }
+    for failure in &removed.failures {
+        report::error(failure, Some("left behind"));
+    }
 }
 
 fn finish(ended: &Ended) -> u8 {

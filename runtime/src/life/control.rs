@@ -123,7 +123,7 @@ impl Control {
     /// The script hangs where no interrupt reaches it: clean up and leave without it.
     fn give_up(&self) -> ! {
         tracing::warn!("the script does not answer; cleaning up without it");
-        self.ledger.tear_down();
+        crate::cli::run::tear_down(&self.ledger);
         // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
         unsafe { libc::_exit(130) }
     }
