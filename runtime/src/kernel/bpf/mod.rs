@@ -6,7 +6,10 @@
 
 pub mod btf;
 mod codec;
+pub mod compile;
 pub mod elf;
+pub mod hook;
+pub mod inventory;
 pub mod map;
 pub mod object;
 pub mod probe;
@@ -15,6 +18,7 @@ pub mod sys;
 mod verifier;
 
 pub use btf::{Type, Value};
+pub use hook::{Anchor, Attachment, Hook, Order, Target, XdpMode, attach, attach_auto, query};
 pub use map::{Map, MapKind, MapSpec, Write};
 pub use object::{LoadOptions, Object, ObjectFile};
 pub use program::{Program, ProgramKind};

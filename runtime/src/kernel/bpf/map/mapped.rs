@@ -40,7 +40,7 @@ impl Mapped {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping of a descriptor, nothing of ours is replaced.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0) };
-        let start = match NonNull::new(start.cast()) {
+        let start = match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => start,
             _ => {
                 return Err(Error::errno("map.mmap", Errno::last())
