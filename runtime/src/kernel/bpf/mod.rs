@@ -1,1 +1,27 @@
-//! bpf(2): objects, programs, maps, links, hooks and probes.
+//! eBPF objects, maps, programs and the hooks that run them. No Lua here.
+//!
+//! `object` makes programs and maps out of an ELF file, `map` reads and writes them, `btf` says what their bytes mean,
+//! `hook` puts programs on links, `inventory` lists what is loaded, `probe` tries what this kernel can do, `compile`
+//! makes objects out of C. `sys` is bpf(2) itself; `elf` and `verifier` are `object`'s two hard parts.
+
+pub mod btf;
+mod codec;
+pub mod compile;
+pub mod elf;
+pub mod hook;
+pub mod inventory;
+pub mod map;
+pub mod object;
+pub mod probe;
+pub mod program;
+pub mod sys;
+mod verifier;
+
+pub use btf::{Type, Value};
+pub use hook::{Anchor, Attachment, Hook, Order, Target, XdpMode, attach, attach_auto, query};
+pub use map::{Map, MapKind, MapSpec, Write};
+pub use object::{LoadOptions, Object, ObjectFile};
+pub use program::{Program, ProgramKind};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,362 @@
+//! Makes objects written for libbpf acceptable to the parser: every spelling of a program section becomes one it knows.
+//!
+//! `SEC("tc")`, `SEC("tcx/ingress")`, `SEC("netkit/peer")` ... are what sources use, `classifier` is what `aya_obj` parses.
+//! Section names sit in the ELF section header string table, often the same one that symbols use, and again in the BTF
+//! string table, where `.BTF.ext` finds its sections. Both get new strings at their end; nothing existing moves. The
+//! original names say what each program is (`Documentation/bpf/libbpf/program_types.rst`).
+
+use object::elf::{FileHeader64, SHF_EXECINSTR, SectionHeader64};
+use object::read::elf::{FileHeader, SectionHeader};
+use object::{Endianness, LittleEndian as LE, U32, U64};
+
+use super::program::ProgramKind;
+use crate::{Error, Result};
+
+type Header = FileHeader64<Endianness>;
+type Section = SectionHeader64<Endianness>;
+
+/// What a program section's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSection {
+    /// As the source spells it, `?` included.
+    pub name: String,
+    pub kind: ProgramKind,
+    pub expected_attach_type: u32,
+    pub flags: u32,
+    /// `SEC("?tc")`: loaded only when asked for by name.
+    pub optional: bool,
+    /// The section's index in the ELF file.
+    pub index: usize,
+}
+
+/// An object the parser takes, with what its sections were called.
+#[derive(Debug)]
+pub struct Rewritten {
+    pub bytes: Vec<u8>,
+    pub sections: Vec<ProgramSection>,
+}
+
+/// One row for each word a section name may start with: word, kind, attach type, flags. tc programs have attach type 0
+/// whatever their hook: tcx and netkit do not look at it, and a program array takes only programs of one.
+const KNOWN: [(&str, ProgramKind, u32, u32); 14] = [
+    ("tc", ProgramKind::TC, 0, 0),
+    ("tcx", ProgramKind::TC, 0, 0),
+    ("netkit", ProgramKind::TC, 0, 0),
+    ("classifier", ProgramKind::TC, 0, 0),
+    ("action", ProgramKind::TC_ACTION, 0, 0),
+    ("xdp.frags/devmap", ProgramKind::XDP, XDP_DEVMAP, super::sys::F_XDP_HAS_FRAGS),
+    ("xdp.frags/cpumap", ProgramKind::XDP, XDP_CPUMAP, super::sys::F_XDP_HAS_FRAGS),
+    ("xdp/devmap", ProgramKind::XDP, XDP_DEVMAP, 0),
+    ("xdp/cpumap", ProgramKind::XDP, XDP_CPUMAP, 0),
+    ("xdp_devmap", ProgramKind::XDP, XDP_DEVMAP, 0),
+    ("xdp_cpumap", ProgramKind::XDP, XDP_CPUMAP, 0),
+    ("xdp.frags", ProgramKind::XDP, 0, super::sys::F_XDP_HAS_FRAGS),
+    ("xdp", ProgramKind::XDP, 0, 0),
+    ("socket", ProgramKind::SOCKET_FILTER, 0, 0),
+];
+
+/// `BPF_XDP_DEVMAP`, `BPF_XDP_CPUMAP` of `enum bpf_attach_type`.
+const XDP_DEVMAP: u32 = 35;
+const XDP_CPUMAP: u32 = 41;
+
+/// What the error for an unknown section lists.
+const SPELLINGS: &str = "tc, tc/NAME, tcx/ingress, tcx/egress, netkit/primary, netkit/peer, classifier, action, xdp, \
+                         xdp.frags, xdp/devmap, xdp/cpumap, socket";
+
+impl ProgramSection {
+    fn parse(full: &str, index: usize) -> Option<ProgramSection> {
+        let name = full.strip_prefix('?').unwrap_or(full);
+        let row = KNOWN.iter().find(|(word, ..)| {
+            name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
+        })?;
+        Some(ProgramSection {
+            name: full.to_owned(),
+            kind: row.1,
+            expected_attach_type: row.2,
+            flags: row.3,
+            optional: full.starts_with('?'),
+            index,
+        })
+    }
+
+    /// The name the parser gets: unique, so that `.BTF.ext` finds the right one.
+    fn alias(&self) -> String {
+        format!("classifier/{}", self.index)
+    }
+}
+
+/// Checks that `data` is an eBPF object for this machine and rewrites its program sections.
+///
+/// # Errors
+/// EINVAL, saying what the file is instead: empty, source text, truncated, for another machine, without programs, or
+/// with a section that no hook of ours runs.
+pub fn rewrite(data: &[u8]) -> Result<Rewritten> {
+    check_identity(data)?;
+    let header = Header::parse(data).map_err(|e| truncated(&e))?;
+    let endian = Endianness::Little;
+    check_bounds(header, data)?;
+    let sections = header.sections(endian, data).map_err(|e| truncated(&e))?;
+    let mut programs = Vec::new();
+    for (index, section) in sections.enumerate() {
+        let name = sections.section_name(endian, section).map_err(|e| truncated(&e))?;
+        let name = String::from_utf8_lossy(name);
+        let code = section.sh_flags(endian) & u64::from(SHF_EXECINSTR) != 0;
+        if !code || section.sh_size(endian) == 0 || name.starts_with(".text") {
+            continue;
+        }
+        programs.push(ProgramSection::parse(&name, index.0).ok_or_else(|| unknown_section(&name))?);
+    }
+    if programs.is_empty() {
+        return Err(invalid("the object has no programs")
+            .hint(format!("a program is a function with SEC(\"...\"), one of: {SPELLINGS}")));
+    }
+    check_symbols(header, data)?;
+    let mut bytes = data.to_vec();
+    rename_sections(&mut bytes, header, &programs)?;
+    rename_in_btf(&mut bytes, data, header, &programs)?;
+    Ok(Rewritten { bytes, sections: programs })
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::invalid("bpf.load", message)
+}
+
+fn truncated(error: &object::read::Error) -> Error {
+    invalid(format!("the object is truncated or damaged: {}", lower(&error.to_string())))
+}
+
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+fn unknown_section(name: &str) -> Error {
+    let bare = name.trim_start_matches('?');
+    let word = bare.split('/').next().unwrap_or(bare);
+    let nearest = KNOWN
+        .iter()
+        .map(|(known, ..)| (*known, strsim::jaro_winkler(known, word)))
+        .filter(|(_, score)| *score > 0.8)
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    let known = format!("known are: {SPELLINGS}");
+    invalid(format!("SEC(\"{name}\") is not a section that can be loaded here")).hint(match nearest {
+        Some((word, _)) => format!("did you mean \"{word}\"? {known}"),
+        None => known,
+    })
+}
+
+/// Says what a file that is no eBPF object is instead.
+fn check_identity(data: &[u8]) -> Result<()> {
+    if data.is_empty() {
+        return Err(invalid("the file is empty"));
+    }
+    if !data.starts_with(b"\x7fELF") {
+        return Err(not_elf(data));
+    }
+    if data.len() < 64 {
+        return Err(invalid(format!("the object is truncated: {} bytes", data.len())));
+    }
+    if data[4] != object::elf::ELFCLASS64 {
+        return Err(invalid("a 32-bit ELF file; eBPF objects are 64-bit").hint(TARGET));
+    }
+    if data[5] != object::elf::ELFDATA2LSB {
+        return Err(invalid("a big-endian object; this machine is little-endian").hint(TARGET));
+    }
+    let machine = u16::from_le_bytes([data[18], data[19]]);
+    if machine != object::elf::EM_BPF {
+        return Err(invalid(format!("built for {}, not for eBPF", machine_name(machine))).hint(TARGET));
+    }
+    let kind = u16::from_le_bytes([data[16], data[17]]);
+    if kind != object::elf::ET_REL {
+        return Err(invalid("not a relocatable object").hint("compile with `clang -target bpf -c`"));
+    }
+    Ok(())
+}
+
+const TARGET: &str = "compile with `clang -target bpf`, or use bpf.compile";
+
+fn not_elf(data: &[u8]) -> Error {
+    let head = &data[..data.len().min(4096)];
+    let text = !head.contains(&0) && std::str::from_utf8(&head[..head.len().min(512)]).is_ok();
+    if head.starts_with(b"BC\xc0\xde") {
+        return invalid("LLVM bitcode, not an object").hint("compile with `clang -target bpf -c`");
+    }
+    if !text {
+        return invalid("not an ELF object").hint(TARGET);
+    }
+    let source = String::from_utf8_lossy(head);
+    if ["#include", "SEC(", "#define", "/*", "//"].iter().any(|mark| source.contains(mark)) {
+        return invalid("C source, not an object").hint("compile it: bpf.compile(path)");
+    }
+    invalid("text, not an ELF object").hint(TARGET)
+}
+
+/// The machines an object is likely to be for by mistake.
+fn machine_name(machine: u16) -> String {
+    use object::elf;
+    match machine {
+        elf::EM_X86_64 => "x86-64".into(),
+        elf::EM_386 => "x86".into(),
+        elf::EM_AARCH64 => "arm64".into(),
+        elf::EM_ARM => "arm".into(),
+        elf::EM_RISCV => "riscv".into(),
+        elf::EM_S390 => "s390".into(),
+        elf::EM_PPC64 => "powerpc64".into(),
+        elf::EM_LOONGARCH => "loongarch".into(),
+        other => format!("machine {other}"),
+    }
+}
+
+/// Every section must lie in the file: later stages index without looking.
+fn check_bounds(header: &Header, data: &[u8]) -> Result<()> {
+    let endian = Endianness::Little;
+    let headers = header.section_headers(endian, data).map_err(|e| truncated(&e))?;
+    for (index, section) in headers.iter().enumerate() {
+        if section.sh_type(endian) == object::elf::SHT_NOBITS {
+            continue;
+        }
+        let end = section.sh_offset(endian).checked_add(section.sh_size(endian));
+        if end.is_none_or(|end| end > data.len() as u64) {
+            return Err(invalid(format!(
+                "the object is truncated: section {index} ends beyond the file's {} bytes",
+                data.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Symbols must lie in their sections, and every one that code refers to must be defined here.
+fn check_symbols(header: &Header, data: &[u8]) -> Result<()> {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
+    let _ = header;
+    let file = object::read::elf::ElfFile64::<Endianness>::parse(data).map_err(|e| truncated(&e))?;
+    for symbol in file.symbols() {
+        let Some(index) = symbol.section_index() else { continue };
+        let section = file.section_by_index(index).map_err(|e| truncated(&e))?;
+        if symbol.address().checked_add(symbol.size()).is_none_or(|end| end > section.size()) {
+            let name = symbol.name().unwrap_or("?");
+            return Err(invalid(format!("damaged: symbol \"{name}\" ends beyond its section")));
+        }
+    }
+    for section in file.sections() {
+        if section.kind() != object::SectionKind::Text {
+            continue;
+        }
+        for (_, relocation) in section.relocations() {
+            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let symbol = file.symbol_by_index(index).map_err(|e| truncated(&e))?;
+            if symbol.is_undefined() && !symbol.name().unwrap_or_default().is_empty() {
+                let name = symbol.name().unwrap_or_default();
+                return Err(invalid(format!("\"{name}\" is used but not defined in this object"))
+                    .hint("kernel functions (__ksym), __kconfig and linking several objects are not supported"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the section name table by a copy with the aliases at its end, and points the sections there.
+fn rename_sections(bytes: &mut Vec<u8>, header: &Header, programs: &[ProgramSection]) -> Result<()> {
+    let endian = Endianness::Little;
+    let sections = header.section_headers(endian, &bytes.clone()[..]).map(<[Section]>::to_vec);
+    let sections = sections.map_err(|e| truncated(&e))?;
+    let table_index = header.e_shstrndx(endian) as usize;
+    let table = sections.get(table_index).ok_or_else(|| invalid("damaged: no section names"))?;
+    let start = table.sh_offset(endian) as usize;
+    let mut names = bytes[start..start + table.sh_size(endian) as usize].to_vec();
+    let headers = header.e_shoff(endian) as usize;
+    let size = size_of::<Section>();
+    for program in programs {
+        let at = headers + program.index * size;
+        let name = names.len() as u32;
+        names.extend(program.alias().bytes());
+        names.push(0);
+        // sh_name is the first word of a section header.
+        bytes[at..at + 4].copy_from_slice(&name.to_le_bytes());
+    }
+    append_section(bytes, headers + table_index * size, &names);
+    Ok(())
+}
+
+/// Appends `contents` to the file and points the section header at byte `at` to it.
+fn append_section(bytes: &mut Vec<u8>, at: usize, contents: &[u8]) {
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let offset = U64::<LE>::new(LE, bytes.len() as u64);
+    bytes.extend(contents);
+    let length = U64::<LE>::new(LE, contents.len() as u64);
+    // sh_offset and sh_size follow sh_name, sh_type (4 bytes each), sh_flags and sh_addr (8 each).
+    bytes[at + 24..at + 32].copy_from_slice(object::bytes_of(&offset));
+    bytes[at + 32..at + 40].copy_from_slice(object::bytes_of(&length));
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<usize> {
+    let slot = bytes.get(at..at + 4).ok_or_else(|| invalid("damaged: BTF ends early"))?;
+    object::from_bytes::<U32<LE>>(slot)
+        .map(|(w, _)| w.get(LE) as usize)
+        .map_err(|()| invalid("damaged: BTF ends early"))
+}
+
+/// Adds the aliases to the BTF strings and lets `.BTF.ext` refer to them.
+fn rename_in_btf(
+    bytes: &mut Vec<u8>,
+    data: &[u8],
+    header: &Header,
+    programs: &[ProgramSection],
+) -> Result<()> {
+    let endian = Endianness::Little;
+    let sections = header.sections(endian, data).map_err(|e| truncated(&e))?;
+    let Some((btf_index, btf)) = sections.section_by_name(endian, b".BTF") else { return Ok(()) };
+    let Some((_, ext)) = sections.section_by_name(endian, b".BTF.ext") else { return Ok(()) };
+    let blob = btf.data(endian, data).map_err(|e| truncated(&e))?;
+    // struct btf_header: magic, version, flags; hdr_len @4, type_off @8, type_len @12, str_off @16, str_len @20.
+    let strings_at = word(blob, 4)? + word(blob, 16)?;
+    let strings_end = strings_at + word(blob, 20)?;
+    let strings =
+        blob.get(strings_at..strings_end).ok_or_else(|| invalid("damaged: BTF ends early"))?;
+    let mut grown = blob[..strings_end].to_vec();
+    let mut renames = Vec::new();
+    for program in programs {
+        renames.push((program.name.as_bytes(), grown.len() - strings_at));
+        grown.extend(program.alias().bytes());
+        grown.push(0);
+    }
+    let length = (grown.len() - strings_at) as u32;
+    grown[20..24].copy_from_slice(&length.to_le_bytes());
+
+    let ext_at = ext.sh_offset(endian) as usize;
+    for at in section_name_offsets(ext.data(endian, data).map_err(|e| truncated(&e))?)? {
+        let old = word(data, ext_at + at)?;
+        let name = strings.get(old..).and_then(|s| s.split(|b| *b == 0).next()).unwrap_or_default();
+        if let Some((_, new)) = renames.iter().find(|(original, _)| *original == name) {
+            bytes[ext_at + at..ext_at + at + 4].copy_from_slice(&(*new as u32).to_le_bytes());
+        }
+    }
+    let header_at = header.e_shoff(endian) as usize + btf_index.0 * size_of::<Section>();
+    append_section(bytes, header_at, &grown);
+    Ok(())
+}
+
+/// Where in `.BTF.ext` section names stand: at the head of each block of func_info, line_info and core_relo records.
+fn section_name_offsets(ext: &[u8]) -> Result<Vec<usize>> {
+    // struct btf_ext_header: hdr_len @4, then offset and length of func_info @8, line_info @16, core_relo @24.
+    let header = word(ext, 4)?;
+    let mut found = Vec::new();
+    for field in [8, 16, 24] {
+        if field + 8 > header {
+            break;
+        }
+        let (start, length) = (header + word(ext, field)?, word(ext, field + 4)?);
+        if length == 0 {
+            continue;
+        }
+        let record = word(ext, start)?;
+        let mut at = start + 4;
+        while at < start + length {
+            found.push(at);
+            // struct btf_ext_info_sec: sec_name_off, num_info, then the records.
+            at += 8 + word(ext, at + 4)? * record;
+        }
+    }
+    Ok(found)
+}

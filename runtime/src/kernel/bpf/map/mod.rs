@@ -1,0 +1,490 @@
+//! Maps: packed bytes in and out, one element or many; `typed` speaks of values, `batch` of many at once.
+
+mod batch;
+mod kind;
+mod mapped;
+#[cfg(test)]
+mod tests;
+mod typed;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use btf_rs::Btf;
+use nix::errno::Errno;
+
+pub use batch::Entries;
+pub use kind::MapKind;
+pub use mapped::Mapped;
+
+use super::btf::Type;
+use super::sys::{self, bpf_map_info};
+use crate::error::errno_name;
+use crate::{Error, Result};
+
+/// What a write does when the key is, or is not, there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Write {
+    #[default]
+    Any,
+    /// EEXIST if the key is there.
+    NoExist,
+    /// ENOENT if it is not.
+    Exist,
+}
+
+impl Write {
+    fn flags(self) -> u64 {
+        match self {
+            Write::Any => sys::ANY,
+            Write::NoExist => sys::NOEXIST,
+            Write::Exist => sys::EXIST,
+        }
+    }
+}
+
+/// How a map made without an ELF file looks.
+#[derive(Debug, Clone)]
+pub struct MapSpec {
+    /// The kernel keeps 15 bytes of it.
+    pub name: String,
+    pub kind: MapKind,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    /// `BPF_F_*`: [`sys::F_NO_PREALLOC`], [`sys::F_MMAPABLE`] ...
+    pub flags: u32,
+    pub extra: u64,
+    /// The template of the inner maps of a map of maps.
+    pub inner: Option<Box<MapSpec>>,
+}
+
+impl MapSpec {
+    pub fn new(
+        name: impl Into<String>,
+        kind: MapKind,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    ) -> Self {
+        MapSpec {
+            name: name.into(),
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags: 0,
+            extra: 0,
+            inner: None,
+        }
+    }
+
+    pub fn flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    pub fn inner(mut self, inner: MapSpec) -> Self {
+        self.inner = Some(Box::new(inner));
+        self
+    }
+}
+
+/// The types of a map's keys and values in a BTF object.
+#[derive(Clone)]
+pub struct MapTypes {
+    pub btf: Arc<Btf>,
+    /// As loaded into the kernel; `None` keeps the types to ourselves.
+    pub fd: Option<Arc<OwnedFd>>,
+    pub key: u32,
+    pub value: u32,
+}
+
+/// An open map. Cheap to clone; the kernel keeps the map while a clone, a program or a pin holds it.
+#[derive(Debug, Clone)]
+pub struct Map(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    fd: OwnedFd,
+    info: MapInfo,
+    key: Type,
+    value: Type,
+    /// Whether BTF said so, or only the sizes.
+    typed: bool,
+}
+
+/// What the kernel says of a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapInfo {
+    pub id: u32,
+    /// As the kernel keeps it: at most 15 bytes.
+    pub name: String,
+    pub kind: MapKind,
+    pub key_size: u32,
+    /// Of one value: per-CPU maps have one for each possible CPU.
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+    pub extra: u64,
+    pub btf_id: u32,
+    pub btf_key: u32,
+    pub btf_value: u32,
+}
+
+impl From<&bpf_map_info> for MapInfo {
+    fn from(info: &bpf_map_info) -> Self {
+        MapInfo {
+            id: info.id,
+            name: sys::name_of(&info.name),
+            kind: MapKind(info.type_),
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
+            flags: info.map_flags,
+            extra: info.map_extra,
+            btf_id: info.btf_id,
+            btf_key: info.btf_key_type_id,
+            btf_value: info.btf_value_type_id,
+        }
+    }
+}
+
+impl Map {
+    /// Makes a map, with its inner template when it is a map of maps.
+    ///
+    /// # Errors
+    /// EPERM without CAP_BPF, E2BIG or ENOMEM when it is too large, EINVAL when the shape does not fit its kind.
+    pub fn create(spec: &MapSpec) -> Result<Map> {
+        Map::create_typed(spec, None)
+    }
+
+    /// As [`Map::create`], with BTF types: the kernel keeps them where the kind of map takes them.
+    pub fn create_typed(spec: &MapSpec, types: Option<&MapTypes>) -> Result<Map> {
+        super::probe::raise_memlock();
+        let inner = match &spec.inner {
+            Some(inner) => Some(Map::create(inner)?),
+            None => None,
+        };
+        let mut attr = sys::MapAttr {
+            kind: spec.kind.0,
+            key_size: spec.key_size,
+            value_size: spec.value_size,
+            max_entries: spec.max_entries,
+            flags: spec.flags,
+            extra: spec.extra,
+            name: &spec.name,
+            inner: inner.as_ref().map(AsFd::as_fd),
+            btf: None,
+        };
+        if let Some(MapTypes { fd: Some(fd), key, value, .. }) = types {
+            attr.btf = Some((fd.as_fd(), *key, *value));
+        }
+        let made = match sys::map_create(&attr) {
+            // Many kinds take no BTF (EOPNOTSUPP, EINVAL): then the types stay with us.
+            Err(_) if attr.btf.is_some() => sys::map_create(&sys::MapAttr { btf: None, ..attr }),
+            other => other,
+        };
+        let fd = made.map_err(|errno| create_error(spec, errno))?;
+        Map::from_parts(fd, Some(&spec.name), types)
+    }
+
+    /// Takes over a map's descriptor; types come from the kernel's record of its BTF.
+    pub fn from_fd(fd: OwnedFd) -> Result<Map> {
+        Map::from_parts(fd, None, None)
+    }
+
+    /// The map with this id.
+    ///
+    /// # Errors
+    /// ENOENT when there is none (any more).
+    pub fn by_id(id: u32) -> Result<Map> {
+        let fd = sys::fd_by_id(sys::IdKind::Map, id).map_err(|errno| match errno {
+            Errno::ENOENT => Error::new("bpf.map", "ENOENT", format!("no map has the id {id}")),
+            errno => super::program::refusal("bpf.map", errno).subject(id.to_string()),
+        })?;
+        Map::from_fd(fd)
+    }
+
+    /// The map pinned at `path` on a bpffs.
+    pub fn pinned(path: &Path) -> Result<Map> {
+        let name = path_string("bpf.map", path)?;
+        let fd = sys::obj_get(&name)
+            .map_err(|e| Error::errno("bpf.map", e).subject(path.display().to_string()))?;
+        Map::from_fd(fd)
+    }
+
+    fn from_parts(fd: OwnedFd, name: Option<&str>, types: Option<&MapTypes>) -> Result<Map> {
+        let raw = sys::info::<bpf_map_info>(fd.as_fd(), |_| {})
+            .map_err(|e| Error::errno("bpf.map", e).subject(name.unwrap_or("?")))?;
+        let info = MapInfo::from(&raw);
+        let from_kernel = match types {
+            Some(_) => None,
+            None => super::btf::by_id(info.btf_id).map(|btf| MapTypes {
+                btf,
+                fd: None,
+                key: info.btf_key,
+                value: info.btf_value,
+            }),
+        };
+        let types = types.or(from_kernel.as_ref());
+        let resolve = |id: u32, size: u32| {
+            let types = types.filter(|_| id != 0)?;
+            Type::from_btf(&types.btf, id).filter(|t| t.size() == size as usize)
+        };
+        let (key_id, value_id) = types.map_or((0, 0), |t| (t.key, t.value));
+        let declared_key = match info.kind {
+            MapKind::LPM_TRIE => Type::cidr(info.key_size as usize),
+            _ => None,
+        };
+        let key = declared_key.or_else(|| resolve(key_id, info.key_size));
+        let value = resolve(value_id, info.value_size);
+        Ok(Map(Arc::new(Inner {
+            name: name.unwrap_or(&info.name).to_owned(),
+            typed: key.is_some() || value.is_some(),
+            key: key.unwrap_or_else(|| Type::untyped(info.key_size as usize)),
+            value: value.unwrap_or_else(|| Type::untyped(info.value_size as usize)),
+            fd,
+            info,
+        })))
+    }
+
+    /// The full name, as the object file spells it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.info.id
+    }
+
+    pub fn info(&self) -> &MapInfo {
+        &self.0.info
+    }
+
+    pub fn key_type(&self) -> &Type {
+        &self.0.key
+    }
+
+    pub fn value_type(&self) -> &Type {
+        &self.0.value
+    }
+
+    /// Whether BTF describes keys or values.
+    pub fn is_typed(&self) -> bool {
+        self.0.typed
+    }
+
+    fn key_size(&self) -> usize {
+        self.0.info.key_size as usize
+    }
+
+    /// Bytes of one element's value as bpf(2) moves it: for per-CPU maps all CPUs', each rounded up to 8.
+    pub fn stride(&self) -> usize {
+        let size = self.0.info.value_size as usize;
+        match self.0.info.kind.is_per_cpu() {
+            true => size.next_multiple_of(8) * super::probe::possible_cpus(),
+            false => size,
+        }
+    }
+
+    /// The value at `key`, or `None`. The id of the inner map or program for maps of maps and program arrays.
+    ///
+    /// # Errors
+    /// EINVAL for a key of another size; EPERM without CAP_BPF.
+    pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.check("map.get", "key", key.len(), self.key_size())?;
+        let mut value = vec![0; self.stride()];
+        match sys::map_lookup(self.as_fd(), Some(key), &mut value) {
+            Ok(()) => Ok(Some(value)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("map.get", errno)),
+        }
+    }
+
+    /// # Errors
+    /// EEXIST and ENOENT by `write`; E2BIG when the map is full or the index is beyond an array's end.
+    pub fn update(&self, key: &[u8], value: &[u8], write: Write) -> Result<()> {
+        self.check("map.set", "key", key.len(), self.key_size())?;
+        self.check("map.set", "value", value.len(), self.stride())?;
+        sys::map_update(self.as_fd(), Some(key), value, write.flags())
+            .map_err(|errno| self.error("map.set", errno))
+    }
+
+    /// Sets an element of a map of maps, program array, or of a devmap with programs to a descriptor.
+    pub fn update_fd(&self, key: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        self.update(key, &fd.as_raw_fd().to_ne_bytes(), Write::Any)
+    }
+
+    /// Whether the key was there. Elements of arrays cannot be deleted (EINVAL).
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        self.check("map.delete", "key", key.len(), self.key_size())?;
+        match sys::map_delete(self.as_fd(), key) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(Errno::EINVAL) if self.0.info.kind.is_array() => Err(Error::new(
+                "map.delete",
+                "EINVAL",
+                "the elements of an array cannot be deleted, only set",
+            )
+            .subject(self.name())),
+            Err(errno) => Err(self.error("map.delete", errno)),
+        }
+    }
+
+    /// The value, removed in the same step.
+    pub fn take(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.check("map.take", "key", key.len(), self.key_size())?;
+        let mut value = vec![0; self.stride()];
+        match sys::map_lookup_and_delete(self.as_fd(), Some(key), &mut value) {
+            Ok(()) => Ok(Some(value)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("map.take", errno)),
+        }
+    }
+
+    /// The key behind `key`; the first for `None`; `None` at the end. A key that is gone starts over.
+    pub fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+        let mut next = vec![0; self.key_size()];
+        match sys::map_next_key(self.as_fd(), key, &mut next) {
+            Ok(()) => Ok(Some(next)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("map.pairs", errno)),
+        }
+    }
+
+    /// Queue, stack or bloom filter: adds a value. E2BIG when full.
+    pub fn push_bytes(&self, value: &[u8]) -> Result<()> {
+        self.check("map.push", "value", value.len(), self.stride())?;
+        sys::map_update(self.as_fd(), None, value, sys::ANY)
+            .map_err(|errno| self.error("map.push", errno))
+    }
+
+    /// Queue: the oldest; stack: the newest; removed. `None` when empty.
+    pub fn pop_bytes(&self) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.stride()];
+        match sys::map_lookup_and_delete(self.as_fd(), None, &mut value) {
+            Ok(()) => Ok(Some(value)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("map.pop", errno)),
+        }
+    }
+
+    /// As [`Map::pop_bytes`], left in place.
+    pub fn peek_bytes(&self) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.stride()];
+        match sys::map_lookup(self.as_fd(), None, &mut value) {
+            Ok(()) => Ok(Some(value)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("map.peek", errno)),
+        }
+    }
+
+    /// No more writes through bpf(2), for good; programs still write unless it is read-only to them.
+    pub fn freeze(&self) -> Result<()> {
+        sys::map_freeze(self.as_fd()).map_err(|errno| self.error("map.freeze", errno))
+    }
+
+    /// Pins on a bpffs. EEXIST when the path is taken.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        pin(self.as_fd(), "map.pin", path)
+    }
+
+    /// Maps an array made with [`sys::F_MMAPABLE`] into memory, shared with the programs.
+    pub fn mmap(&self) -> Result<Mapped> {
+        Mapped::new(self)
+    }
+
+    fn check(&self, op: &'static str, what: &str, got: usize, want: usize) -> Result<()> {
+        if got == want {
+            return Ok(());
+        }
+        Err(Error::invalid(op, format!("the {what} has {got} bytes, the map's {what}s have {want}"))
+            .subject(self.name()))
+    }
+
+    /// A refusal with the map as subject and its usual reason in words.
+    fn error(&self, op: &'static str, errno: Errno) -> Error {
+        let info = &self.0.info;
+        let message = match errno {
+            Errno::E2BIG if info.kind.is_array() => {
+                format!("the index is beyond the array's {} elements", info.max_entries)
+            }
+            Errno::E2BIG | Errno::ENOSPC => {
+                format!("the map is full: it holds {} entries", info.max_entries)
+            }
+            Errno::ENOENT => "no such key".to_owned(),
+            Errno::EEXIST => "the key exists already".to_owned(),
+            Errno::EOPNOTSUPP => format!("{} maps cannot do this", info.kind),
+            Errno::EPERM if info.flags & sys::F_RDONLY_PROG != 0 => {
+                "the map is frozen: read-only data cannot change after loading".to_owned()
+            }
+            errno => return super::program::refusal(op, errno).subject(self.name()),
+        };
+        let error = Error::new(op, errno_name(errno), message).subject(self.name());
+        match errno {
+            Errno::E2BIG | Errno::ENOSPC if !info.kind.is_array() => {
+                error.hint("load it larger with max_entries={...}")
+            }
+            _ => error,
+        }
+    }
+}
+
+impl AsFd for Map {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+/// The same kernel map.
+impl PartialEq for Map {
+    fn eq(&self, other: &Map) -> bool {
+        self.id() == other.id()
+    }
+}
+
+fn create_error(spec: &MapSpec, errno: Errno) -> Error {
+    let shape = format!(
+        "{} of {} entries, keys of {} and values of {} bytes",
+        spec.kind, spec.max_entries, spec.key_size, spec.value_size
+    );
+    let error = super::program::refusal("bpf.map", errno).subject(spec.name.clone());
+    match errno {
+        Errno::EPERM => error,
+        Errno::E2BIG | Errno::ENOMEM => error.because(format!("too large for memory: {shape}")),
+        Errno::EINVAL => {
+            let hint = match (spec.kind.is_of_maps() && spec.inner.is_none(), spec.max_entries) {
+                (true, _) => "a map of maps needs the shape of its inner maps: `__array(values, ...)`",
+                (_, 0) => "max_entries is 0: give it with max_entries={...}",
+                _ => "see `man 2 bpf` for the shapes that each kind of map takes",
+            };
+            error.because(format!("the kernel does not take this shape: {shape}")).hint(hint)
+        }
+        _ => error,
+    }
+}
+
+/// A path as bpf(2) takes it.
+pub(super) fn path_string(op: &'static str, path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::invalid(op, "a path cannot hold a NUL").subject(path.display().to_string()))
+}
+
+/// Pins any object; says what a bpffs is when there is none.
+pub(super) fn pin(fd: BorrowedFd<'_>, op: &'static str, path: &Path) -> Result<()> {
+    sys::obj_pin(fd, &path_string(op, path)?).map_err(|errno| {
+        let error = Error::errno(op, errno).subject(path.display().to_string());
+        match super::probe::on_bpffs(path) {
+            true => error,
+            false => error
+                .because("the path is not on a bpf file system")
+                .hint("mount one: mount -t bpf bpffs /sys/fs/bpf"),
+        }
+    })
+}

@@ -1,0 +1,480 @@
+//! Objects: ELF bytes in, loaded programs and maps out.
+//!
+//! `aya_obj` parses and relocates; here are the maps made, globals set, BTF and programs loaded, so that existing maps can
+//! be used again, only some programs loaded, and the kernel's BTF parsed once and only when needed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use aya_obj::EbpfSectionKind;
+use aya_obj::btf::{BtfFeatures, BtfKind};
+use btf_rs::Btf;
+use nix::errno::Errno;
+
+use super::btf::{Type, Value};
+use super::elf::{self, ProgramSection};
+use super::map::{Map, MapKind, MapSpec, MapTypes, Write};
+use super::program::Program;
+use super::{sys, verifier};
+use crate::{Error, Result};
+
+pub use super::verifier::last_log as last_verifier_log;
+
+/// What may be said about an object before it is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// What messages call it: a file name. Kernel names come from the source.
+    pub name: String,
+    /// Only these programs; all but the optional ones (`SEC("?tc")`) for `None`.
+    pub programs: Option<BTreeSet<String>>,
+    /// Existing maps to use in place of the object's own, by the object's names.
+    pub maps: BTreeMap<String, Map>,
+    /// Shapes of the inner maps of maps of maps, where the source does not say (`__array(values, ...)`).
+    pub inner: BTreeMap<String, MapSpec>,
+    pub max_entries: BTreeMap<String, u32>,
+    /// Global variables by name, `const volatile` ones too.
+    pub globals: BTreeMap<String, Value>,
+}
+
+/// A global variable of an object.
+#[derive(Debug, Clone)]
+pub struct Global {
+    pub name: String,
+    /// ".rodata", ".data", ".bss" or a section of its own.
+    pub section: String,
+    pub kind: Type,
+}
+
+/// A parsed object, nothing loaded yet.
+pub struct ObjectFile {
+    parsed: aya_obj::Object,
+    sections: Vec<ProgramSection>,
+    btf: Option<Arc<Btf>>,
+}
+
+/// A loaded object: dropping it lets go of programs and maps that nothing else holds.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub name: String,
+    pub programs: BTreeMap<String, Program>,
+    pub maps: BTreeMap<String, Map>,
+}
+
+impl Object {
+    /// [`ObjectFile::parse`] and [`ObjectFile::load`].
+    pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Object> {
+        ObjectFile::parse(bytes).and_then(|file| file.load(options)).map_err(|e| match options.name.as_str() {
+            "" => e,
+            name => e.about(name),
+        })
+    }
+
+    /// # Errors
+    /// ENOENT, naming the nearest one.
+    pub fn program(&self, name: &str) -> Result<&Program> {
+        self.programs.get(name).ok_or_else(|| {
+            absent("bpf.load", "program", name, self.programs.keys()).about(self.name.clone())
+        })
+    }
+
+    /// # Errors
+    /// ENOENT, naming the nearest one.
+    pub fn map(&self, name: &str) -> Result<&Map> {
+        self.maps
+            .get(name)
+            .ok_or_else(|| absent("bpf.load", "map", name, self.maps.keys()).about(self.name.clone()))
+    }
+}
+
+/// An error for a name that the object does not have.
+fn absent<'a>(
+    op: &'static str,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a String>,
+) -> Error {
+    let names: Vec<&String> = known.collect();
+    let error = Error::new(op, "ENOENT", format!("the object has no {what} \"{name}\""));
+    let nearest = names
+        .iter()
+        .map(|n| (strsim::jaro_winkler(n, name), n))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((score, best)) if score > 0.75 => error.hint(format!("did you mean \"{best}\"?")),
+        Some(_) => {
+            let list: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+            error.hint(format!("it has: {}", list.join(", ")))
+        }
+        None => error,
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::invalid("bpf.load", message)
+}
+
+/// An error of the parser with its causes, which it keeps apart.
+fn parser_error(error: &dyn std::error::Error) -> Error {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    invalid(message)
+}
+
+/// Runs the parser, which indexes where a damaged object may have nothing.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(invalid("the object is damaged: the parser gave up on it")))
+}
+
+/// The running kernel's types, parsed once, when the first object with CO-RE relocations comes.
+fn kernel_btf() -> Result<&'static aya_obj::btf::Btf> {
+    static BTF: OnceLock<Result<aya_obj::btf::Btf>> = OnceLock::new();
+    BTF.get_or_init(|| {
+        aya_obj::btf::Btf::from_sys_fs().map_err(|e| {
+            Error::new("bpf.load", "ENOENT", format!("this kernel has no BTF: {e}"))
+                .hint("CO-RE needs CONFIG_DEBUG_INFO_BTF and /sys/kernel/btf/vmlinux")
+        })
+    })
+    .as_ref()
+    .map_err(Clone::clone)
+}
+
+impl ObjectFile {
+    /// Parses an eBPF object as clang and libbpf know it.
+    ///
+    /// # Errors
+    /// EINVAL, saying what the file is instead, see [`elf::rewrite`].
+    pub fn parse(bytes: &[u8]) -> Result<ObjectFile> {
+        let rewritten = elf::rewrite(bytes)?;
+        guarded(|| {
+            let mut parsed = aya_obj::Object::parse(&rewritten.bytes).map_err(|e| parser_error(&e))?;
+            // Every kernel this runs on (6.1 and later) takes all kinds of BTF; what is left to do is to fill in sizes
+            // and offsets that clang leaves to the linker.
+            let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+            let blob = parsed
+                .fixup_and_sanitize_btf(&features)
+                .map_err(|e| parser_error(&e))?
+                .map(aya_obj::btf::Btf::to_bytes);
+            let btf = blob.and_then(|b| Btf::from_bytes(&b).ok()).map(Arc::new);
+            Ok(ObjectFile { parsed, sections: rewritten.sections, btf })
+        })
+    }
+
+    /// Names of the programs, with what their sections say.
+    pub fn programs(&self) -> BTreeMap<&str, &ProgramSection> {
+        let section = |index: usize| self.sections.iter().find(|s| s.index == index);
+        self.parsed
+            .programs
+            .iter()
+            .filter_map(|(name, p)| Some((name.as_str(), section(p.section_index)?)))
+            .collect()
+    }
+
+    /// Names of the maps, those of global data (".rodata", ".bss") included.
+    pub fn maps(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.parsed.maps.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The global variables BTF knows.
+    pub fn globals(&self) -> Vec<Global> {
+        let Some(btf) = &self.btf else { return Vec::new() };
+        let mut globals = Vec::new();
+        for name in self.parsed.maps.keys().filter(|name| name.starts_with('.')) {
+            let found = btf.resolve_types_by_name(name).unwrap_or_default();
+            let section = found.into_iter().find_map(|kind| match kind {
+                btf_rs::Type::Datasec(section) => Some(section),
+                _ => None,
+            });
+            let Some(section) = section else { continue };
+            for variable in &section.variables {
+                let Some(id) = btf_rs::BtfType::get_type_id(variable) else { continue };
+                let Ok(btf_rs::Type::Var(var)) = btf.resolve_type_by_id(id) else { continue };
+                let Some(kind) = Type::from_btf(btf, id) else { continue };
+                let variable = btf.resolve_name(&var).unwrap_or_default();
+                globals.push(Global { name: variable, section: name.clone(), kind });
+            }
+        }
+        globals
+    }
+
+    /// Makes the maps and loads the programs.
+    ///
+    /// # Errors
+    /// EPERM without CAP_BPF and CAP_NET_ADMIN; ENOENT for names in `options` that the object does not have; the
+    /// verifier's reason with its errno (EACCES, EINVAL, E2BIG ...).
+    pub fn load(mut self, options: &LoadOptions) -> Result<Object> {
+        super::probe::raise_memlock();
+        self.check_names(options)?;
+        self.set_globals(options)?;
+        let btf_fd = self.load_btf()?;
+        if self.parsed.has_btf_relocations() {
+            let target = kernel_btf()?;
+            guarded(|| self.parsed.relocate_btf(target).map_err(|e| parser_error(&e)))?;
+        }
+        let maps = self.make_maps(options, btf_fd.as_ref())?;
+        guarded(|| self.relocate(&maps))?;
+        let programs = self.load_programs(options, btf_fd.as_ref())?;
+        Ok(Object { name: options.name.clone(), programs, maps })
+    }
+
+    fn check_names(&self, options: &LoadOptions) -> Result<()> {
+        let maps = &self.parsed.maps;
+        let named = options.maps.keys().chain(options.inner.keys()).chain(options.max_entries.keys());
+        for name in named {
+            if !maps.contains_key(name) {
+                return Err(absent("bpf.load", "map", name, maps.keys()));
+            }
+        }
+        for name in options.programs.iter().flatten() {
+            if !self.parsed.programs.contains_key(name) {
+                return Err(absent("bpf.load", "program", name, self.parsed.programs.keys()));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_globals(&mut self, options: &LoadOptions) -> Result<()> {
+        if options.globals.is_empty() {
+            return Ok(());
+        }
+        let known: BTreeMap<String, Type> =
+            self.globals().into_iter().map(|g| (g.name, g.kind)).collect();
+        let mut encoded: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        for (name, value) in &options.globals {
+            let bytes = match (known.get(name), value) {
+                (Some(kind), value) => kind.encode(value).map_err(|e| {
+                    let message = format!("global \"{name}\": {}", e.message());
+                    e.operation("bpf.load").because(message)
+                })?,
+                (None, Value::Bytes(bytes)) if known.is_empty() => bytes.clone(),
+                (None, _) => return Err(absent("bpf.load", "global variable", name, known.keys())),
+            };
+            encoded.insert(name, bytes);
+        }
+        let patches: HashMap<&str, (&[u8], bool)> =
+            encoded.iter().map(|(name, bytes)| (*name, (bytes.as_slice(), true))).collect();
+        guarded(|| self.parsed.patch_map_data(patches).map_err(|e| parser_error(&e)))
+    }
+
+    /// The object's types, loaded into the kernel; without them programs still run, maps just show no types.
+    fn load_btf(&self) -> Result<Option<Arc<OwnedFd>>> {
+        let Some(btf) = &self.parsed.btf else { return Ok(None) };
+        match sys::btf_load(&btf.to_bytes(), None) {
+            Ok(fd) => Ok(Some(Arc::new(fd))),
+            Err(Errno::EPERM) => Err(super::program::refusal("bpf.load", Errno::EPERM)),
+            Err(errno) => {
+                tracing::debug!(%errno, "the kernel does not take the object's BTF");
+                Ok(None)
+            }
+        }
+    }
+
+    fn make_maps(
+        &mut self,
+        options: &LoadOptions,
+        btf_fd: Option<&Arc<OwnedFd>>,
+    ) -> Result<BTreeMap<String, Map>> {
+        let mut made = BTreeMap::new();
+        for (name, declared) in &self.parsed.maps {
+            let data = is_data(declared);
+            if data && declared.value_size() == 0 {
+                continue;
+            }
+            let spec = self.map_spec(name, declared, options);
+            let map = match options.maps.get(name) {
+                Some(existing) => reuse(&spec, existing)?,
+                None => Map::create_typed(&spec, self.map_types(name, declared, btf_fd).as_ref())
+                    .map_err(|e| e.operation("bpf.load"))?,
+            };
+            if data && !options.maps.contains_key(name) {
+                fill(&map, declared)?;
+            }
+            made.insert(name.clone(), map);
+        }
+        Ok(made)
+    }
+
+    fn map_spec(&self, name: &str, declared: &aya_obj::Map, options: &LoadOptions) -> MapSpec {
+        let mut spec = spec_of(name, declared);
+        if is_data(declared) {
+            spec.name = data_name(&options.name, name);
+            spec.flags |= sys::F_MMAPABLE;
+        }
+        if let Some(entries) = options.max_entries.get(name) {
+            spec.max_entries = *entries;
+        }
+        if spec.kind == MapKind::PERF_EVENT_ARRAY && spec.max_entries == 0 {
+            spec.max_entries = super::probe::possible_cpus() as u32;
+        }
+        if spec.kind.is_of_maps() {
+            let template = options.inner.get(name).cloned();
+            let template = template.or_else(|| declared.inner().map(|i| spec_of(&format!("{name}.inner"), &i)));
+            spec.inner = template.map(Box::new);
+        }
+        spec
+    }
+
+    fn map_types(
+        &self,
+        name: &str,
+        declared: &aya_obj::Map,
+        btf_fd: Option<&Arc<OwnedFd>>,
+    ) -> Option<MapTypes> {
+        let btf = self.btf.clone()?;
+        let (key, value) = match declared {
+            aya_obj::Map::Btf(m) => (m.def.btf_key_type_id, m.def.btf_value_type_id),
+            aya_obj::Map::Legacy(_) => {
+                let parsed = self.parsed.btf.as_ref()?;
+                (0, parsed.id_by_type_name_kind(name, BtfKind::DataSec).ok()?)
+            }
+        };
+        Some(MapTypes { btf, fd: btf_fd.cloned(), key, value })
+    }
+
+    /// Puts map descriptors and call targets into the instructions.
+    fn relocate(&mut self, maps: &BTreeMap<String, Map>) -> Result<()> {
+        let declared = std::mem::take(&mut self.parsed.maps);
+        let pairs = declared
+            .iter()
+            .filter_map(|(name, d)| Some((name.as_str(), maps.get(name)?.as_fd().as_raw_fd(), d)));
+        let text: HashSet<usize> = self.parsed.functions.keys().map(|(section, _)| *section).collect();
+        self.parsed.relocate_maps(pairs, &text).map_err(|e| parser_error(&e))?;
+        self.parsed.relocate_calls(&text).map_err(|e| parser_error(&e))
+    }
+
+    fn load_programs(
+        &self,
+        options: &LoadOptions,
+        btf_fd: Option<&Arc<OwnedFd>>,
+    ) -> Result<BTreeMap<String, Program>> {
+        let mut loaded = BTreeMap::new();
+        for (name, section) in self.programs() {
+            let wanted = match &options.programs {
+                Some(names) => names.contains(name),
+                None => !section.optional,
+            };
+            if wanted {
+                loaded.insert(name.to_owned(), self.load_program(name, section, btf_fd)?);
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn load_program(
+        &self,
+        name: &str,
+        section: &ProgramSection,
+        btf_fd: Option<&Arc<OwnedFd>>,
+    ) -> Result<Program> {
+        let program = &self.parsed.programs[name];
+        let function = self
+            .parsed
+            .functions
+            .get(&program.function_key())
+            .ok_or_else(|| invalid(format!("program \"{name}\" has no code")))?;
+        let (functions, lines) =
+            (function.func_info.func_info_bytes(), function.line_info.line_info_bytes());
+        let attr = sys::ProgramAttr {
+            kind: section.kind.0,
+            name,
+            instructions: &function.instructions,
+            license: &program.license,
+            flags: section.flags,
+            expected_attach_type: section.expected_attach_type,
+            kernel_version: program.kernel_version.unwrap_or(0),
+            btf: btf_fd.map(|fd| fd.as_fd()),
+            func_info: &functions,
+            line_info: &lines,
+        };
+        let fd = verified(&attr)?;
+        Program::new(fd, name.to_owned(), section.name.clone())
+    }
+}
+
+/// Loads without a log, which is fast; again with one when it is refused.
+fn verified(attr: &sys::ProgramAttr<'_>) -> Result<OwnedFd> {
+    let errno = match sys::prog_load(attr, None) {
+        Ok(fd) => return Ok(fd),
+        Err(errno) => errno,
+    };
+    let mut size = 1 << 20;
+    loop {
+        let mut log = vec![0u8; size];
+        match sys::prog_load(attr, Some((1, &mut log))) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::ENOSPC) if size < 1 << 26 => size <<= 3,
+            Err(again) => {
+                let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+                let text = String::from_utf8_lossy(&log[..end]);
+                // Line and function records that the compiler left incomplete are no reason to refuse.
+                if attr.btf.is_some() && (text.contains("line_info") || text.contains("func_info")) {
+                    return verified(&sys::ProgramAttr { btf: None, ..*attr });
+                }
+                let errno = if again == Errno::ENOSPC { errno } else { again };
+                return Err(verifier::refused(attr.name, errno, &text));
+            }
+        }
+    }
+}
+
+fn is_data(map: &aya_obj::Map) -> bool {
+    let kind = map.section_kind();
+    matches!(kind, EbpfSectionKind::Data | EbpfSectionKind::Rodata | EbpfSectionKind::Bss)
+}
+
+fn spec_of(name: &str, map: &aya_obj::Map) -> MapSpec {
+    let (key, value) = (map.key_size(), map.value_size());
+    let mut spec = MapSpec::new(name, MapKind(map.map_type()), key, value, map.max_entries());
+    spec.flags = map.map_flags();
+    spec.extra = map.map_extra();
+    spec
+}
+
+/// `router.rodata`: what the kernel shows for a data section, as libbpf names it.
+fn data_name(object: &str, section: &str) -> String {
+    let stem = object.rsplit('/').next().unwrap_or(object);
+    let stem = stem.split('.').next().unwrap_or(stem);
+    let room = sys::NAME_LEN.saturating_sub(section.len());
+    format!("{}{section}", &stem[..stem.floor_char_boundary(room)])
+}
+
+/// An existing map in place of a declared one: it must look the same to the program.
+fn reuse(spec: &MapSpec, map: &Map) -> Result<Map> {
+    let info = map.info();
+    let differences: Vec<String> = [
+        ("type", spec.kind.to_string(), info.kind.to_string()),
+        ("key size", spec.key_size.to_string(), info.key_size.to_string()),
+        ("value size", spec.value_size.to_string(), info.value_size.to_string()),
+    ]
+    .into_iter()
+    .filter(|(_, declared, given)| declared != given)
+    .map(|(what, declared, given)| format!("{what} is {declared} in the source and {given} in the map"))
+    .collect();
+    match differences.is_empty() {
+        true => Ok(map.clone()),
+        false => Err(invalid(format!(
+            "map \"{}\" cannot stand for \"{}\": {}",
+            map.name(),
+            spec.name,
+            differences.join(", ")
+        ))),
+    }
+}
+
+/// Gives a data section its initial contents; read-only ones are frozen, so that the verifier sees constants.
+fn fill(map: &Map, declared: &aya_obj::Map) -> Result<()> {
+    let read_only = declared.section_kind() == EbpfSectionKind::Rodata;
+    if declared.section_kind() != EbpfSectionKind::Bss || declared.data().iter().any(|b| *b != 0) {
+        map.update(&0u32.to_ne_bytes(), declared.data(), Write::Any)
+            .map_err(|e| e.operation("bpf.load"))?;
+    }
+    if read_only { map.freeze().map_err(|e| e.operation("bpf.load")) } else { Ok(()) }
+}
