@@ -97,7 +97,7 @@ fn next(stream: Stream) -> impl Future<Output = Result<Data>> {
         let failed = |e: std::io::Error| Error::io("event.on", &e);
         let mut socket = stream.0.socket.lock().await;
         loop {
-            while let Some(event) = socket.get_mut().next()? {
+            while let Some(event) = socket.get_mut().receive()? {
                 if let Some(data) = stream.wanted(event) {
                     return Ok(data);
                 }

@@ -1,11 +1,14 @@
 //! Lua values <-> Rust values: every native module is one file here and one line in [`modules`]. No system calls.
 
+pub mod bpf;
 pub mod cnf;
 pub mod error;
 pub mod event;
 pub mod handle;
+mod hook;
 pub mod host;
 pub mod link;
+mod map;
 pub mod module;
 pub mod netns;
 pub mod option;
@@ -25,12 +28,17 @@ use mlua::{Lua, Table};
 pub fn modules(lua: &Lua) -> mlua::Result<Table> {
     type Build = fn(&Lua) -> mlua::Result<Table>;
     const MODULES: &[(&str, Build)] = &[
+        ("bpf", bpf::module),
         ("cnf", cnf::module),
         ("event", event::module),
         ("link", link::module),
+        ("netkit", hook::netkit),
         ("netns", netns::module),
         ("probe", probe::module),
         ("task", task::module),
+        ("tc", hook::tc),
+        ("tcx", hook::tcx),
+        ("xdp", hook::xdp),
     ];
     let table = lua.create_table()?;
     for (name, build) in MODULES {

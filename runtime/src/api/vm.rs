@@ -44,6 +44,7 @@ impl Vm {
             let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new()) };
             lua.set_app_data(host);
             handle::prepare(&lua)?;
+            super::map::prepare(&lua)?;
             let internals = internals(&lua)?;
             let (run, interactive): (Function, Function) =
                 lua.load(stdlib::PRELUDE).set_name("=[cnf]").call(internals)?;

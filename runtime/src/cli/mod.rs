@@ -1,6 +1,6 @@
 //! What a person types: the command line, one file a command.
 
-mod run;
+pub mod run;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,212 @@
+//! `tcx`, `netkit`, `xdp`, `tc` and `bpf.attach`: one shape for all hooks, and the handle of what sits there.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mlua::{Lua, Table, Value};
+
+use super::bpf::Program;
+use super::handle::{Class, Given, Handle, Returned, held};
+use super::host::Host;
+use super::link::Link;
+use super::module::{Args, Module};
+use super::option::{Options, expected, nearest};
+use super::value::Data;
+use crate::kernel::bpf::hook::{self, Anchor, Direction, Hook, Order, Target, XdpMode};
+use crate::own::Owned;
+use crate::record;
+use crate::{Error, Result};
+
+pub fn tcx(lua: &Lua) -> mlua::Result<Table> {
+    family(lua, "tcx").build()
+}
+
+pub fn netkit(lua: &Lua) -> mlua::Result<Table> {
+    family(lua, "netkit").function("pair", super::link::netkit_pair).build()
+}
+
+pub fn xdp(lua: &Lua) -> mlua::Result<Table> {
+    family(lua, "xdp").build()
+}
+
+pub fn tc(lua: &Lua) -> mlua::Result<Table> {
+    family(lua, "tc").build()
+}
+
+/// `attach` and `query` of one family of hooks.
+fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
+    Module::new(lua, family)
+        .function("attach", move |_, host, mut args| {
+            let link = args.required::<Given<Link>>("link")?.0;
+            let hook = side(&mut args, family)?;
+            let program = args.required::<Given<Program>>("program")?.0;
+            attach(host, args, &link, hook, &program)
+        })
+        .function("query", move |_, _, mut args| {
+            let link = args.required::<Given<Link>>("link")?.0;
+            let hook = side(&mut args, family)?;
+            query(&args, &link, hook)
+        })
+}
+
+/// `bpf.attach(link, "ingress"|"egress", prog, opts)`: tcx where the kernel has it, else clsact.
+pub fn attach_auto(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Attachment>> {
+    let link = args.required::<Given<Link>>("link")?.0;
+    let direction = match side(&mut args, "tcx")?.side() {
+        "ingress" => Direction::Ingress,
+        _ => Direction::Egress,
+    };
+    let program = args.required::<Given<Program>>("program")?.0;
+    attach(host, args, &link, hook::auto_hook(direction)?, &program)
+}
+
+/// The hook of that family on the side that the next argument names; xdp has but one.
+fn side(args: &mut Args, family: &'static str) -> Result<Hook> {
+    let sides: Vec<&str> = Hook::ALL.iter().filter(|h| h.family() == family).map(|h| h.side()).collect();
+    if sides == [""] {
+        return Ok(Hook::Xdp);
+    }
+    let wanted: String = args.required("side")?;
+    Hook::find(family, &wanted).ok_or_else(|| {
+        let error = Error::invalid(args.op().to_owned(), format!("there is no side \"{wanted}\""));
+        match nearest(&wanted, &sides) {
+            Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+            None => error.hint(format!("it is \"{}\" or \"{}\"", sides[0], sides[1])),
+        }
+    })
+}
+
+/// The place of a link, as the kernel layer wants it.
+pub fn target(link: &Link, op: &str) -> Result<Target> {
+    let open = link.net().open().map_err(|e| e.operation(op.to_owned()).subject(link.name()))?;
+    Ok(Target::new(&open.netns.fd, link.index(), link.name()))
+}
+
+fn attach(host: &Rc<Host>, mut args: Args, link: &Link, hook: Hook, program: &Program) -> Result<Returned<Attachment>> {
+    let mut options = args.options()?;
+    options.set_subject(match hook.side() {
+        "" => link.name(),
+        side => format!("{}, {side}", link.name()),
+    });
+    let slot = options.get::<String>("slot")?.unwrap_or_else(|| program.kernel().name().to_owned());
+    let order = order(&mut options, hook)?;
+    let taken = options.bad(format!("slot \"{slot}\" is taken on this hook"));
+    options.finish()?;
+    let place = format!("{}/{}/{}/{}/{slot}", link.net().cookie(), link.index(), hook.family(), hook.side());
+    let kind = "attachment";
+    if host.ledger.any(|owned| matches!(owned, Owned::Other { kind: k, name, .. } if *k == kind && *name == place)) {
+        return Err(taken.hint("give each attachment of one hook a slot of its own: {slot = \"...\"}"));
+    }
+    let attached = hook::attach(&target(link, args.op())?, hook, program.kernel(), &order)
+        .map_err(|e| e.operation(args.op().to_owned()))?;
+    let undone = attached.clone();
+    let number = host.ledger.add(Owned::Other {
+        netns: Some(link.net().netns()?),
+        kind,
+        name: place,
+        undo: Arc::new(move || undone.detach()),
+    })?;
+    Ok(Returned(Attachment(Rc::new(Attached { attached, link: link.clone(), slot, number }))))
+}
+
+fn order(options: &mut Options, hook: Hook) -> Result<Order> {
+    let mut order = Order::default();
+    if hook == Hook::Xdp {
+        let modes =
+            [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("offload", XdpMode::Offload)];
+        order.mode = options.choice("mode", &modes)?.unwrap_or_default();
+        return Ok(order);
+    }
+    order.first = options.flag("first")?;
+    order.last = options.flag("last")?;
+    order.before = anchor(options, "before")?;
+    order.after = anchor(options, "after")?;
+    if hook.family() == "tc" {
+        order.priority = options.get("priority")?;
+        order.handle = options.get("handle")?;
+    } else {
+        order.expected_revision = options.get("expected_revision")?;
+    }
+    Ok(order)
+}
+
+fn anchor(options: &mut Options, word: &'static str) -> Result<Option<Anchor>> {
+    let value = options.raw(word)?;
+    if let Some(attachment) = held::<Attachment>(&value) {
+        return Ok(Some(attachment.0.attached.anchor()));
+    }
+    if let Some(program) = held::<Program>(&value) {
+        return Ok(Some(Anchor::Program(program.kernel().clone())));
+    }
+    match &value {
+        Value::Nil => Ok(None),
+        Value::Integer(id) if *id > 0 => Ok(Some(Anchor::ProgramId(*id as u32))),
+        other => Err(options.bad(format!(
+            "{word} must be an Attachment, a Program or a program id, got {}",
+            expected::describe(other)
+        ))),
+    }
+}
+
+fn query(args: &Args, link: &Link, hook: Hook) -> Result<Data> {
+    let found = hook::query(&target(link, args.op())?, hook).map_err(|e| e.operation(args.op().to_owned()))?;
+    let programs: Vec<Data> = found
+        .programs
+        .into_iter()
+        .map(|p| record! { id: p.id, name: p.name, tag: p.tag, link_id: p.link_id })
+        .collect();
+    Ok(record! { revision: found.revision, programs: programs })
+}
+
+/// A program on a hook, as scripts hold it.
+#[derive(Clone)]
+pub struct Attachment(Rc<Attached>);
+
+struct Attached {
+    attached: hook::Attachment,
+    link: Link,
+    slot: String,
+    number: u64,
+}
+
+impl Handle for Attachment {
+    const TYPE: &'static str = "Attachment";
+    const WORD: &'static str = "attachment";
+
+    fn class(class: &mut Class<'_, Self>) {
+        class
+            .field("link", |_, this| Ok(Returned(this.0.link.clone())))
+            .field("slot", |_, this| Ok(this.0.slot.clone()))
+            .method("replace", |_, _, this, mut args| {
+                let program = args.required::<Given<Program>>("program")?.0;
+                this.0
+                    .attached
+                    .replace(program.kernel())
+                    .map_err(|e| e.operation(args.op().to_owned()))
+            })
+            .method("detach", |_, host, this, args| {
+                this.0.attached.detach().map_err(|e| e.operation(args.op().to_owned()))?;
+                host.ledger.forget(this.0.number);
+                Ok(())
+            })
+            .method("info", |_, _, this, _| {
+                let info = this.0.attached.info()?;
+                Ok(record! {
+                    hook: info.hook.family(), side: info.hook.side(), link: info.link, index: info.index,
+                    slot: this.0.slot.as_str(), program: info.program.name(), program_id: info.program.id(),
+                    link_id: info.link_id, mode: info.mode.map(XdpMode::name), priority: info.priority.map(u32::from),
+                    handle: info.handle,
+                })
+            });
+    }
+
+    fn identity(&self) -> String {
+        format!("{:p}", Rc::as_ptr(&self.0))
+    }
+
+    fn display(&self) -> String {
+        let hook = self.0.attached.hook();
+        let side = if hook.side().is_empty() { String::new() } else { format!(" {}", hook.side()) };
+        format!("Attachment({} on {}{side} of {})", self.0.slot, hook.family(), self.0.link.name())
+    }
+}

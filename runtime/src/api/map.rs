@@ -1,0 +1,342 @@
+//! `Map` handles: elements as Lua values by BTF, in batches where many.
+
+use std::rc::Rc;
+
+use mlua::{Function, IntoLua, Lua, MetaMethod, MultiValue, Table, Value};
+
+use super::bpf::Program;
+use super::error::from_lua;
+use super::handle::{Class, Handle, held};
+use super::host::Host;
+use super::link::Link;
+use super::module::Args;
+use super::option::expected;
+use super::value::Data;
+use crate::kernel::bpf::{self, Type, Write};
+use crate::record;
+use crate::{Error, Result};
+
+/// A map as scripts hold it.
+#[derive(Clone)]
+pub struct Map(bpf::Map);
+
+impl Map {
+    pub fn new(map: bpf::Map) -> Self {
+        Map(map)
+    }
+
+    pub fn kernel(&self) -> &bpf::Map {
+        &self.0
+    }
+}
+
+impl Handle for Map {
+    const TYPE: &'static str = "Map";
+    const WORD: &'static str = "map";
+
+    fn class(class: &mut Class<'_, Self>) {
+        class
+            .field("name", |_, this| Ok(this.0.name().to_owned()))
+            .field("id", |_, this| Ok(this.0.id()))
+            .method("get", get)
+            .method("set", set)
+            .method("delete", delete)
+            .method("pairs", pairs)
+            .method("len", |_, _, this, _| this.0.len())
+            .method("clear", |_, _, this, _| this.0.clear())
+            .method("set_many", set_many)
+            .method("delete_many", delete_many)
+            .method("push", |_, _, this, mut args| this.0.push(&to_kernel(&args.any())?))
+            .method("pop", |lua, _, this, _| this.0.pop()?.map(|v| to_lua(lua, v)).transpose())
+            .method("peek", |lua, _, this, _| this.0.peek()?.map(|v| to_lua(lua, v)).transpose())
+            .method("info", |_, _, this, _| {
+                let types = vec![("key_type", this.0.key_type()), ("value_type", this.0.value_type())];
+                Ok(info_data(this.0.info(), types))
+            })
+            .method("pin", |_, _, this, mut args| {
+                let path: String = args.required("path")?;
+                this.0.pin(std::path::Path::new(&path)).map_err(|e| e.operation(args.op().to_owned()))
+            })
+            .meta(MetaMethod::Len, |_, this| this.0.len());
+    }
+
+    fn identity(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn display(&self) -> String {
+        let info = self.0.info();
+        format!("Map({}, {} {})", self.0.name(), info.kind.name().unwrap_or("map"), self.0.id())
+    }
+}
+
+pub fn info_data(info: &bpf::map::MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
+    let name = info.kind.name().map_or_else(|| info.kind.0.to_string(), str::to_owned);
+    let mut record = record! {
+        id: info.id, name: info.name.as_str(), r#type: name, key_size: info.key_size, value_size: info.value_size,
+        max_entries: info.max_entries, flags: info.flags, btf_id: info.btf_id,
+    };
+    if let Data::Record(fields) = &mut record {
+        fields.extend(types.into_iter().map(|(word, kind)| (word, kind.name().into())));
+    }
+    record
+}
+
+fn get(lua: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<Value> {
+    let key = key(this, &args.any())?;
+    match this.0.lookup(&key)? {
+        None => Ok(Value::Nil),
+        Some(bytes) => element(lua, this, &bytes),
+    }
+}
+
+/// A value as Lua sees it: maps of maps and program arrays give handles.
+fn element(lua: &Lua, map: &Map, bytes: &[u8]) -> Result<Value> {
+    let kind = map.0.info().kind;
+    if kind.holds_descriptors() && bytes.len() == 4 {
+        let id = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let handle = match kind.is_of_maps() {
+            true => super::handle::intern(lua, Map(bpf::Map::by_id(id)?))?,
+            false => super::handle::intern(lua, Program::new(bpf::Program::by_id(id)?))?,
+        };
+        return Ok(Value::UserData(handle));
+    }
+    let value = to_lua(lua, map.0.decode_value(bytes))?;
+    match &value {
+        Value::Table(cpus) if kind.is_per_cpu() => {
+            let meta: Table = lua.named_registry_value("cnf.per_cpu").map_err(from_lua)?;
+            cpus.set_metatable(Some(meta)).map_err(from_lua)?;
+        }
+        _ => {}
+    }
+    Ok(value)
+}
+
+fn set(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<()> {
+    let key = key(this, &args.any())?;
+    let value = args.any();
+    let write = match args.optional::<String>("flag")?.as_deref() {
+        None | Some("any") => Write::Any,
+        Some("noexist") => Write::NoExist,
+        Some("exist") => Write::Exist,
+        Some(other) => {
+            return Err(Error::invalid(args.op().to_owned(), format!("there is no flag \"{other}\""))
+                .subject(this.0.name())
+                .hint("\"any\", \"noexist\" or \"exist\""));
+        }
+    };
+    use std::os::fd::AsFd;
+    if let Some(program) = held::<Program>(&value) {
+        return this.0.update_fd(&key, program.kernel().as_fd());
+    }
+    if let Some(map) = held::<Map>(&value) {
+        return this.0.update_fd(&key, map.0.as_fd());
+    }
+    let value = this.0.encode_value(&to_kernel(&value)?)?;
+    this.0.update(&key, &value, write)
+}
+
+fn delete(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<bool> {
+    let key = key(this, &args.any())?;
+    this.0.remove(&key)
+}
+
+fn key(map: &Map, value: &Value) -> Result<Vec<u8>> {
+    if value.is_nil() {
+        return Err(Error::invalid("map", "a key is missing").subject(map.0.name()));
+    }
+    map.0.encode_key(&to_kernel(value)?)
+}
+
+/// `for k, v in m:pairs()`: read in batches, decoded one by one.
+fn pairs(lua: &Lua, _: &Rc<Host>, this: &Map, _: Args) -> Result<Function> {
+    let entries: Vec<(Vec<u8>, Vec<u8>)> = this.0.entries().collect::<Result<_>>()?;
+    let entries = std::cell::RefCell::new(entries.into_iter());
+    let map = this.clone();
+    lua.create_function(move |lua, _: MultiValue| {
+        let Some((key, value)) = entries.borrow_mut().next() else { return Ok((Value::Nil, Value::Nil)) };
+        let decode = || Ok::<_, Error>((to_lua(lua, map.0.decode_key(&key))?, element(lua, &map, &value)?));
+        decode().map_err(super::error::raise)
+    })
+    .map_err(from_lua)
+}
+
+/// `set_many(table | {packed_keys, packed_values})`; how many were written.
+fn set_many(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<usize> {
+    let (keys, values) = match args.any() {
+        Value::Table(table) => match packed(this, &table)? {
+            Some(packed) => packed,
+            None => {
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
+                for pair in table.pairs::<Value, Value>() {
+                    let (k, v) = pair.map_err(from_lua)?;
+                    keys.extend(key(this, &k)?);
+                    values.extend(this.0.encode_value(&to_kernel(&v)?)?);
+                }
+                (keys, values)
+            }
+        },
+        Value::Function(iterate) => {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            loop {
+                let (k, v): (Value, Value) = iterate.call(()).map_err(from_lua)?;
+                if k.is_nil() {
+                    break;
+                }
+                keys.extend(key(this, &k)?);
+                values.extend(this.0.encode_value(&to_kernel(&v)?)?);
+            }
+            (keys, values)
+        }
+        other => {
+            let got = expected::describe(&other);
+            return Err(Error::invalid(
+                args.op().to_owned(),
+                format!("takes a table, an iterator or {{packed_keys, packed_values}}, got {got}"),
+            )
+            .subject(this.0.name()));
+        }
+    };
+    this.0.update_many(&keys, &values, Write::Any)
+}
+
+/// Two strings of whole keys and as many whole values.
+fn packed(map: &Map, table: &Table) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let first: Value = table.raw_get(1).map_err(from_lua)?;
+    let second: Value = table.raw_get(2).map_err(from_lua)?;
+    let (Value::String(keys), Value::String(values)) = (&first, &second) else { return Ok(None) };
+    if table.raw_len() != 2 {
+        return Ok(None);
+    }
+    let (keys, values) = (keys.as_bytes().to_vec(), values.as_bytes().to_vec());
+    let (key_size, stride) = (map.0.info().key_size as usize, map.0.stride());
+    let whole = keys.len() % key_size == 0 && values.len() % stride == 0 && keys.len() / key_size == values.len() / stride;
+    if !whole {
+        return Err(Error::invalid(
+            "map:set_many",
+            format!(
+                "packed keys are {} bytes and values {}: they must be as many keys of {key_size} as values of {stride}",
+                keys.len(),
+                values.len()
+            ),
+        )
+        .subject(map.0.name()));
+    }
+    Ok(Some((keys, values)))
+}
+
+/// `delete_many(array of keys | packed keys)`; how many were there.
+fn delete_many(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<usize> {
+    let keys = match args.any() {
+        Value::String(packed) => packed.as_bytes().to_vec(),
+        Value::Table(table) => {
+            let mut keys = Vec::new();
+            for value in table.sequence_values::<Value>() {
+                keys.extend(key(this, &value.map_err(from_lua)?)?);
+            }
+            keys
+        }
+        other => {
+            let got = expected::describe(&other);
+            return Err(Error::invalid(args.op().to_owned(), format!("takes an array of keys, got {got}"))
+                .subject(this.0.name()));
+        }
+    };
+    this.0.remove_many(&keys)
+}
+
+/// A Lua value as the kernel layer's codec takes it.
+pub fn to_kernel(value: &Value) -> Result<bpf::Value> {
+    Ok(match value {
+        Value::Nil => bpf::Value::Nil,
+        Value::Boolean(b) => bpf::Value::Bool(*b),
+        Value::Integer(i) => bpf::Value::Int(*i),
+        Value::Number(n) => bpf::Value::Float(*n),
+        Value::String(text) => match text.to_str() {
+            Ok(text) => bpf::Value::Str(text.to_owned()),
+            Err(_) => bpf::Value::Bytes(text.as_bytes().to_vec()),
+        },
+        Value::Table(table) => table_to_kernel(table)?,
+        other => match held::<Link>(other) {
+            // devmaps are written with interface indexes.
+            Some(link) => bpf::Value::Uint(link.index().into()),
+            None => {
+                let got = expected::describe(other);
+                return Err(Error::invalid("map", format!("{got} cannot be stored in a map")));
+            }
+        },
+    })
+}
+
+fn table_to_kernel(table: &Table) -> Result<bpf::Value> {
+    if table.raw_len() > 0 {
+        let items = table.sequence_values::<Value>().map(|v| to_kernel(&v.map_err(from_lua)?));
+        return Ok(bpf::Value::Array(items.collect::<Result<_>>()?));
+    }
+    let fields = table.pairs::<Value, Value>().map(|pair| {
+        let (key, value) = pair.map_err(from_lua)?;
+        Ok((key.to_string().map_err(from_lua)?, to_kernel(&value)?))
+    });
+    Ok(bpf::Value::Struct(fields.collect::<Result<_>>()?))
+}
+
+/// What the codec read, as Lua sees it. Unsigned 64-bit numbers keep their bits.
+pub fn to_lua(lua: &Lua, value: bpf::Value) -> Result<Value> {
+    let convert = |value: bpf::Value| -> mlua::Result<Value> {
+        Ok(match value {
+            bpf::Value::Nil => Value::Nil,
+            bpf::Value::Bool(b) => Value::Boolean(b),
+            bpf::Value::Int(i) => Value::Integer(i),
+            bpf::Value::Uint(u) => Value::Integer(u as i64),
+            bpf::Value::Float(n) => Value::Number(n),
+            bpf::Value::Bytes(bytes) => Value::String(lua.create_string(bytes)?),
+            bpf::Value::Str(text) => text.into_lua(lua)?,
+            bpf::Value::Array(items) => {
+                let table = lua.create_table_with_capacity(items.len(), 0)?;
+                for (i, item) in items.into_iter().enumerate() {
+                    table.raw_set(i + 1, to_lua(lua, item).map_err(super::error::raise)?)?;
+                }
+                Value::Table(table)
+            }
+            bpf::Value::Struct(fields) => {
+                let table = lua.create_table_with_capacity(0, fields.len())?;
+                for (name, field) in fields {
+                    table.raw_set(name, to_lua(lua, field).map_err(super::error::raise)?)?;
+                }
+                Value::Table(table)
+            }
+        })
+    };
+    convert(value).map_err(from_lua)
+}
+
+/// Makes the metatable of per-CPU values: `value:sum()` adds them up, structs field by field.
+pub fn prepare(lua: &Lua) -> mlua::Result<()> {
+    let meta: Table = lua
+        .load(
+            r#"
+            local function sum(values)
+              if type(values[1]) ~= "table" then
+                local total = 0
+                for _, value in ipairs(values) do total = total + value end
+                return total
+              end
+              local total = {}
+              for name, value in pairs(values[1]) do
+                if type(value) == "number" or type(value) == "table" then
+                  local column = {}
+                  for i, each in ipairs(values) do column[i] = each[name] end
+                  total[name] = sum(column)
+                else
+                  total[name] = value
+                end
+              end
+              return total
+            end
+            return { __index = { sum = sum } }
+            "#,
+        )
+        .set_name("=[cnf]")
+        .eval()?;
+    lua.set_named_registry_value("cnf.per_cpu", meta)
+}
