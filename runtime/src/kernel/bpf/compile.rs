@@ -149,7 +149,7 @@ fn read_dependencies(rule: &Path) -> Vec<PathBuf> {
     let text = text.replace("\\\n", " ").replace("\\ ", "\u{1}");
     let (_, list) = text.split_once(':').unwrap_or_default();
     let names = list.split_whitespace().map(|n| n.replace('\u{1}', " "));
-    names.filter(|n| n != "-").map(PathBuf::from).collect()
+    names.filter(|n| n != "-" && n != "<stdin>").map(PathBuf::from).collect()
 }
 
 struct Clang {
@@ -191,7 +191,16 @@ impl Clang {
         let unfinished = object.with_extension(format!("{}.tmp", std::process::id()));
         let mut command = Command::new(&self.program);
         command.args(flags).arg("-c").arg("-o").arg(&unfinished);
-        let output = feed(command, source)?;
+        // From a file, even when it came as text: its lines go into BTF, and the verifier quotes them.
+        let file = match source {
+            Source::File(path) => path.clone(),
+            Source::Text { source, .. } => {
+                let file = object.with_extension("c");
+                std::fs::write(&file, source).map_err(|e| Error::io("bpf.compile", &e))?;
+                file
+            }
+        };
+        let output = feed(command, &Source::File(file))?;
         if !output.status.success() {
             let _ = std::fs::remove_file(&unfinished);
             return Err(refused(&output));

@@ -478,3 +478,6 @@ fn fill(map: &Map, declared: &aya_obj::Map) -> Result<()> {
     }
     if read_only { map.freeze().map_err(|e| e.operation("bpf.load")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
