@@ -67,7 +67,9 @@ pub fn veth() -> (Target, Target) {
         replies
             .into_iter()
             .find_map(|reply| match reply.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(l)) => Some(l.header.index),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(l)) => {
+                    Some(l.header.index)
+                }
                 _ => None,
             })
             .expect("an index")

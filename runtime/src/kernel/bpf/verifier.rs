@@ -69,11 +69,28 @@ fn read(log: &str) -> Option<Reading<'_>> {
 /// Not statistics, not source, not an instruction, not a register state.
 fn is_reason(line: &str) -> bool {
     let line = line.trim();
-    let statistics = ["processed ", "verification time", "stack depth", "total_states", "mark_precise", "peak_states"];
-    let instruction = line
-        .split_once(':')
-        .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
-    let noise = ["; ", "from ", "last_idx", "regs=", "parent ", "Live regs", "func#", "Func#", "Validating "];
+    let statistics = [
+        "processed ",
+        "verification time",
+        "stack depth",
+        "total_states",
+        "mark_precise",
+        "peak_states",
+    ];
+    let instruction = line.split_once(':').is_some_and(|(number, _)| {
+        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    });
+    let noise = [
+        "; ",
+        "from ",
+        "last_idx",
+        "regs=",
+        "parent ",
+        "Live regs",
+        "func#",
+        "Func#",
+        "Validating ",
+    ];
     !line.is_empty()
         && !instruction
         && !statistics.iter().chain(&noise).any(|start| line.starts_with(start))
@@ -124,7 +141,10 @@ processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
     fn older_kernels_name_no_file() {
         let log = LOG.replace(" @ bad.c:7", "");
         assert_eq!(read(&log).and_then(|r| r.place), None);
-        assert_eq!(read(&log).and_then(|r| r.source), Some("return *(volatile int *)(long)skb->len;"));
+        assert_eq!(
+            read(&log).and_then(|r| r.source),
+            Some("return *(volatile int *)(long)skb->len;")
+        );
         assert_eq!(read("processed 0 insns\n"), None);
     }
 }

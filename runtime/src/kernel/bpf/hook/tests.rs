@@ -49,7 +49,8 @@ fn order_words() {
         assert_eq!(order(&link, hook), ["two", "three", "one", "four"], "{hook:?}");
         three.detach().expect("detach");
         assert_eq!(order(&link, hook), ["two", "one", "four"], "{hook:?}");
-        let gone = attach(&link, hook, p("three"), &Order::after(three.anchor())).expect_err("gone");
+        let gone =
+            attach(&link, hook, p("three"), &Order::after(three.anchor())).expect_err("gone");
         assert!(gone.is("ENOENT"), "{hook:?}: {gone}");
         assert_eq!(four.info().expect("info").program.name(), "four");
     }
@@ -68,15 +69,9 @@ fn replace_in_place() {
         if hook != Hook::ClsactEgress {
             assert_eq!(before.programs[0].link_id, attachment.link_id(), "{hook:?}");
         }
-        let replaced = attachment.replace(p(second));
-        if hook == Hook::Xdp {
-            // A program with fragments cannot take the place of one without.
-            assert!(replaced.is_err());
-        } else {
-            replaced.expect("replace");
-            assert_eq!(order(&link, hook), [second], "{hook:?}");
-            assert_eq!(attachment.info().expect("info").program.name(), second);
-        }
+        attachment.replace(p(second)).expect("replace");
+        assert_eq!(order(&link, hook), [second], "{hook:?}");
+        assert_eq!(attachment.info().expect("info").program.name(), second);
         let wrong = if hook == Hook::Xdp { p("one") } else { p("pass") };
         assert!(attachment.replace(wrong).expect_err("another type").is("EINVAL"));
         attachment.detach().expect("detach");
@@ -90,7 +85,8 @@ fn dropping_the_last_clone_ends_a_link() {
     let object = programs();
     let (link, _peer) = veth();
     let attachment =
-        attach_auto(&link, Direction::Egress, &object.programs["one"], &Order::default()).expect("attach");
+        attach_auto(&link, Direction::Egress, &object.programs["one"], &Order::default())
+            .expect("attach");
     let hook = attachment.hook();
     let clone = attachment.clone();
     drop(attachment);
@@ -117,7 +113,8 @@ fn tcx_refusals_are_explained() {
     let revision = query(&link, hook).expect("query").revision;
     let stale = Order { expected_revision: Some(revision + 5), ..Order::default() };
     let error = attach(&link, hook, p("two"), &stale).expect_err("stale");
-    let want = format!("the hook has changed: revision {} was expected, it is {revision}", revision + 5);
+    let want =
+        format!("the hook has changed: revision {} was expected, it is {revision}", revision + 5);
     assert_eq!((error.code(), error.message()), ("ESTALE", want));
     let current = Order { expected_revision: Some(revision), ..Order::default() };
     let second = attach(&link, hook, p("two"), &current).expect("current");
@@ -152,7 +149,10 @@ fn netkit_is_refused_with_a_reason() {
         .expect_err("a veth is no netkit");
     let feature = probe::has("netkit").expect("probe");
     match feature.available {
-        true => assert_eq!((error.code(), error.message()), ("ENXIO", "a is not a netkit device".into())),
+        true => assert_eq!(
+            (error.code(), error.message()),
+            ("ENXIO", "a is not a netkit device".into())
+        ),
         false => assert_eq!((error.code(), error.message()), ("EOPNOTSUPP", feature.reason)),
     }
 }
@@ -166,7 +166,10 @@ fn xdp_modes() {
     assert_eq!(native.info().expect("info").mode, Some(XdpMode::Native));
     let error = attach(&link, Hook::Xdp, p("frags"), &Order::default()).expect_err("busy");
     assert!(error.is("EBUSY"), "{error}");
-    let want = format!("\"pass\" (id {}, native) holds the hook: one xdp program a device", p("pass").id());
+    let want = format!(
+        "\"pass\" (id {}, native) holds the hook: one xdp program a device",
+        p("pass").id()
+    );
     assert_eq!(error.message(), want);
     native.detach().expect("detach");
     let mode = |mode| Order { mode, ..Order::default() };
@@ -215,7 +218,8 @@ fn links_are_listed() {
     use crate::kernel::bpf::inventory;
     let object = programs();
     let (link, _peer) = veth();
-    let attachment = attach(&link, Hook::Xdp, &object.programs["pass"], &Order::default()).expect("attach");
+    let attachment =
+        attach(&link, Hook::Xdp, &object.programs["pass"], &Order::default()).expect("attach");
     let id = attachment.link_id().expect("a link");
     let links = inventory::links().expect("links");
     let found = links.iter().find(|l| l.id == id).expect("listed");

@@ -33,7 +33,10 @@ fn set_get_delete() {
     map.clear().expect("clear");
     assert!(map.is_empty().expect("len"));
     let error = map.set(&Value::Int(-1), &one, Write::Any).expect_err("range");
-    assert_eq!(error.to_string(), "map.set(test): key: -1 does not fit __u32 (0 to 4294967295) (ERANGE)");
+    assert_eq!(
+        error.to_string(),
+        "map.set(test): key: -1 does not fit __u32 (0 to 4294967295) (ERANGE)"
+    );
     let error = map.lookup(&[0; 3]).expect_err("size");
     assert_eq!(error.message(), "the key has 3 bytes, the map's keys have 4");
 }
@@ -73,7 +76,8 @@ fn many_at_once_in_every_keyed_kind() {
             assert!(removed > 9_000 && removed <= 10_000, "{kind}: {removed}");
         }
         map.clear().expect("cleared");
-        let left = map.entries().filter(|e| e.as_ref().is_ok_and(|(_, v)| v.iter().any(|b| *b != 0)));
+        let left =
+            map.entries().filter(|e| e.as_ref().is_ok_and(|(_, v)| v.iter().any(|b| *b != 0)));
         assert_eq!(left.count(), 0, "{kind}");
     }
 }
@@ -114,9 +118,14 @@ fn per_cpu_values_are_arrays() {
     let map = make(MapKind::PERCPU_ARRAY, 4, 4, 4);
     let cpus = probe::possible_cpus();
     map.set(&Value::Int(0), &Value::Int(7), Write::Any).expect("set");
-    assert_eq!(map.get(&Value::Int(0)).expect("get"), Some(Value::Array(vec![Value::Uint(7); cpus])));
+    assert_eq!(
+        map.get(&Value::Int(0)).expect("get"),
+        Some(Value::Array(vec![Value::Uint(7); cpus]))
+    );
     map.set(&Value::Int(1), &Value::Array(vec![Value::Int(1)]), Write::Any).expect("set");
-    let Some(Value::Array(values)) = map.get(&Value::Int(1)).expect("get") else { panic!("an array") };
+    let Some(Value::Array(values)) = map.get(&Value::Int(1)).expect("get") else {
+        panic!("an array")
+    };
     assert_eq!((values[0].clone(), values.len()), (Value::Uint(1), cpus));
     let error = map.remove(&0u32.to_ne_bytes()).expect_err("arrays stay");
     assert!(error.is("EINVAL"), "{error}");
@@ -183,7 +192,8 @@ SEC("tc") int p(struct __sk_buff *skb) {
 }"#;
 
 fn wide() -> Vec<(&'static str, Value)> {
-    let deep = |a, b| Value::Struct(vec![("a".into(), Value::Uint(a)), ("b".into(), Value::Int(b))]);
+    let deep =
+        |a, b| Value::Struct(vec![("a".into(), Value::Uint(a)), ("b".into(), Value::Int(b))]);
     let bytes = |b: &[u64]| Value::Array(b.iter().map(|b| Value::Uint(*b)).collect());
     vec![
         ("v4", text("10.0.0.1")),
@@ -220,10 +230,16 @@ fn values_follow_btf() {
     let bytes = map.lookup(&1u32.to_ne_bytes()).expect("get").expect("there");
     map.set(&Value::Int(2), &Value::Bytes(bytes), Write::Any).expect("packed bytes");
     assert_eq!(map.get(&Value::Int(2)).expect("get"), map.get(&Value::Int(1)).expect("get"));
-    let numbers = vec![("v4", Value::Int(0x0a000001)), ("verdict", Value::Int(2)), ("on", Value::Int(1))];
+    let numbers =
+        vec![("v4", Value::Int(0x0a000001)), ("verdict", Value::Int(2)), ("on", Value::Int(1))];
     map.set(&Value::Int(3), &fields(numbers), Write::Any).expect("numbers");
-    let Some(Value::Struct(read)) = map.get(&Value::Int(3)).expect("get") else { panic!("a struct") };
-    assert_eq!((&read[0].1, &read[4].1, &read[5].1), (&text("10.0.0.1"), &text("DROP"), &Value::Bool(true)));
+    let Some(Value::Struct(read)) = map.get(&Value::Int(3)).expect("get") else {
+        panic!("a struct")
+    };
+    assert_eq!(
+        (&read[0].1, &read[4].1, &read[5].1),
+        (&text("10.0.0.1"), &text("DROP"), &Value::Bool(true))
+    );
 }
 
 #[test]
@@ -235,8 +251,16 @@ fn values_that_do_not_fit_name_their_field() {
         ("low", Value::Int(8), "value: low: 8 does not fit unsigned int : 3 (0 to 7)"),
         ("high", Value::Int(-17), "value: high: -17 does not fit int : 5 (-16 to 15)"),
         ("name", text("a name that is too long"), "value: name: 23 bytes do not fit char[16]"),
-        ("verdict", text("PAS"), "value: verdict: enum verdict takes one of PASS, DROP, NEGATIVE, not \"PAS\""),
-        ("v4", text("10.0.0"), "value: v4: __be32 takes an IPv4 address or an integer, not \"10.0.0\""),
+        (
+            "verdict",
+            text("PAS"),
+            "value: verdict: enum verdict takes one of PASS, DROP, NEGATIVE, not \"PAS\"",
+        ),
+        (
+            "v4",
+            text("10.0.0"),
+            "value: v4: __be32 takes an IPv4 address or an integer, not \"10.0.0\"",
+        ),
         ("prt", Value::Int(1), "value: struct wide has no field \"prt\""),
         (
             "pair",
@@ -247,8 +271,12 @@ fn values_that_do_not_fit_name_their_field() {
         ("big", Value::Float(1.5), "value: big: __s64 takes an integer, not a number"),
     ];
     for (name, value, message) in cases {
-        let error = map.set(&Value::Int(1), &fields(vec![(name, value)]), Write::Any).expect_err(name);
+        let error =
+            map.set(&Value::Int(1), &fields(vec![(name, value)]), Write::Any).expect_err(name);
         assert_eq!(error.message(), message);
-        assert!(error.get_detail().is_some_and(|d| d.contains("unsigned int low : 3;")), "{error:?}");
+        assert!(
+            error.get_detail().is_some_and(|d| d.contains("unsigned int low : 3;")),
+            "{error:?}"
+        );
     }
 }

@@ -103,14 +103,23 @@ fn globals_subprograms_maps_and_core() {
     let zeroed = object.maps[".bss"].get(&Value::Uint(0)).expect("read").expect("there");
     assert_eq!(zeroed, Value::Struct(vec![("zeroed".into(), Value::Uint(1))]));
     let flows = &object.maps["flows"];
-    assert_eq!((flows.key_type().name(), flows.value_type().name()), ("struct key".into(), "struct value".into()));
+    assert_eq!(
+        (flows.key_type().name(), flows.value_type().name()),
+        ("struct key".into(), "struct value".into())
+    );
     let info = flows.info();
-    assert!(info.btf_id != 0 && info.btf_key != 0 && info.btf_value != 0, "the kernel keeps the types");
+    assert!(
+        info.btf_id != 0 && info.btf_key != 0 && info.btf_value != 0,
+        "the kernel keeps the types"
+    );
     let again = Map::by_id(flows.id()).expect("by id");
     assert_eq!(again.key_type(), flows.key_type());
     let program = object.program("numbers").expect("there");
     assert!(program.info().expect("info").btf_id != 0);
-    assert_eq!(object.program("number").expect_err("absent").get_hint(), Some("did you mean \"numbers\"?"));
+    assert_eq!(
+        object.program("number").expect_err("absent").get_hint(),
+        Some("did you mean \"numbers\"?")
+    );
 }
 
 #[test]
@@ -134,7 +143,8 @@ fn options_change_globals_sizes_and_maps() {
     first.maps["flows"].set(&key, &value, Write::Any).expect("set");
     let run = second.programs["numbers"].test_run(&[0; 64], &[], 1).expect("runs");
     assert_eq!(run.retval, 64 * 2 + 1000 + 10_000);
-    let sized = LoadOptions { max_entries: [("flows".to_owned(), 99)].into(), ..Default::default() };
+    let sized =
+        LoadOptions { max_entries: [("flows".to_owned(), 99)].into(), ..Default::default() };
     assert_eq!(rich(&sized).maps["flows"].info().max_entries, 99);
 }
 
@@ -152,7 +162,8 @@ fn options_that_do_not_fit_are_explained() {
     assert_eq!((error.code(), error.op()), ("ERANGE", "bpf.load"));
     assert!(error.message().starts_with("global \"answer\": -1 does not fit"), "{error}");
     let other = Map::create(&MapSpec::new("other", MapKind::ARRAY, 4, 8, 1)).expect("a map");
-    let error = refuse(LoadOptions { maps: [("flows".to_owned(), other)].into(), ..Default::default() });
+    let error =
+        refuse(LoadOptions { maps: [("flows".to_owned(), other)].into(), ..Default::default() });
     assert!(error.message().contains("type is hash in the source and array in the map"), "{error}");
 }
 
@@ -179,7 +190,10 @@ SEC("tc") int read(struct __sk_buff *skb) {
     inner.set(&Value::Int(1), &Value::Int(42), Write::Any).expect("set");
     object.maps["outer"].update_fd(&1u32.to_ne_bytes(), inner.as_fd()).expect("outer");
     assert_eq!(run(), 42);
-    assert_eq!(object.maps["outer"].get(&Value::Int(1)).expect("read"), Some(Value::Uint(inner.id().into())));
+    assert_eq!(
+        object.maps["outer"].get(&Value::Int(1)).expect("read"),
+        Some(Value::Uint(inner.id().into()))
+    );
 }
 
 #[test]
@@ -207,7 +221,10 @@ fn the_verifier_is_quoted() {
 }"#;
     let error = try_load(source, &LoadOptions::default()).expect_err("refused");
     assert_eq!(error.get_subject(), Some("bad"));
-    assert!(error.message().contains("the verifier refused it: invalid access to packet"), "{error}");
+    assert!(
+        error.message().contains("the verifier refused it: invalid access to packet"),
+        "{error}"
+    );
     assert!(error.message().contains("return *(int *)(long)skb->data;"), "{error}");
     assert!(error.is("EACCES") && error.get_hint().is_some() && error.get_detail().is_some());
 }
