@@ -39,10 +39,15 @@ pub struct Type {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    Int { signed: bool },
+    Int {
+        signed: bool,
+    },
     Bool,
     Float,
-    Enum { signed: bool, names: Vec<(String, i64)> },
+    Enum {
+        signed: bool,
+        names: Vec<(String, i64)>,
+    },
     /// `__be16`, `__be64`: integers in network order, spoken of in host order.
     BigEndian,
     /// `__be32`, `struct in_addr`.
@@ -53,8 +58,14 @@ pub(super) enum Shape {
     Text,
     /// A `struct bpf_lpm_trie_key` of a 4 or 16 byte address.
     Cidr,
-    Array { element: Box<Type>, len: usize },
-    Struct { fields: Vec<Field>, union: bool },
+    Array {
+        element: Box<Type>,
+        len: usize,
+    },
+    Struct {
+        fields: Vec<Field>,
+        union: bool,
+    },
     /// Pointers, `struct bpf_timer`, `struct bpf_spin_lock` and what BTF does not describe.
     Opaque,
 }
@@ -251,11 +262,20 @@ impl Resolver<'_> {
             let id = v.get_type_id()?;
             let btf_rs::Type::Var(var) = self.btf.resolve_type_by_id(id).ok()? else { return None };
             let kind = self.resolve(id, depth + 1)?;
-            Some(Field { name: self.name(&var), bit_offset: v.offset() as usize * 8, bits: None, kind })
+            Some(Field {
+                name: self.name(&var),
+                bit_offset: v.offset() as usize * 8,
+                bits: None,
+                kind,
+            })
         });
         let fields: Vec<Field> = fields.collect();
         let end = fields.iter().map(|f| f.bit_offset / 8 + f.kind.size).max().unwrap_or(0);
-        Type { name: self.name(d), size: d.size().max(end), shape: Shape::Struct { fields, union: false } }
+        Type {
+            name: self.name(d),
+            size: d.size().max(end),
+            shape: Shape::Struct { fields, union: false },
+        }
     }
 }
 

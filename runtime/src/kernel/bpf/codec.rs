@@ -212,9 +212,9 @@ fn write_struct(
 
 fn unknown_field(kind: &Type, name: &str) -> Fault {
     let names = kind.fields();
-    let nearest = names.iter().max_by(|a, b| {
-        strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-    });
+    let nearest = names
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     Fault {
         code: "EINVAL",
         message: format!("{} has no field \"{name}\"", kind.name()),
@@ -272,7 +272,12 @@ fn number_of(kind: &Type, value: &Value, bits: u32) -> std::result::Result<i128,
     }
 }
 
-fn integer(kind: &Type, value: &Value, bits: u32, signed: bool) -> std::result::Result<i128, Fault> {
+fn integer(
+    kind: &Type,
+    value: &Value,
+    bits: u32,
+    signed: bool,
+) -> std::result::Result<i128, Fault> {
     let number = match value {
         Value::Int(i) => i128::from(*i),
         Value::Uint(u) => i128::from(*u),
@@ -324,8 +329,7 @@ fn write_cidr(value: &Value, out: &mut [u8]) -> Outcome {
         Some((address, length)) => (address, length.parse().ok()),
         None => (text.as_str(), Some(full)),
     };
-    let length: u32 =
-        length.filter(|n| *n <= full).ok_or_else(|| mismatch(&kind, value))?;
+    let length: u32 = length.filter(|n| *n <= full).ok_or_else(|| mismatch(&kind, value))?;
     out[..4].copy_from_slice(&length.to_ne_bytes());
     match address.parse() {
         Ok(IpAddr::V4(a)) if !wide => {

@@ -17,7 +17,10 @@ use crate::{Error, Result};
 pub enum Source {
     File(PathBuf),
     /// Text from a script; `#include "..."` resolves in `directory`.
-    Text { source: String, directory: PathBuf },
+    Text {
+        source: String,
+        directory: PathBuf,
+    },
 }
 
 /// Extra flags and where to look for headers.
@@ -65,7 +68,8 @@ pub fn compile(source: &Source, options: &CompileOptions) -> Result<Compiled> {
     let clang = Clang::find().map_err(about)?;
     let flags = flags(source, options);
     let cache = cache_directory().map_err(about)?;
-    let dependencies = cache.join(format!(".deps-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let dependencies =
+        cache.join(format!(".deps-{}-{:?}", std::process::id(), std::thread::current().id()));
     let preprocessed = clang.preprocess(source, &flags, &dependencies);
     let inputs = read_dependencies(&dependencies);
     let preprocessed = preprocessed.map_err(about)?;
@@ -74,8 +78,7 @@ pub fn compile(source: &Source, options: &CompileOptions) -> Result<Compiled> {
         return Ok(Compiled { path, bytes, inputs, cached: true, diagnostics: String::new() });
     }
     let diagnostics = clang.compile(source, &flags, &path).map_err(about)?;
-    let bytes =
-        std::fs::read(&path).map_err(|e| about(Error::io("bpf.compile", &e)))?;
+    let bytes = std::fs::read(&path).map_err(|e| about(Error::io("bpf.compile", &e)))?;
     Ok(Compiled { path, bytes, inputs, cached: false, diagnostics })
 }
 
@@ -149,7 +152,7 @@ fn read_dependencies(rule: &Path) -> Vec<PathBuf> {
     let text = text.replace("\\\n", " ").replace("\\ ", "\u{1}");
     let (_, list) = text.split_once(':').unwrap_or_default();
     let names = list.split_whitespace().map(|n| n.replace('\u{1}', " "));
-    names.filter(|n| n != "-").map(PathBuf::from).collect()
+    names.filter(|n| n != "-" && n != "<stdin>").map(PathBuf::from).collect()
 }
 
 struct Clang {
@@ -176,7 +179,12 @@ impl Clang {
             .hint("apt install clang libbpf-dev"))
     }
 
-    fn preprocess(&self, source: &Source, flags: &[String], dependencies: &Path) -> Result<Vec<u8>> {
+    fn preprocess(
+        &self,
+        source: &Source,
+        flags: &[String],
+        dependencies: &Path,
+    ) -> Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
         command.args(flags).args(["-E", "-MD", "-MT", "object", "-MF"]).arg(dependencies);
         let output = feed(command, source)?;
@@ -191,7 +199,20 @@ impl Clang {
         let unfinished = object.with_extension(format!("{}.tmp", std::process::id()));
         let mut command = Command::new(&self.program);
         command.args(flags).arg("-c").arg("-o").arg(&unfinished);
-        let output = feed(command, source)?;
+        // From a file, even when it came as text: its lines go into BTF, and the verifier quotes them.
+        let file = match source {
+            Source::File(path) => path.clone(),
+            Source::Text { source, .. } => {
+                let file = object.with_extension("c");
+                std::fs::write(&file, source).map_err(|e| Error::io("bpf.compile", &e))?;
+                file
+            }
+        };
+        let mut output = feed(command, &Source::File(file.clone()))?;
+        if matches!(source, Source::Text { .. }) {
+            let text = String::from_utf8_lossy(&output.stderr);
+            output.stderr = text.replace(&file.display().to_string(), "source").into_bytes();
+        }
         if !output.status.success() {
             let _ = std::fs::remove_file(&unfinished);
             return Err(refused(&output));
@@ -261,9 +282,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (source, header) = (dir.path().join("a b.c"), dir.path().join("value.h"));
         std::fs::write(&header, "#define VALUE 1\n").expect("written");
-        std::fs::write(&source, "#include \"value.h\"\nint f(void) { return VALUE; }\n").expect("written");
-        let first = compile(&Source::File(source.clone()), &CompileOptions::default()).expect("compiles");
-        assert!(first.inputs.contains(&source) && first.inputs.contains(&header), "{:?}", first.inputs);
+        std::fs::write(&source, "#include \"value.h\"\nint f(void) { return VALUE; }\n")
+            .expect("written");
+        let first =
+            compile(&Source::File(source.clone()), &CompileOptions::default()).expect("compiles");
+        assert!(
+            first.inputs.contains(&source) && first.inputs.contains(&header),
+            "{:?}",
+            first.inputs
+        );
         std::fs::write(&header, "#define VALUE 2\n").expect("written");
         let second = compile(&Source::File(source), &CompileOptions::default()).expect("compiles");
         assert!(!second.cached && second.path != first.path);

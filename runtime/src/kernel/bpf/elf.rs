@@ -67,7 +67,8 @@ impl ProgramSection {
     fn parse(full: &str, index: usize) -> Option<ProgramSection> {
         let name = full.strip_prefix('?').unwrap_or(full);
         let row = KNOWN.iter().find(|(word, ..)| {
-            name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
+            name.strip_prefix(word)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
         })?;
         Some(ProgramSection {
             name: full.to_owned(),
@@ -139,7 +140,8 @@ fn unknown_section(name: &str) -> Error {
         .filter(|(_, score)| *score > 0.8)
         .max_by(|a, b| a.1.total_cmp(&b.1));
     let known = format!("known are: {SPELLINGS}");
-    invalid(format!("SEC(\"{name}\") is not a section that can be loaded here")).hint(match nearest {
+    invalid(format!("SEC(\"{name}\") is not a section that can be loaded here")).hint(match nearest
+    {
         Some((word, _)) => format!("did you mean \"{word}\"? {known}"),
         None => known,
     })
@@ -164,7 +166,9 @@ fn check_identity(data: &[u8]) -> Result<()> {
     }
     let machine = u16::from_le_bytes([data[18], data[19]]);
     if machine != object::elf::EM_BPF {
-        return Err(invalid(format!("built for {}, not for eBPF", machine_name(machine))).hint(TARGET));
+        return Err(
+            invalid(format!("built for {}, not for eBPF", machine_name(machine))).hint(TARGET)
+        );
     }
     let kind = u16::from_le_bytes([data[16], data[17]]);
     if kind != object::elf::ET_REL {
@@ -230,7 +234,8 @@ fn check_bounds(header: &Header, data: &[u8]) -> Result<()> {
 fn check_symbols(header: &Header, data: &[u8]) -> Result<()> {
     use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
     let _ = header;
-    let file = object::read::elf::ElfFile64::<Endianness>::parse(data).map_err(|e| truncated(&e))?;
+    let file =
+        object::read::elf::ElfFile64::<Endianness>::parse(data).map_err(|e| truncated(&e))?;
     for symbol in file.symbols() {
         let Some(index) = symbol.section_index() else { continue };
         let section = file.section_by_index(index).map_err(|e| truncated(&e))?;
@@ -257,7 +262,11 @@ fn check_symbols(header: &Header, data: &[u8]) -> Result<()> {
 }
 
 /// Replaces the section name table by a copy with the aliases at its end, and points the sections there.
-fn rename_sections(bytes: &mut Vec<u8>, header: &Header, programs: &[ProgramSection]) -> Result<()> {
+fn rename_sections(
+    bytes: &mut Vec<u8>,
+    header: &Header,
+    programs: &[ProgramSection],
+) -> Result<()> {
     let endian = Endianness::Little;
     let sections = header.section_headers(endian, &bytes.clone()[..]).map(<[Section]>::to_vec);
     let sections = sections.map_err(|e| truncated(&e))?;

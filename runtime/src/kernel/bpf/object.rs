@@ -65,9 +65,11 @@ pub struct Object {
 impl Object {
     /// [`ObjectFile::parse`] and [`ObjectFile::load`].
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Object> {
-        ObjectFile::parse(bytes).and_then(|file| file.load(options)).map_err(|e| match options.name.as_str() {
-            "" => e,
-            name => e.about(name),
+        ObjectFile::parse(bytes).and_then(|file| file.load(options)).map_err(|e| {
+            match options.name.as_str() {
+                "" => e,
+                name => e.about(name),
+            }
         })
     }
 
@@ -82,9 +84,9 @@ impl Object {
     /// # Errors
     /// ENOENT, naming the nearest one.
     pub fn map(&self, name: &str) -> Result<&Map> {
-        self.maps
-            .get(name)
-            .ok_or_else(|| absent("bpf.load", "map", name, self.maps.keys()).about(self.name.clone()))
+        self.maps.get(name).ok_or_else(|| {
+            absent("bpf.load", "map", name, self.maps.keys()).about(self.name.clone())
+        })
     }
 }
 
@@ -97,10 +99,8 @@ fn absent<'a>(
 ) -> Error {
     let names: Vec<&String> = known.collect();
     let error = Error::new(op, "ENOENT", format!("the object has no {what} \"{name}\""));
-    let nearest = names
-        .iter()
-        .map(|n| (strsim::jaro_winkler(n, name), n))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let nearest =
+        names.iter().map(|n| (strsim::jaro_winkler(n, name), n)).max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
         Some((score, best)) if score > 0.75 => error.hint(format!("did you mean \"{best}\"?")),
         Some(_) => {
@@ -153,7 +153,8 @@ impl ObjectFile {
     pub fn parse(bytes: &[u8]) -> Result<ObjectFile> {
         let rewritten = elf::rewrite(bytes)?;
         guarded(|| {
-            let mut parsed = aya_obj::Object::parse(&rewritten.bytes).map_err(|e| parser_error(&e))?;
+            let mut parsed =
+                aya_obj::Object::parse(&rewritten.bytes).map_err(|e| parser_error(&e))?;
             // Every kernel this runs on (6.1 and later) takes all kinds of BTF; what is left to do is to fill in sizes
             // and offsets that clang leaves to the linker.
             let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
@@ -227,7 +228,8 @@ impl ObjectFile {
 
     fn check_names(&self, options: &LoadOptions) -> Result<()> {
         let maps = &self.parsed.maps;
-        let named = options.maps.keys().chain(options.inner.keys()).chain(options.max_entries.keys());
+        let named =
+            options.maps.keys().chain(options.inner.keys()).chain(options.max_entries.keys());
         for name in named {
             if !maps.contains_key(name) {
                 return Err(absent("bpf.load", "map", name, maps.keys()));
@@ -316,7 +318,8 @@ impl ObjectFile {
         }
         if spec.kind.is_of_maps() {
             let template = options.inner.get(name).cloned();
-            let template = template.or_else(|| declared.inner().map(|i| spec_of(&format!("{name}.inner"), &i)));
+            let template = template
+                .or_else(|| declared.inner().map(|i| spec_of(&format!("{name}.inner"), &i)));
             spec.inner = template.map(Box::new);
         }
         spec
@@ -345,7 +348,8 @@ impl ObjectFile {
         let pairs = declared
             .iter()
             .filter_map(|(name, d)| Some((name.as_str(), maps.get(name)?.as_fd().as_raw_fd(), d)));
-        let text: HashSet<usize> = self.parsed.functions.keys().map(|(section, _)| *section).collect();
+        let text: HashSet<usize> =
+            self.parsed.functions.keys().map(|(section, _)| *section).collect();
         self.parsed.relocate_maps(pairs, &text).map_err(|e| parser_error(&e))?;
         self.parsed.relocate_calls(&text).map_err(|e| parser_error(&e))
     }
@@ -415,7 +419,8 @@ fn verified(attr: &sys::ProgramAttr<'_>) -> Result<OwnedFd> {
                 let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
                 let text = String::from_utf8_lossy(&log[..end]);
                 // Line and function records that the compiler left incomplete are no reason to refuse.
-                if attr.btf.is_some() && (text.contains("line_info") || text.contains("func_info")) {
+                if attr.btf.is_some() && (text.contains("line_info") || text.contains("func_info"))
+                {
                     return verified(&sys::ProgramAttr { btf: None, ..*attr });
                 }
                 let errno = if again == Errno::ENOSPC { errno } else { again };
@@ -456,7 +461,9 @@ fn reuse(spec: &MapSpec, map: &Map) -> Result<Map> {
     ]
     .into_iter()
     .filter(|(_, declared, given)| declared != given)
-    .map(|(what, declared, given)| format!("{what} is {declared} in the source and {given} in the map"))
+    .map(|(what, declared, given)| {
+        format!("{what} is {declared} in the source and {given} in the map")
+    })
     .collect();
     match differences.is_empty() {
         true => Ok(map.clone()),
@@ -478,3 +485,6 @@ fn fill(map: &Map, declared: &aya_obj::Map) -> Result<()> {
     }
     if read_only { map.freeze().map_err(|e| e.operation("bpf.load")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

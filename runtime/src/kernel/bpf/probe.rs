@@ -88,9 +88,9 @@ pub fn has(name: &str) -> Result<Feature> {
     }
     let probe = table().get(name).copied();
     let Some(probe) = probe else {
-        let nearest = names().into_iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-        });
+        let nearest = names()
+            .into_iter()
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         let error = Error::invalid("features", format!("no feature is called \"{name}\""));
         return Err(match nearest {
             Some(nearest) => error.hint(format!("did you mean \"{nearest}\"?")),

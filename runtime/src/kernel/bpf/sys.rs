@@ -52,7 +52,12 @@ fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> SysResult<i64> {
         // SAFETY: the attribute union is whole and zeroed beyond what the caller set, its pointers are to memory the
         // caller holds for the length of the call.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, cmd as libc::c_long, attr as *mut bpf_attr, size_of::<bpf_attr>())
+            libc::syscall(
+                libc::SYS_bpf,
+                cmd as libc::c_long,
+                attr as *mut bpf_attr,
+                size_of::<bpf_attr>(),
+            )
         };
         if result >= 0 {
             return Ok(result);
@@ -283,10 +288,7 @@ pub const FUNC_INFO_SIZE: u32 = 8;
 pub const LINE_INFO_SIZE: u32 = 16;
 
 /// Loads and verifies. With `log` = (level, buffer) the verifier writes its text there, NUL-terminated.
-pub fn prog_load(
-    spec: &ProgramAttr<'_>,
-    log: Option<(u32, &mut [u8])>,
-) -> SysResult<OwnedFd> {
+pub fn prog_load(spec: &ProgramAttr<'_>, log: Option<(u32, &mut [u8])>) -> SysResult<OwnedFd> {
     let mut a = attr();
     // SAFETY: writing plain integers into a union of plain integers.
     let u = unsafe { &mut a.__bindgen_anon_3 };

@@ -50,12 +50,8 @@ pub fn load_with(source: &str, options: &LoadOptions) -> Object {
 pub fn veth() -> (Target, Target) {
     let netns = scratch_netns().expect("a namespace");
     let mut peer = LinkMessage::default();
-    peer.header.flags = LinkFlags::Up;
-    peer.header.change_mask = LinkFlags::Up;
     peer.attributes.push(LinkAttribute::IfName("b".into()));
     let mut link = LinkMessage::default();
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
     link.attributes.push(LinkAttribute::IfName("a".into()));
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
@@ -71,12 +67,24 @@ pub fn veth() -> (Target, Target) {
         replies
             .into_iter()
             .find_map(|reply| match reply.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(l)) => Some(l.header.index),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(l)) => {
+                    Some(l.header.index)
+                }
                 _ => None,
             })
             .expect("an index")
     };
-    (Target::new(&netns, index("a"), "a"), Target::new(&netns, index("b"), "b"))
+    let ends = [("a", index("a")), ("b", index("b"))].map(|(name, index)| {
+        let mut up = LinkMessage::default();
+        up.header.index = index;
+        up.header.flags = LinkFlags::Up;
+        up.header.change_mask = LinkFlags::Up;
+        let request = RouteNetlinkMessage::SetLink(up);
+        netns.within(|| rtnl::request(request, NLM_F_REQUEST)).expect("up");
+        Target::new(&netns, index, name)
+    });
+    let [a, b] = ends;
+    (a, b)
 }
 
 /// Deletes a link.

@@ -21,7 +21,7 @@ pub fn last_log() -> Option<(String, String)> {
 /// The parts of a log that a person looks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Reading<'a> {
-    reason: &'a str,
+    reason: String,
     /// `x = *p;`, with `file.c:12` where the kernel says it (6.8 and later).
     source: Option<&'a str>,
     place: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(super) fn refused(program: &str, errno: Errno, log: &str) -> Error {
     }
     let error =
         Error::new("bpf.load", errno_name(errno), message).subject(program).detail(reading.tail);
-    match hint(reading.reason) {
+    match hint(&reading.reason) {
         Some(hint) => error.hint(hint),
         None => error,
     }
@@ -52,24 +52,45 @@ pub(super) fn refused(program: &str, errno: Errno, log: &str) -> Error {
 
 fn read(log: &str) -> Option<Reading<'_>> {
     let lines: Vec<&str> = log.trim_end_matches('\0').lines().collect();
-    let at = lines.iter().rposition(|line| is_reason(line))?;
+    let last = lines.iter().rposition(|line| is_reason(line))?;
+    // "invalid access to packet" is followed by another line that says why.
+    let before = lines[..last].iter().rev().take_while(|line| is_reason(line)).count();
+    let at = last - before.min(1);
+    let reason = lines[at..=last].iter().map(|l| l.trim()).collect::<Vec<_>>().join("; ");
     let annotation = lines[..at].iter().rev().find_map(|line| line.strip_prefix("; "));
     let (source, place) = match annotation.map(|a| a.rsplit_once(" @ ")) {
         Some(Some((source, place))) => (Some(source.trim()), Some(place.trim())),
         _ => (annotation.map(str::trim), None),
     };
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-    Some(Reading { reason: lines[at].trim(), source, place, tail })
+    Some(Reading { reason, source: source.filter(|s| !s.is_empty()), place, tail })
 }
 
 /// Not statistics, not source, not an instruction, not a register state.
 fn is_reason(line: &str) -> bool {
     let line = line.trim();
-    let statistics = ["processed ", "verification time", "stack depth", "total_states", "mark_precise", "peak_states"];
-    let instruction = line
-        .split_once(':')
-        .is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
-    let noise = ["; ", "from ", "last_idx", "regs=", "parent ", "Live regs", "func#", "Func#", "Validating "];
+    let statistics = [
+        "processed ",
+        "verification time",
+        "stack depth",
+        "total_states",
+        "mark_precise",
+        "peak_states",
+    ];
+    let instruction = line.split_once(':').is_some_and(|(number, _)| {
+        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    });
+    let noise = [
+        "; ",
+        "from ",
+        "last_idx",
+        "regs=",
+        "parent ",
+        "Live regs",
+        "func#",
+        "Func#",
+        "Validating ",
+    ];
     !line.is_empty()
         && !instruction
         && !statistics.iter().chain(&noise).any(|start| line.starts_with(start))
@@ -120,7 +141,10 @@ processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
     fn older_kernels_name_no_file() {
         let log = LOG.replace(" @ bad.c:7", "");
         assert_eq!(read(&log).and_then(|r| r.place), None);
-        assert_eq!(read(&log).and_then(|r| r.source), Some("return *(volatile int *)(long)skb->len;"));
+        assert_eq!(
+            read(&log).and_then(|r| r.source),
+            Some("return *(volatile int *)(long)skb->len;")
+        );
         assert_eq!(read("processed 0 insns\n"), None);
     }
 }

@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkPayload,
+    NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+};
 use nix::sys::stat::fstat;
 
 use super::{Anchor, Hook, Order, Target, query, rtnl};
@@ -48,13 +49,7 @@ impl Dumped {
     }
 }
 
-/// Attributes of TCA_OPTIONS for cls_bpf, and its flag (`linux/pkt_cls.h`).
-const TCA_OPTIONS: u16 = 2;
-const TCA_BPF_FD: u16 = 6;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_FLAGS: u16 = 8;
-const TCA_BPF_ID: u16 = 11;
-const FLAG_DIRECT_ACTION: u32 = 1;
+/// `linux/if_ether.h`
 const ETH_P_ALL: u16 = 3;
 
 /// Adds a filter, and the qdisc if there is none.
@@ -71,7 +66,8 @@ pub(super) fn attach(
         let used = dump(target, hook)?;
         let filter = Filter { priority: query::clsact_priority(&used, order)?, handle };
         let request = filter_message(target, hook, &filter, Some(program));
-        let made = send(target, RouteNetlinkMessage::NewTrafficFilter(request), NLM_F_CREATE | NLM_F_EXCL);
+        let made =
+            send(target, RouteNetlinkMessage::NewTrafficFilter(request), NLM_F_CREATE | NLM_F_EXCL);
         match made {
             Ok(()) => return Ok(filter),
             Err(e) if e.is("EEXIST") && order.priority.is_none() => {}
@@ -92,15 +88,20 @@ pub(super) fn attach(
 }
 
 /// Puts another program into the filter; the kernel swaps a pointer (`cls_bpf_change`).
-pub(super) fn replace(target: &Target, hook: Hook, filter: &Filter, program: &Program) -> Result<()> {
+pub(super) fn replace(
+    target: &Target,
+    hook: Hook,
+    filter: &Filter,
+    program: &Program,
+) -> Result<()> {
     let request = filter_message(target, hook, filter, Some(program));
-    send(target, RouteNetlinkMessage::NewTrafficFilter(request), NLM_F_REPLACE).map_err(|e| {
-        match e.code() {
-            "ENOENT" | "EINVAL" if !exists(target, hook, filter) => {
-                Error::new("", "ENOENT", "the filter is gone")
-            }
-            _ => e,
+    send(target, RouteNetlinkMessage::NewTrafficFilter(request), NLM_F_REPLACE).map_err(|e| match e
+        .code()
+    {
+        "ENOENT" | "EINVAL" if !exists(target, hook, filter) => {
+            Error::new("", "ENOENT", "the filter is gone")
         }
+        _ => e,
     })
 }
 
@@ -117,8 +118,9 @@ pub(super) fn detach(target: &Target, hook: Hook, filter: &Filter) -> Result<()>
 }
 
 fn exists(target: &Target, hook: Hook, filter: &Filter) -> bool {
-    dump(target, hook)
-        .is_ok_and(|all| all.iter().any(|f| f.priority == filter.priority && f.handle == filter.handle))
+    dump(target, hook).is_ok_and(|all| {
+        all.iter().any(|f| f.priority == filter.priority && f.handle == filter.handle)
+    })
 }
 
 /// The eBPF filters of a direction, in the order they run. A link without the qdisc has none.
@@ -149,7 +151,7 @@ fn dumped(message: &TcMessage) -> Option<Dumped> {
         _ => None,
     })?;
     let program_id = options.iter().find_map(|option| match option {
-        TcOption::Other(nla) => attribute(nla, TCA_BPF_ID),
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
         _ => None,
     })?;
     let handle = message.header.handle;
@@ -158,16 +160,6 @@ fn dumped(message: &TcMessage) -> Option<Dumped> {
         handle: u32::from(handle.major) << 16 | u32::from(handle.minor),
         program_id,
     })
-}
-
-fn attribute(nla: &DefaultNla, kind: u16) -> Option<u32> {
-    use netlink_packet_core::Nla;
-    if nla.kind() != kind || nla.value_len() != 4 {
-        return None;
-    }
-    let mut value = [0; 4];
-    nla.emit_value(&mut value);
-    Some(u32::from_ne_bytes(value))
 }
 
 fn parent(hook: Hook) -> TcHandle {
@@ -186,17 +178,12 @@ fn filter_message(
     message.header.info = u32::from(filter.priority) << 16 | u32::from(ETH_P_ALL.to_be());
     message.attributes.push(TcAttribute::Kind("bpf".into()));
     if let Some(program) = program {
-        let fd = program.as_fd().as_raw_fd().to_ne_bytes().to_vec();
-        let mut name = program.name().as_bytes().to_vec();
-        name.push(0);
         let options = [
-            DefaultNla::new(TCA_BPF_FD, fd),
-            DefaultNla::new(TCA_BPF_NAME, name),
-            DefaultNla::new(TCA_BPF_FLAGS, FLAG_DIRECT_ACTION.to_ne_bytes().to_vec()),
+            TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd() as u32),
+            TcFilterBpfOption::ProgName(program.name().to_owned()),
+            TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
         ];
-        let mut nested = vec![0; options.as_slice().buffer_len()];
-        options.as_slice().emit(&mut nested);
-        message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, nested)));
+        message.attributes.push(TcAttribute::Options(options.map(TcOption::Bpf).into()));
     }
     message
 }

@@ -63,7 +63,9 @@ impl Hook {
         let (family, attach, side, attach_type, program, feature, ordered) = match self {
             Hook::TcxIngress => ("tcx", "tcx.attach", "ingress", 46, Kind::TC, "tcx", true),
             Hook::TcxEgress => ("tcx", "tcx.attach", "egress", 47, Kind::TC, "tcx", true),
-            Hook::NetkitPrimary => ("netkit", "netkit.attach", "primary", 54, Kind::TC, "netkit", true),
+            Hook::NetkitPrimary => {
+                ("netkit", "netkit.attach", "primary", 54, Kind::TC, "netkit", true)
+            }
             Hook::NetkitPeer => ("netkit", "netkit.attach", "peer", 55, Kind::TC, "netkit", true),
             Hook::Xdp => ("xdp", "xdp.attach", "", 37, Kind::XDP, "xdp", false),
             Hook::ClsactIngress => ("tc", "tc.attach", "ingress", 0xfff2, Kind::TC, "clsact", true),
@@ -226,8 +228,11 @@ fn check_kind(hook: Hook, program: &Program) -> Result<()> {
     if program.kind() == wanted {
         return Ok(());
     }
-    let message =
-        format!("program \"{}\" is of type {}, this hook takes {wanted}", program.name(), program.kind());
+    let message = format!(
+        "program \"{}\" is of type {}, this hook takes {wanted}",
+        program.name(),
+        program.kind()
+    );
     let section = if wanted == ProgramKind::XDP { "xdp" } else { "tc" };
     Err(Error::invalid("", message).hint(format!("give it SEC(\"{section}\")")))
 }
@@ -308,7 +313,9 @@ impl Attachment {
             .map_err(|e| Error::errno(op, e).subject(&subject))?;
         let attach_type = if hook == Hook::Xdp { 0 } else { hook.row().attach_type };
         match sys::link_place(&info) {
-            Some((0, _)) => return Err(Error::new(op, "ENODEV", "its device is gone").subject(subject)),
+            Some((0, _)) => {
+                return Err(Error::new(op, "ENODEV", "its device is gone").subject(subject));
+            }
             Some((index, kind)) if index == target.index && kind == attach_type => {}
             _ => {
                 let place = target.subject(hook);
@@ -337,7 +344,9 @@ impl Attachment {
         let program = found
             .iter()
             .find(|f| f.priority == priority && f.handle == handle)
-            .ok_or_else(|| about(Error::new("", "ENOENT", format!("no filter of priority {priority}"))))?
+            .ok_or_else(|| {
+                about(Error::new("", "ENOENT", format!("no filter of priority {priority}")))
+            })?
             .program_id;
         let slot = Slot::Filter(clsact::Filter { priority, handle });
         Ok(Attachment::new(target.clone(), hook, slot, Program::by_id(program)?))
@@ -379,9 +388,11 @@ impl Attachment {
         let about = |e: Error| e.operation(op).about(target.subject(*hook));
         check_kind(*hook, program).map_err(about)?;
         match slot {
-            Slot::Link { fd, .. } => sys::link_update(fd.as_fd(), program.as_fd()).map_err(|e| {
-                refusal::explain(target, *hook, program, &Order::default(), e).operation(op)
-            })?,
+            Slot::Link { fd, .. } => {
+                sys::link_update(fd.as_fd(), program.as_fd()).map_err(|e| {
+                    refusal::explain(target, *hook, program, &Order::default(), e).operation(op)
+                })?
+            }
             Slot::Filter(filter) => {
                 clsact::replace(target, *hook, filter, program).map_err(about)?;
             }
@@ -420,8 +431,9 @@ impl Attachment {
         match slot {
             Slot::Link { fd, mode, .. } => {
                 info.mode = *mode;
-                let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {})
-                    .map_err(|e| Error::errno("attachment.info", e).subject(target.subject(*hook)))?;
+                let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {}).map_err(|e| {
+                    Error::errno("attachment.info", e).subject(target.subject(*hook))
+                })?;
                 info.index = sys::link_place(&raw).map_or(0, |(index, _)| index);
                 if raw.prog_id != 0 && raw.prog_id != info.program.id() {
                     info.program = Program::by_id(raw.prog_id)?;

@@ -83,9 +83,13 @@ impl Order {
             ("after", self.after.is_some()),
             ("priority", self.priority.is_some()),
         ];
-        let given: Vec<&str> = words.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
+        let given: Vec<&str> =
+            words.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
         if given.len() > 1 {
-            return Err(Error::invalid("", format!("{} say different places", given.join(" and "))));
+            return Err(Error::invalid(
+                "",
+                format!("{} say different places", given.join(" and ")),
+            ));
         }
         let row = hook.row();
         let misplaced = match given.first() {
@@ -99,7 +103,9 @@ impl Order {
             _ => None,
         };
         match misplaced {
-            Some(word) => Err(Error::invalid("", format!("{} hooks have no \"{word}\"", row.family))),
+            Some(word) => {
+                Err(Error::invalid("", format!("{} hooks have no \"{word}\"", row.family)))
+            }
             None => Ok(()),
         }
     }

@@ -103,8 +103,9 @@ fn refused(target: &Target, hook: Hook, errno: Errno) -> Error {
         (Errno::ENXIO, _) => {
             Error::new("", "ENXIO", format!("{} is not a netkit device", target.name))
         }
-        (Errno::EACCES, _) => Error::new("", "EACCES", "this is the peer end")
-            .hint("ask the primary end"),
+        (Errno::EACCES, _) => {
+            Error::new("", "EACCES", "this is the peer end").hint("ask the primary end")
+        }
         (Errno::EINVAL, Ok(feature)) if !feature.available => {
             Error::new("", "EOPNOTSUPP", feature.reason)
         }
@@ -173,10 +174,9 @@ pub(super) fn clsact_priority(used: &[clsact::Dumped], order: &Order) -> Result<
     let (low, high) = if let Some(priority) = order.priority {
         return Ok(priority);
     } else if let Some(anchor) = anchor {
-        let at = used
-            .iter()
-            .position(|f| f.is(anchor))
-            .ok_or_else(|| Error::new("", "ENOENT", format!("{} is not on this hook", anchor.describe())))?;
+        let at = used.iter().position(|f| f.is(anchor)).ok_or_else(|| {
+            Error::new("", "ENOENT", format!("{} is not on this hook", anchor.describe()))
+        })?;
         let here = u32::from(used[at].priority);
         match order.before.is_some() {
             true => (used[..at].last().map_or(0, |f| f.priority.into()), here),

@@ -18,9 +18,11 @@ pub(super) fn explain(
     let row = hook.row();
     let (code, message, hint) = match errno {
         Errno::ESTALE => (errno, stale(target, hook, order), None),
-        Errno::EBUSY | Errno::EEXIST if hook == Hook::Xdp => {
-            (Errno::EBUSY, occupied(target), Some("detach it first, or replace it: a:replace(prog)"))
-        }
+        Errno::EBUSY | Errno::EEXIST if hook == Hook::Xdp => (
+            Errno::EBUSY,
+            occupied(target),
+            Some("detach it first, or replace it: a:replace(prog)"),
+        ),
         Errno::EEXIST => {
             let message = format!("program \"{}\" is already attached here", program.name());
             (errno, message, Some("load the object again to attach it twice"))
@@ -41,8 +43,7 @@ pub(super) fn explain(
         }
         _ => return program::refusal(row.attach, errno).subject(target.subject(hook)),
     };
-    let error =
-        Error::new(row.attach, errno_name(code), message).subject(target.subject(hook));
+    let error = Error::new(row.attach, errno_name(code), message).subject(target.subject(hook));
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -52,7 +53,10 @@ pub(super) fn explain(
 fn stale(target: &Target, hook: Hook, order: &Order) -> String {
     let expected = order.expected_revision.unwrap_or(0);
     match query(target, hook) {
-        Ok(now) => format!("the hook has changed: revision {expected} was expected, it is {}", now.revision),
+        Ok(now) => format!(
+            "the hook has changed: revision {expected} was expected, it is {}",
+            now.revision
+        ),
         Err(_) => format!("the hook has changed: revision {expected} was expected"),
     }
 }

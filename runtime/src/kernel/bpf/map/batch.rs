@@ -27,9 +27,14 @@ pub struct Entries<'a> {
 
 enum State {
     /// Where the next batch starts; how many elements to ask for.
-    Batch { position: Option<Vec<u8>>, count: usize },
+    Batch {
+        position: Option<Vec<u8>>,
+        count: usize,
+    },
     /// One by one: keys not yet looked up.
-    Single { rest: std::vec::IntoIter<Vec<u8>> },
+    Single {
+        rest: std::vec::IntoIter<Vec<u8>>,
+    },
     Done,
 }
 
@@ -240,7 +245,8 @@ impl Map {
             if at < total {
                 let key = &keys[at * key_size..(at + 1) * key_size];
                 removed += usize::from(
-                    self.remove(key).map_err(|e| e.operation("map.delete_many").partly(at, total))?,
+                    self.remove(key)
+                        .map_err(|e| e.operation("map.delete_many").partly(at, total))?,
                 );
                 at += 1;
             }
@@ -283,7 +289,8 @@ impl Map {
         if size > 0 && bytes.len().is_multiple_of(size) {
             return Ok(bytes.len() / size);
         }
-        let message = format!("{} bytes of packed {what} are not a multiple of {size}", bytes.len());
+        let message =
+            format!("{} bytes of packed {what} are not a multiple of {size}", bytes.len());
         Err(Error::invalid(op, message).subject(self.name()))
     }
 }

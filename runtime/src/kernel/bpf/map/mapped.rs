@@ -35,11 +35,13 @@ impl Mapped {
         }
         let stride = (info.value_size as usize).next_multiple_of(8);
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-        let len = (stride * info.max_entries as usize).next_multiple_of(page.unwrap_or(4096) as usize);
+        let len =
+            (stride * info.max_entries as usize).next_multiple_of(page.unwrap_or(4096) as usize);
         let fd = map.as_fd().as_raw_fd();
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping of a descriptor, nothing of ours is replaced.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0) };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0) };
         let start = match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => start,
             _ => {
@@ -66,7 +68,10 @@ impl Mapped {
     }
 
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
-        assert!(offset.is_multiple_of(size) && offset + size <= self.len, "offset {offset} in the map");
+        assert!(
+            offset.is_multiple_of(size) && offset + size <= self.len,
+            "offset {offset} in the map"
+        );
         // SAFETY: checked to lie inside of the mapping.
         unsafe { self.start.as_ptr().add(offset) }
     }

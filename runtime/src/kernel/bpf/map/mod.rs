@@ -404,8 +404,11 @@ impl Map {
         if got == want {
             return Ok(());
         }
-        Err(Error::invalid(op, format!("the {what} has {got} bytes, the map's {what}s have {want}"))
-            .subject(self.name()))
+        Err(Error::invalid(
+            op,
+            format!("the {what} has {got} bytes, the map's {what}s have {want}"),
+        )
+        .subject(self.name()))
     }
 
     /// A refusal with the map as subject and its usual reason in words.
@@ -460,7 +463,9 @@ fn create_error(spec: &MapSpec, errno: Errno) -> Error {
         Errno::E2BIG | Errno::ENOMEM => error.because(format!("too large for memory: {shape}")),
         Errno::EINVAL => {
             let hint = match (spec.kind.is_of_maps() && spec.inner.is_none(), spec.max_entries) {
-                (true, _) => "a map of maps needs the shape of its inner maps: `__array(values, ...)`",
+                (true, _) => {
+                    "a map of maps needs the shape of its inner maps: `__array(values, ...)`"
+                }
                 (_, 0) => "max_entries is 0: give it with max_entries={...}",
                 _ => "see `man 2 bpf` for the shapes that each kind of map takes",
             };
@@ -472,8 +477,9 @@ fn create_error(spec: &MapSpec, errno: Errno) -> Error {
 
 /// A path as bpf(2) takes it.
 pub(super) fn path_string(op: &'static str, path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| Error::invalid(op, "a path cannot hold a NUL").subject(path.display().to_string()))
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+        Error::invalid(op, "a path cannot hold a NUL").subject(path.display().to_string())
+    })
 }
 
 /// Pins any object; says what a bpffs is when there is none.
