@@ -105,6 +105,7 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
 
 /// On the namespace thread: leaves it in a new namespace, which `within` switches back from.
 fn make_here(path: &Path) -> Result<Netlink> {
+    let origin = defaults::Origin::get();
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
         let error = Error::errno("unshare", e);
         match e {
@@ -118,7 +119,7 @@ fn make_here(path: &Path) -> Result<Netlink> {
         .map_err(|e| Error::errno("mount", e))?;
     let file = File::open(own).map_err(|e| Error::io("netns.open", &e))?;
     let netlink = Netlink::open_here(&NetnsFd::new(file.into()))?;
-    defaults::apply_here(&netlink)?;
+    defaults::apply_here(&netlink, origin)?;
     Ok(netlink)
 }
 
