@@ -258,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn tokio_can_wait_for_it() {
+        let scratch = Scratch::new("async");
+        let events = Notifications::open(&scratch.0.fd, Topics::ALL).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(async {
+            let mut events = tokio::io::unix::AsyncFd::register(events).unwrap();
+            let netlink = &scratch.1;
+            let cidr = "127.0.0.2/8".parse().unwrap();
+            addresses::add(netlink, 1, &addresses::Options::new(cidr)).unwrap();
+            loop {
+                let mut ready = events.readable_mut().await.unwrap();
+                if let Some(event) = ready.get_inner_mut().receive().unwrap() {
+                    break event;
+                }
+                ready.clear_ready();
+            }
+        });
+        assert!(matches!(told, Event::Route(..) | Event::Address(..)), "{told:?}");
+    }
+
+    #[test]
     fn an_overrun_is_told() {
         let scratch = Scratch::new("lost");
         let topics = Topics { route: true, ..Topics::default() };
