@@ -88,6 +88,17 @@ impl Notifications {
         Ok(Notifications { socket, ready: VecDeque::new(), buffer: Vec::with_capacity(READ) })
     }
 
+    /// For waiting in a tokio runtime, which must be the current one: `readable_mut`, then [`Notifications::receive`] until
+    /// nothing comes, then `clear_ready`.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) gives.
+    pub fn into_async(self) -> Result<tokio::io::unix::AsyncFd<Self>> {
+        // SAFETY: the descriptor is the socket's, which is neither replaced nor closed before self is dropped.
+        unsafe { tokio::io::unix::AsyncFd::register(self) }
+            .map_err(|e| Error::io("event.on", &e.into_parts().1))
+    }
+
     /// The next event, or nothing when none is waiting.
     ///
     /// # Errors
@@ -263,7 +274,7 @@ mod tests {
         let events = Notifications::open(&scratch.0.fd, Topics::ALL).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let told = runtime.block_on(async {
-            let mut events = tokio::io::unix::AsyncFd::register(events).unwrap();
+            let mut events = events.into_async().unwrap();
             let netlink = &scratch.1;
             let cidr = "127.0.0.2/8".parse().unwrap();
             addresses::add(netlink, 1, &addresses::Options::new(cidr)).unwrap();
