@@ -182,7 +182,7 @@ mod tests {
             let out = sh.args(["-c", script]).stderr(Stdio::inherit()).output().unwrap();
             String::from_utf8(out.stdout).unwrap()
         };
-        assert_eq!(run("ls /sys/class/net"), "lo\n");
+        assert_eq!(run("cd /sys/class/net && echo */"), "lo/\n");
         assert_eq!(run("ip netns identify $$").trim(), scratch.0.name);
         // The fifth field of stat is the process group.
         let ids = run("cut -d' ' -f5 /proc/$$/stat; echo $$");

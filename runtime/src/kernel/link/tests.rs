@@ -177,6 +177,23 @@ fn netkit_in_every_manner_or_named_as_missing() {
             }
         }
     }
+    // Younger options work, or the kernel that would ignore them is named.
+    for (word, value) in [("scrub", text("none")), ("headroom", Value::Number(32))] {
+        let mut link = NewLink::new(&a.1, kind("netkit"), End::named("nk0"));
+        link.values = vec![(word.into(), value.clone())];
+        link.peer = Some((&b.1, End::named("nk1")));
+        match create(&link) {
+            Ok(made) => {
+                assert!(info(&a.1, made.index).unwrap().data.contains(&(word, value)));
+                delete(&a.1, made.index).unwrap();
+            }
+            Err(error) => {
+                println!("{error}");
+                assert!(error.is("EOPNOTSUPP"), "{error}");
+                assert!(info_by_name(&b.1, "nk1").unwrap_err().is("ENODEV"));
+            }
+        }
+    }
     let mut link = NewLink::new(&a.1, kind("netkit"), End::named("nk0"));
     link.end.mac = Some([2, 0, 0, 0, 0, 1]);
     link.peer = Some((&b.1, End::named("nk1")));
