@@ -88,6 +88,17 @@ impl Notifications {
         Ok(Notifications { socket, ready: VecDeque::new(), buffer: Vec::with_capacity(READ) })
     }
 
+    /// For waiting in a tokio runtime, which must be the current one: `readable_mut`, then [`Notifications::receive`] until
+    /// nothing comes, then `clear_ready`.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) gives.
+    pub fn into_async(self) -> Result<tokio::io::unix::AsyncFd<Self>> {
+        // SAFETY: the descriptor is the socket's, which is neither replaced nor closed before self is dropped.
+        unsafe { tokio::io::unix::AsyncFd::register(self) }
+            .map_err(|e| Error::io("event.on", &e.into_parts().1))
+    }
+
     /// The next event, or nothing when none is waiting.
     ///
     /// # Errors
@@ -255,6 +266,27 @@ mod tests {
         until(&mut events, |e| matches!(e, Event::Neigh(Action::New, n) if n.dst == dst));
         link::delete(netlink, index).unwrap();
         until(&mut events, |e| matches!(e, Event::Link(Action::Delete, l) if l.index == index));
+    }
+
+    #[test]
+    fn tokio_can_wait_for_it() {
+        let scratch = Scratch::new("async");
+        let events = Notifications::open(&scratch.0.fd, Topics::ALL).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(async {
+            let mut events = events.into_async().unwrap();
+            let netlink = &scratch.1;
+            let cidr = "127.0.0.2/8".parse().unwrap();
+            addresses::add(netlink, 1, &addresses::Options::new(cidr)).unwrap();
+            loop {
+                let mut ready = events.readable_mut().await.unwrap();
+                if let Some(event) = ready.get_inner_mut().receive().unwrap() {
+                    break event;
+                }
+                ready.clear_ready();
+            }
+        });
+        assert!(matches!(told, Event::Route(..) | Event::Address(..)), "{told:?}");
     }
 
     #[test]

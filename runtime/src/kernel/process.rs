@@ -182,10 +182,14 @@ mod tests {
             let out = sh.args(["-c", script]).stderr(Stdio::inherit()).output().unwrap();
             String::from_utf8(out.stdout).unwrap()
         };
-        assert_eq!(run("ls /sys/class/net"), "lo\n");
+        assert_eq!(run("cd /sys/class/net && echo */"), "lo/\n");
         assert_eq!(run("ip netns identify $$").trim(), scratch.0.name);
-        assert_eq!(run("ps -o pgid= -p $$ | tr -d ' '; echo $$").lines().count(), 2);
-        assert!(Path::new("/sys/class/net").exists());
+        // The fifth field of stat is the process group.
+        let ids = run("cut -d' ' -f5 /proc/$$/stat; echo $$");
+        let ids: Vec<_> = ids.lines().collect();
+        assert_eq!(ids[0], ids[1], "it leads its own group");
+        let gone = command(&scratch.0.fd, None, "/no/such/program").unwrap().spawn().unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -208,29 +208,26 @@ fn make_run(links: &[NewLink<'_>]) -> Vec<Result<Created>> {
                 Some(Err(error)) => Err(missing::explain(link, error)),
                 None => Err(Error::new("netlink", "EIO", "an answer is missing")),
             });
-            outcome.map(|()| made).or_else(|error| retry(link, made, error))
-        })
-        .map(|outcome| {
-            outcome.map_err(|(link, error)| error.operation(link.op()).about(&*link.end.name))
+            match outcome {
+                Ok(()) => Ok(made),
+                Err(error) => retry(link, error)
+                    .map_err(|error| error.operation(link.op()).about(&*link.end.name)),
+            }
         })
         .collect()
 }
 
 /// Chosen indexes can meet another process's: once more with fresh ones, if the caller left the choice to us.
-fn retry<'l, 'a>(
-    link: &'l NewLink<'a>,
-    _made: Created,
-    error: Error,
-) -> std::result::Result<Created, (&'l NewLink<'a>, Error)> {
+fn retry(link: &NewLink<'_>, error: Error) -> Result<Created> {
     if !error.is("EBUSY") || link.end.index.is_some() || link.kind.name == "tun" {
-        return Err((link, error));
+        return Err(error);
     }
     let made = indexes(link);
-    let message = message::creation(link, made).map_err(|e| (link, e))?;
+    let message = message::creation(link, made)?;
     link.netlink
         .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-        .map(|()| made)
-        .map_err(|e| (link, missing::explain(link, e)))
+        .map_err(|e| missing::explain(link, e))?;
+    Ok(made)
 }
 
 fn indexes(link: &NewLink<'_>) -> Created {

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -105,6 +105,7 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
 
 /// On the namespace thread: leaves it in a new namespace, which `within` switches back from.
 fn make_here(path: &Path) -> Result<Netlink> {
+    let origin = defaults::Origin::get();
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
         let error = Error::errno("unshare", e);
         match e {
@@ -118,7 +119,7 @@ fn make_here(path: &Path) -> Result<Netlink> {
         .map_err(|e| Error::errno("mount", e))?;
     let file = File::open(own).map_err(|e| Error::io("netns.open", &e))?;
     let netlink = Netlink::open_here(&NetnsFd::new(file.into()))?;
-    defaults::apply_here(&netlink)?;
+    defaults::apply_here(&netlink, origin)?;
     Ok(netlink)
 }
 
@@ -237,6 +238,31 @@ pub fn delete(name: &str) -> Result<()> {
     std::fs::remove_file(&path).map_err(|e| Error::io(OP, &e).subject(name))
 }
 
+/// The number under which the namespace of `here` knows `other` (`ip netns list-id`), as [`link_netnsid`] says it;
+/// `None` when it has none, because no link leads there yet.
+///
+/// [`link_netnsid`]: crate::kernel::link::LinkInfo::link_netnsid
+pub fn nsid(here: &Netlink, other: &NetnsFd) -> Result<Option<i32>> {
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+    let mut request = NsidMessage::default();
+    request.attributes.push(NsidAttribute::Fd(other.as_fd().as_raw_fd() as u32));
+    let found = here
+        .answer(RouteNetlinkMessage::GetNsId(request), 0)
+        .map_err(|e| e.into_error("netns.nsid"))?;
+    let id = found.iter().find_map(|raw| match raw.parse()? {
+        RouteNetlinkMessage::NewNsId(message) => {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                NsidAttribute::Id(id) => Some(*id),
+                _ => None,
+            })
+        }
+        _ => None,
+    });
+    // NETNSA_NSID_NOT_ASSIGNED is -1.
+    Ok(id.filter(|id| *id >= 0))
+}
+
 impl Netns {
     /// Whether the name still means this namespace.
     ///
@@ -295,6 +321,16 @@ mod tests {
         assert!(!again.fd.same(NetnsFd::host().unwrap()));
         let near = open(&format!("{name}x")).unwrap_err();
         assert!(near.is("ENOENT") && near.get_hint().unwrap().contains(name), "{near}");
+    }
+
+    #[test]
+    fn inherited_settings_are_set_right() {
+        let scratch = Scratch::new("inherit");
+        for key in ["net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.arp_ignore"] {
+            sysctl::write(&scratch.0.fd, key, "1").unwrap();
+            scratch.0.fd.within(|| defaults::apply_here(&scratch.1, None)).unwrap();
+            assert_eq!(sysctl::read(&scratch.0.fd, key).unwrap(), "0", "{key}");
+        }
     }
 
     #[test]
