@@ -98,7 +98,7 @@ end
 local names = {}
 for _, set in ipairs({ host.modules, host.library }) do
   for name in pairs(set) do
-    if name ~= "cnf" then
+    if name ~= "cnf" and name:sub(1, 1) ~= "_" then
       names[#names + 1] = name
     end
   end
@@ -106,6 +106,12 @@ end
 table.sort(names)
 
 local cnf = host.modules.cnf()
+
+function cnf.probe_feature(name)
+  local probed = cnf.bpf.has(name)
+  return probed.available, probed.reason
+end
+
 package.loaded["cnf"] = setmetatable(cnf, {
   __index = function(_, key)
     if host.modules[key] or host.library[key] then
@@ -193,7 +199,7 @@ local function interactive()
       if key == "cnf" then
         return cnf
       end
-      if host.modules[key] or host.library[key] then
+      if type(key) == "string" and key:sub(1, 1) ~= "_" and (host.modules[key] or host.library[key]) then
         return cnf[key]
       end
       local known = known_globals()

@@ -63,6 +63,7 @@ fn error(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
     let hint: Option<String> = options.get("hint")?;
     let op: Option<String> = options.get("op")?;
     let subject: Option<String> = options.get("subject")?;
+    let detail: Option<String> = options.get("detail")?;
     options.finish()?;
     let mut error = Error::new(op.unwrap_or_default(), code.unwrap_or_default(), message);
     if let Some(subject) = subject {
@@ -70,6 +71,9 @@ fn error(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
     }
     if let Some(hint) = hint {
         error = error.hint(hint);
+    }
+    if let Some(detail) = detail {
+        error = error.detail(detail);
     }
     Err(error)
 }

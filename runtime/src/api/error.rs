@@ -85,10 +85,7 @@ fn split_position(text: &str) -> Option<(&str, u32, &str)> {
 
 /// The site of a file name and line as Lua reports them, with the source line if it can be read.
 pub fn site_at(file: &str, line: u32) -> Site {
-    let text = std::fs::read_to_string(file)
-        .ok()
-        .and_then(|source| source.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned));
-    Site { file: file.to_owned(), line, text }
+    Site { file: file.to_owned(), line, text: super::source::line(file, line) }
 }
 
 /// Where the script is: the first Lua frame at or above `level` that is not part of this program.

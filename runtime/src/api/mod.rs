@@ -6,8 +6,10 @@ pub mod handle;
 pub mod host;
 pub mod module;
 pub mod option;
+pub mod source;
 pub mod stdlib;
 pub mod task;
+pub mod testing;
 pub mod value;
 pub mod vm;
 
@@ -16,7 +18,13 @@ use mlua::{Lua, Table};
 /// The native modules by name, each built when a script first asks for it.
 pub fn modules(lua: &Lua) -> mlua::Result<Table> {
     type Build = fn(&Lua) -> mlua::Result<Table>;
-    const MODULES: &[(&str, Build)] = &[("cnf", cnf::module), ("task", task::module)];
+    // Those that begin with an underscore are the library's own.
+    const MODULES: &[(&str, Build)] = &[
+        ("cnf", cnf::module),
+        ("task", task::module),
+        ("_test", testing::module),
+        ("_stubs", stdlib::stubs),
+    ];
     let table = lua.create_table()?;
     for (name, build) in MODULES {
         table.set(*name, lua.create_function(move |lua, ()| build(lua))?)?;

@@ -69,6 +69,7 @@ impl Vm {
         source: &[u8],
         environment: Option<Table>,
     ) -> Result<Function> {
+        super::source::keep(name, source);
         let source = blank_shebang(source);
         let mut chunk = self.lua.load(&source[..]).set_name(format!("@{name}"));
         if let Some(environment) = environment {

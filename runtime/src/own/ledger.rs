@@ -13,6 +13,16 @@ impl Ledger {
         self.entries.lock().expect("no panic while held").is_empty()
     }
 
+    /// Where the ledger stands: what is entered from now on is undone by [`Ledger::tear_down_to`].
+    pub fn mark(&self) -> usize {
+        self.entries.lock().expect("no panic while held").len()
+    }
+
+    /// Undoes what was entered since `mark`, the last first.
+    pub fn tear_down_to(&self, mark: usize) {
+        self.entries.lock().expect("no panic while held").truncate(mark);
+    }
+
     pub fn tear_down(&self) {
         self.entries.lock().expect("no panic while held").clear();
     }
