@@ -117,7 +117,9 @@ package.loaded["cnf"] = setmetatable(cnf, {
     if host.modules[key] or host.library[key] then
       local module = package.loaded["cnf." .. key] or build(key)
       package.loaded["cnf." .. key] = module
-      rawset(cnf, key, module)
+      if key:sub(1, 1) ~= "_" then
+        rawset(cnf, key, module)
+      end
       return module
     end
     local known = { table.unpack(names) }

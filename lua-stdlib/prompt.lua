@@ -139,8 +139,8 @@ help(x) tells about a module, a function or a name: help(task), help(task.spawn)
 
 Modules: ]]
 
-local function first_line(text)
-  return text:match("^[^\n]*") or ""
+local function first_sentence(text)
+  return text:gsub("\n", " "):match("^.-%f[.:;\0]") or ""
 end
 
 local function about_class(class)
@@ -151,7 +151,7 @@ local function about_class(class)
   lines[#lines + 1] = ""
   for _, name in ipairs(class.order) do
     local member = class.members[name]
-    lines[#lines + 1] = ("  %-34s %s"):format(member.signature, first_line(member.doc))
+    lines[#lines + 1] = ("  %-34s %s"):format(member.signature, first_sentence(member.doc))
   end
   return table.concat(lines, "\n")
 end
@@ -222,6 +222,22 @@ function prompt.help(...)
     end
   end
   return text or ("nothing is written about %s"):format(show.value(value, { depth = 1 }))
+end
+
+--- Makes `print` and `help` of the prompt: `write` puts text above the line that is being edited.
+function prompt.install(environment, write)
+  local function print_line(...)
+    local parts = {}
+    for i = 1, select("#", ...) do
+      parts[i] = tostring((select(i, ...)))
+    end
+    write(table.concat(parts, "\t") .. "\n")
+  end
+  -- Functions of modules print too, while tasks of theirs run.
+  rawset(_G, "print", print_line)
+  rawset(environment, "help", function(...)
+    print_line(prompt.help(...))
+  end)
 end
 
 return prompt

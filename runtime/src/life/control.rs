@@ -41,6 +41,13 @@ struct Watch {
     line_interrupted: bool,
 }
 
+impl Watch {
+    /// An earlier deadline stays.
+    fn interrupt_by(&mut self, at: Instant) {
+        self.interrupt_at = Some(self.interrupt_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
 impl Control {
     /// Starts the thread. Call before anything is created.
     pub fn start(flag: Arc<StopFlag>, ledger: Arc<Ledger>) -> Result<Arc<Control>> {
@@ -77,7 +84,7 @@ impl Control {
             self.interrupt_line();
             return;
         }
-        watch.interrupt_at.get_or_insert(now + GRACE);
+        watch.interrupt_by(now + GRACE);
         watch.give_up_at.get_or_insert(now + PATIENCE);
         drop(watch);
         self.flag.stop(Stop::Signal(signal));
@@ -107,7 +114,7 @@ impl Control {
     /// Ctrl-C at a prompt, whoever read it: what runs ends, in Lua or waiting, until [`Control::noticed`].
     pub fn interrupt_line(&self) {
         let mut watch = self.watch.lock().expect("no panic while held");
-        watch.interrupt_at.get_or_insert(Instant::now() + GRACE);
+        watch.interrupt_by(Instant::now() + GRACE);
         watch.line_interrupted = true;
         drop(watch);
         self.changed.notify_all();
