@@ -138,6 +138,30 @@ for _, name in ipairs(names) do
   end
 end
 
+-- Lua's own searcher of files, but errors of its chunks are errors like those of scripts.
+package.searchers[2] = function(name)
+  local path, tried = package.searchpath(name, package.path)
+  if not path then
+    return tried
+  end
+  return host.compile(path), path
+end
+
+local function not_found(name, tried)
+  local hint = "package.path says where modules are looked for"
+  if host.modules[name] or host.library[name] then
+    hint = ('the library\'s module is require "cnf.%s"'):format(name)
+  end
+  cnf.error({
+    op = "require",
+    subject = name,
+    code = "ENOENT",
+    message = "there is no such module",
+    detail = (table.concat(tried, "\n"):gsub("\n%s+", "\n")),
+    hint = hint,
+  })
+end
+
 -- require: the same as Lua's own, but its chunks can wait, since no C function stands between.
 local loading = {}
 function require(name)
@@ -171,7 +195,7 @@ function require(name)
       tried[#tried + 1] = loader
     end
   end
-  error(("module %q not found:%s"):format(name, table.concat(tried)), 2)
+  not_found(name, tried)
 end
 
 -- What would stop every task, or leave without cleaning up ----------------------------------------------------------

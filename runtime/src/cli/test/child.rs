@@ -96,7 +96,11 @@ async fn run_worker(
                 run.hung = true;
                 None
             }
-            _ = control.flag.stopped() => None,
+            _ = control.flag.stopped() => {
+                // The workers tear down; nothing here needs to be given up.
+                control.noticed();
+                None
+            }
         };
         let Some(line) = line else { break };
         since = Instant::now();
