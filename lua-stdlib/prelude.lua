@@ -98,7 +98,7 @@ end
 local names = {}
 for _, set in ipairs({ host.modules, host.library }) do
   for name in pairs(set) do
-    if name ~= "cnf" then
+    if name ~= "cnf" and name:sub(1, 1) ~= "_" then
       names[#names + 1] = name
     end
   end
@@ -106,12 +106,20 @@ end
 table.sort(names)
 
 local cnf = host.modules.cnf()
+
+function cnf.probe_feature(name)
+  local probed = cnf.bpf.has(name)
+  return probed.available, probed.reason
+end
+
 package.loaded["cnf"] = setmetatable(cnf, {
   __index = function(_, key)
     if host.modules[key] or host.library[key] then
       local module = package.loaded["cnf." .. key] or build(key)
       package.loaded["cnf." .. key] = module
-      rawset(cnf, key, module)
+      if key:sub(1, 1) ~= "_" then
+        rawset(cnf, key, module)
+      end
       return module
     end
     local known = { table.unpack(names) }
@@ -128,6 +136,30 @@ for _, name in ipairs(names) do
   package.preload["cnf." .. name] = function()
     return cnf[name]
   end
+end
+
+-- Lua's own searcher of files, but errors of its chunks are errors like those of scripts.
+package.searchers[2] = function(name)
+  local path, tried = package.searchpath(name, package.path)
+  if not path then
+    return tried
+  end
+  return host.compile(path), path
+end
+
+local function not_found(name, tried)
+  local hint = "package.path says where modules are looked for"
+  if host.modules[name] or host.library[name] then
+    hint = ('the library\'s module is require "cnf.%s"'):format(name)
+  end
+  cnf.error({
+    op = "require",
+    subject = name,
+    code = "ENOENT",
+    message = "there is no such module",
+    detail = (table.concat(tried, "\n"):gsub("\n%s+", "\n")),
+    hint = hint,
+  })
 end
 
 -- require: the same as Lua's own, but its chunks can wait, since no C function stands between.
@@ -163,7 +195,7 @@ function require(name)
       tried[#tried + 1] = loader
     end
   end
-  error(("module %q not found:%s"):format(name, table.concat(tried)), 2)
+  not_found(name, tried)
 end
 
 -- What would stop every task, or leave without cleaning up ----------------------------------------------------------
@@ -193,7 +225,7 @@ local function interactive()
       if key == "cnf" then
         return cnf
       end
-      if host.modules[key] or host.library[key] then
+      if type(key) == "string" and key:sub(1, 1) ~= "_" and (host.modules[key] or host.library[key]) then
         return cnf[key]
       end
       local known = known_globals()

@@ -47,10 +47,32 @@ pub fn start(verbosity: i8, format: LogFormat) {
 ///    = hint: choose another name
 /// ```
 pub fn error(error: &Error, context: Option<&str>) {
-    if FORMAT.get() == Some(&LogFormat::Json) {
-        json_error(error, context);
-        return;
+    write(&match FORMAT.get() {
+        Some(LogFormat::Json) => json_error(error, context),
+        _ => render(error, context),
+    });
+}
+
+type Sink = Box<dyn Fn(&str) + Send + Sync>;
+static SINK: std::sync::Mutex<Option<Sink>> = std::sync::Mutex::new(None);
+
+/// From now on all that is reported goes through `sink`: a prompt keeps its line intact so.
+pub fn redirect(sink: impl Fn(&str) + Send + Sync + 'static) {
+    *SINK.lock().expect("no panic while held") = Some(Box::new(sink));
+}
+
+/// Writes text, whole lines, to stderr or wherever reports go.
+fn write(text: &str) {
+    match &*SINK.lock().expect("no panic while held") {
+        Some(sink) => sink(text),
+        None => {
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
     }
+}
+
+/// The text that [`error`] prints.
+pub fn render(error: &Error, context: Option<&str>) -> String {
     let mut out = String::new();
     let bold = color("1;31", "error");
     match context {
@@ -81,10 +103,10 @@ pub fn error(error: &Error, context: Option<&str>) {
     if let Some(hint) = error.get_hint() {
         let _ = writeln!(out, "{:gutter$} {} hint: {hint}", "", color("1;34", "="));
     }
-    let _ = std::io::stderr().write_all(out.as_bytes());
+    out
 }
 
-fn json_error(error: &Error, context: Option<&str>) {
+fn json_error(error: &Error, context: Option<&str>) -> String {
     let mut line = serde_json::json!({
         "time": now(), "level": "error", "message": error.to_string(), "op": error.op(), "code": error.code(),
     });
@@ -98,7 +120,7 @@ fn json_error(error: &Error, context: Option<&str>) {
     add("where", error.site().map(|site| format!("{}:{}", site.file, site.line)));
     add("hint", error.get_hint().map(str::to_owned));
     add("detail", error.get_detail().map(str::to_owned));
-    eprintln!("{line}");
+    format!("{line}\n")
 }
 
 fn color(code: &str, text: &str) -> String {
@@ -129,7 +151,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             LogFormat::Json => parts.json(level),
             LogFormat::Text => parts.text(level),
         };
-        let _ = writeln!(std::io::stderr(), "{line}");
+        write(&format!("{line}\n"));
     }
 }
 

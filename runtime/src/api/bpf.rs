@@ -69,7 +69,10 @@ fn object(op: &str, bytes: &[u8], load: LoadOptions) -> Result<Returned<Object>>
 
 /// What every way of loading takes.
 fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptions> {
-    let mut load = LoadOptions { name: options.get("name")?.unwrap_or(default_name), ..LoadOptions::default() };
+    let mut load = LoadOptions {
+        name: options.get("name")?.unwrap_or(default_name),
+        ..LoadOptions::default()
+    };
     for (name, value) in named_values(options, "globals")? {
         load.globals.insert(name, map::to_kernel(&value)?);
     }
@@ -80,7 +83,8 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
             }
             other => {
                 let got = expected::describe(&other);
-                return Err(options.bad(format!("max_entries.{name} must be an integer above 0, got {got}")));
+                return Err(options
+                    .bad(format!("max_entries.{name} must be an integer above 0, got {got}")));
             }
         }
     }
@@ -106,7 +110,9 @@ fn named_values(options: &mut Options, word: &'static str) -> Result<BTreeMap<St
         .pairs::<Value, Value>()
         .map(|pair| match pair.map_err(from_lua)? {
             (Value::String(name), value) => Ok((name.to_string_lossy(), value)),
-            (key, _) => Err(options.bad(format!("{word} takes names, got {}", expected::describe(&key)))),
+            (key, _) => {
+                Err(options.bad(format!("{word} takes names, got {}", expected::describe(&key))))
+            }
         })
         .collect()
 }
@@ -127,7 +133,10 @@ fn compile(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
         }
         other => {
             let got = expected::describe(&other);
-            return Err(Error::invalid(op, format!("takes a path, or {{source = ...}}, got {got}")));
+            return Err(Error::invalid(
+                op,
+                format!("takes a path, or {{source = ...}}, got {got}"),
+            ));
         }
     };
     let mut options = args.options()?;
@@ -187,7 +196,8 @@ fn features(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Data> {
     let mut found = Vec::new();
     for name in probe::names() {
         let feature = probe::has(name)?;
-        found.push((name, record! { available: feature.available, reason: reason(feature.reason) }));
+        found
+            .push((name, record! { available: feature.available, reason: reason(feature.reason) }));
     }
     Ok(Data::Record(found))
 }
@@ -219,7 +229,11 @@ impl Handle for Object {
                 strict(lua, "program", programs.map(|(n, p)| (n.clone(), Program(p.clone()))))
             })
             .field("maps", |lua, this| {
-                strict(lua, "map", this.0.maps.iter().map(|(n, m)| (n.clone(), Map::new(m.clone()))))
+                strict(
+                    lua,
+                    "map",
+                    this.0.maps.iter().map(|(n, m)| (n.clone(), Map::new(m.clone()))),
+                )
             })
             // Programs on hooks and maps in programs stay: the kernel counts its own references.
             .method("unload", |lua, _, this, _| super::handle::release(lua, this));
@@ -230,12 +244,21 @@ impl Handle for Object {
     }
 
     fn display(&self) -> String {
-        format!("Object({}, {} programs, {} maps)", self.0.name, self.0.programs.len(), self.0.maps.len())
+        format!(
+            "Object({}, {} programs, {} maps)",
+            self.0.name,
+            self.0.programs.len(),
+            self.0.maps.len()
+        )
     }
 }
 
 /// A table of handles by name, which names the nearest for one it does not have.
-fn strict<T: Handle>(lua: &Lua, what: &'static str, items: impl Iterator<Item = (String, T)>) -> Result<Table> {
+fn strict<T: Handle>(
+    lua: &Lua,
+    what: &'static str,
+    items: impl Iterator<Item = (String, T)>,
+) -> Result<Table> {
     let build = || -> mlua::Result<Table> {
         let table = lua.create_table()?;
         let mut names = Vec::new();
@@ -329,14 +352,18 @@ fn test_run(_: &Lua, _: &Rc<Host>, this: &Program, mut args: Args) -> Result<Dat
         }
     };
     options.finish()?;
-    let run = this.0.test_run(&packet, &ctx, repeat).map_err(|e| e.operation(args.op().to_owned()))?;
-    Ok(record! { retval: run.retval as i32, packet: Data::Str(run.packet), nanoseconds: run.nanoseconds })
+    let run =
+        this.0.test_run(&packet, &ctx, repeat).map_err(|e| e.operation(args.op().to_owned()))?;
+    Ok(
+        record! { retval: run.retval as i32, packet: Data::Str(run.packet), nanoseconds: run.nanoseconds },
+    )
 }
 
 /// The fields of `struct __sk_buff` that a test may set (net/bpf/test_run.c, `convert___skb_to_skb`), with their offsets.
 fn skb_context(options: &mut Options) -> Result<Vec<u8>> {
     const SIZE: usize = 192;
-    const FIELDS: &[(&str, usize)] = &[("mark", 8), ("priority", 32), ("ingress_ifindex", 36), ("ifindex", 40)];
+    const FIELDS: &[(&str, usize)] =
+        &[("mark", 8), ("priority", 32), ("ingress_ifindex", 36), ("ifindex", 40)];
     let mut bytes = vec![0; SIZE];
     for (word, offset) in FIELDS {
         if let Some(value) = options.get::<u32>(word)? {
@@ -345,4 +372,3 @@ fn skb_context(options: &mut Options) -> Result<Vec<u8>> {
     }
     Ok(bytes)
 }
-

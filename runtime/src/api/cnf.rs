@@ -58,18 +58,24 @@ fn exit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
 /// Raises an error like the library's own.
 fn error(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
     let mut options = Options::new("cnf.error", args.any())?;
-    let message: String = options.required("message")?;
+    let message: Option<String> = options.get("message")?;
     let code: Option<String> = options.get("code")?;
     let hint: Option<String> = options.get("hint")?;
     let op: Option<String> = options.get("op")?;
     let subject: Option<String> = options.get("subject")?;
+    let detail: Option<String> = options.get("detail")?;
     options.finish()?;
+    let message = message
+        .ok_or_else(|| Error::invalid("cnf.error", "message is missing: it must be a string"))?;
     let mut error = Error::new(op.unwrap_or_default(), code.unwrap_or_default(), message);
     if let Some(subject) = subject {
         error = error.subject(subject);
     }
     if let Some(hint) = hint {
         error = error.hint(hint);
+    }
+    if let Some(detail) = detail {
+        error = error.detail(detail);
     }
     Err(error)
 }

@@ -54,9 +54,38 @@ pub fn from_value(value: &Value) -> Error {
         Value::String(text) => located(&text.to_string_lossy()),
         Value::Table(_) | Value::UserData(_) => {
             let text = value.to_string().unwrap_or_else(|_| value.type_name().to_owned());
-            Error::new("", "", text)
+            match value {
+                Value::Table(table) if text.starts_with("table: 0x") => {
+                    Error::new("", "", format!("error value is a table: {}", fields(table)))
+                }
+                _ => Error::new("", "", text),
+            }
         }
         other => Error::new("", "", format!("error value is {}", other.type_name())),
+    }
+}
+
+/// The plain fields of a table that was raised without a `__tostring`.
+fn fields(table: &Table) -> String {
+    let mut fields: Vec<String> = table
+        .pairs::<Value, Value>()
+        .flatten()
+        .filter_map(|(key, value)| {
+            let value = match &value {
+                Value::String(text) => format!("{:?}", text.to_string_lossy()),
+                Value::Integer(_) | Value::Number(_) | Value::Boolean(_) => {
+                    value.to_string().ok()?
+                }
+                other => other.type_name().to_owned(),
+            };
+            Some(format!("{} = {value}", key.to_string().ok()?))
+        })
+        .collect();
+    fields.sort();
+    match fields.len() {
+        0 => "{}".into(),
+        1..=8 => format!("{{ {} }}", fields.join(", ")),
+        more => format!("{{ {}, ... ({} more) }}", fields[..8].join(", "), more - 8),
     }
 }
 
@@ -85,10 +114,7 @@ fn split_position(text: &str) -> Option<(&str, u32, &str)> {
 
 /// The site of a file name and line as Lua reports them, with the source line if it can be read.
 pub fn site_at(file: &str, line: u32) -> Site {
-    let text = std::fs::read_to_string(file)
-        .ok()
-        .and_then(|source| source.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned));
-    Site { file: file.to_owned(), line, text }
+    Site { file: file.to_owned(), line, text: super::source::line(file, line) }
 }
 
 /// Where the script is: the first Lua frame at or above `level` that is not part of this program.

@@ -136,6 +136,8 @@ impl<T: Handle> UserData for Held<T> {
         T::class(&mut class);
         let names = class.names;
         registry.add_meta_field("__name", T::TYPE);
+        // For completion at a prompt: methods behind a native __index cannot be listed.
+        registry.add_meta_field("__members", names.clone());
         registry.add_meta_method(MetaMethod::ToString, |_, this, ()| Ok(this.0.display()));
         registry.add_meta_function(MetaMethod::Eq, |_, (a, b): (Value, Value)| {
             Ok(match (held::<T>(&a), held::<T>(&b)) {

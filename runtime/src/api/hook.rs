@@ -62,7 +62,8 @@ pub fn attach_auto(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<
 
 /// The hook of that family on the side that the next argument names; xdp has but one.
 fn side(args: &mut Args, family: &'static str) -> Result<Hook> {
-    let sides: Vec<&str> = Hook::ALL.iter().filter(|h| h.family() == family).map(|h| h.side()).collect();
+    let sides: Vec<&str> =
+        Hook::ALL.iter().filter(|h| h.family() == family).map(|h| h.side()).collect();
     if sides == [""] {
         return Ok(Hook::Xdp);
     }
@@ -82,7 +83,13 @@ pub fn target(link: &Link, op: &str) -> Result<Target> {
     Ok(Target::new(&open.netns.fd, link.index(), link.name()))
 }
 
-fn attach(host: &Rc<Host>, mut args: Args, link: &Link, hook: Hook, program: &Program) -> Result<Returned<Attachment>> {
+fn attach(
+    host: &Rc<Host>,
+    mut args: Args,
+    link: &Link,
+    hook: Hook,
+    program: &Program,
+) -> Result<Returned<Attachment>> {
     let mut options = args.options()?;
     options.set_subject(match hook.side() {
         "" => link.name(),
@@ -92,10 +99,20 @@ fn attach(host: &Rc<Host>, mut args: Args, link: &Link, hook: Hook, program: &Pr
     let order = order(&mut options, hook)?;
     let taken = options.bad(format!("slot \"{slot}\" is taken on this hook"));
     options.finish()?;
-    let place = format!("{}/{}/{}/{}/{slot}", link.net().cookie(), link.index(), hook.family(), hook.side());
+    let place = format!(
+        "{}/{}/{}/{}/{slot}",
+        link.net().cookie(),
+        link.index(),
+        hook.family(),
+        hook.side()
+    );
     let kind = "attachment";
-    if host.ledger.any(|owned| matches!(owned, Owned::Other { kind: k, name, .. } if *k == kind && *name == place)) {
-        return Err(taken.hint("give each attachment of one hook a slot of its own: {slot = \"...\"}"));
+    if host.ledger.any(
+        |owned| matches!(owned, Owned::Other { kind: k, name, .. } if *k == kind && *name == place),
+    ) {
+        return Err(
+            taken.hint("give each attachment of one hook a slot of its own: {slot = \"...\"}")
+        );
     }
     let attached = hook::attach(&target(link, args.op())?, hook, program.kernel(), &order)
         .map_err(|e| e.operation(args.op().to_owned()))?;
@@ -112,8 +129,11 @@ fn attach(host: &Rc<Host>, mut args: Args, link: &Link, hook: Hook, program: &Pr
 fn order(options: &mut Options, hook: Hook) -> Result<Order> {
     let mut order = Order::default();
     if hook == Hook::Xdp {
-        let modes =
-            [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("offload", XdpMode::Offload)];
+        let modes = [
+            ("native", XdpMode::Native),
+            ("generic", XdpMode::Generic),
+            ("offload", XdpMode::Offload),
+        ];
         order.mode = options.choice("mode", &modes)?.unwrap_or_default();
         return Ok(order);
     }
@@ -149,7 +169,8 @@ fn anchor(options: &mut Options, word: &'static str) -> Result<Option<Anchor>> {
 }
 
 fn query(args: &Args, link: &Link, hook: Hook) -> Result<Data> {
-    let found = hook::query(&target(link, args.op())?, hook).map_err(|e| e.operation(args.op().to_owned()))?;
+    let found = hook::query(&target(link, args.op())?, hook)
+        .map_err(|e| e.operation(args.op().to_owned()))?;
     let programs: Vec<Data> = found
         .programs
         .into_iter()

@@ -50,12 +50,15 @@ impl Handle for Map {
             .method("pop", |lua, _, this, _| this.0.pop()?.map(|v| to_lua(lua, v)).transpose())
             .method("peek", |lua, _, this, _| this.0.peek()?.map(|v| to_lua(lua, v)).transpose())
             .method("info", |_, _, this, _| {
-                let types = vec![("key_type", this.0.key_type()), ("value_type", this.0.value_type())];
+                let types =
+                    vec![("key_type", this.0.key_type()), ("value_type", this.0.value_type())];
                 Ok(info_data(this.0.info(), types))
             })
             .method("pin", |_, _, this, mut args| {
                 let path: String = args.required("path")?;
-                this.0.pin(std::path::Path::new(&path)).map_err(|e| e.operation(args.op().to_owned()))
+                this.0
+                    .pin(std::path::Path::new(&path))
+                    .map_err(|e| e.operation(args.op().to_owned()))
             })
             .meta(MetaMethod::Len, |_, this| this.0.len());
     }
@@ -120,9 +123,12 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<()> {
         Some("noexist") => Write::NoExist,
         Some("exist") => Write::Exist,
         Some(other) => {
-            return Err(Error::invalid(args.op().to_owned(), format!("there is no flag \"{other}\""))
-                .subject(this.0.name())
-                .hint("\"any\", \"noexist\" or \"exist\""));
+            return Err(Error::invalid(
+                args.op().to_owned(),
+                format!("there is no flag \"{other}\""),
+            )
+            .subject(this.0.name())
+            .hint("\"any\", \"noexist\" or \"exist\""));
         }
     };
     use std::os::fd::AsFd;
@@ -154,8 +160,11 @@ fn pairs(lua: &Lua, _: &Rc<Host>, this: &Map, _: Args) -> Result<Function> {
     let entries = std::cell::RefCell::new(entries.into_iter());
     let map = this.clone();
     lua.create_function(move |lua, _: MultiValue| {
-        let Some((key, value)) = entries.borrow_mut().next() else { return Ok((Value::Nil, Value::Nil)) };
-        let decode = || Ok::<_, Error>((to_lua(lua, map.0.decode_key(&key))?, element(lua, &map, &value)?));
+        let Some((key, value)) = entries.borrow_mut().next() else {
+            return Ok((Value::Nil, Value::Nil));
+        };
+        let decode =
+            || Ok::<_, Error>((to_lua(lua, map.0.decode_key(&key))?, element(lua, &map, &value)?));
         decode().map_err(super::error::raise)
     })
     .map_err(from_lua)
@@ -210,7 +219,9 @@ fn packed(map: &Map, table: &Table) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     }
     let (keys, values) = (keys.as_bytes().to_vec(), values.as_bytes().to_vec());
     let (key_size, stride) = (map.0.info().key_size as usize, map.0.stride());
-    let whole = keys.len() % key_size == 0 && values.len() % stride == 0 && keys.len() / key_size == values.len() / stride;
+    let whole = keys.len() % key_size == 0
+        && values.len() % stride == 0
+        && keys.len() / key_size == values.len() / stride;
     if !whole {
         return Err(Error::invalid(
             "map:set_many",
@@ -238,8 +249,11 @@ fn delete_many(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<usiz
         }
         other => {
             let got = expected::describe(&other);
-            return Err(Error::invalid(args.op().to_owned(), format!("takes an array of keys, got {got}"))
-                .subject(this.0.name()));
+            return Err(Error::invalid(
+                args.op().to_owned(),
+                format!("takes an array of keys, got {got}"),
+            )
+            .subject(this.0.name()));
         }
     };
     this.0.remove_many(&keys)

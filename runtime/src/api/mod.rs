@@ -17,8 +17,10 @@ pub mod probe;
 pub mod process;
 mod qdisc;
 mod route;
+pub mod source;
 pub mod stdlib;
 pub mod task;
+pub mod testing;
 pub mod value;
 pub mod vm;
 
@@ -27,6 +29,7 @@ use mlua::{Lua, Table};
 /// The native modules by name, each built when a script first asks for it.
 pub fn modules(lua: &Lua) -> mlua::Result<Table> {
     type Build = fn(&Lua) -> mlua::Result<Table>;
+    // Those that begin with an underscore are the library's own.
     const MODULES: &[(&str, Build)] = &[
         ("bpf", bpf::module),
         ("cnf", cnf::module),
@@ -39,6 +42,8 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tc", hook::tc),
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
+        ("_test", testing::module),
+        ("_stubs", stdlib::stubs),
     ];
     let table = lua.create_table()?;
     for (name, build) in MODULES {

@@ -365,11 +365,7 @@ impl FromOption for Duration {
             Value::Number(n) => *n,
             Value::String(text) => {
                 let text = text.to_string_lossy();
-                with_unit(
-                    &text,
-                    &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)],
-                )
-                .ok_or_else(|| {
+                duration_seconds(&text).ok_or_else(|| {
                     Some(format!("\"{text}\" is not a duration (\"250ms\", \"2s\", \"1m\")"))
                 })?
             }
@@ -378,6 +374,16 @@ impl FromOption for Duration {
         Duration::try_from_secs_f64(seconds)
             .map_err(|_| Some(format!("{seconds} is not a duration: it must be 0 or more")))
     }
+}
+
+fn duration_seconds(text: &str) -> Option<f64> {
+    with_unit(text, &[("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)])
+}
+
+/// Parses `"250ms"`, `"2s"`, or bare seconds, for the command line.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok().or_else(|| duration_seconds(text))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Bits a second: a number, or `"10mbit"`.

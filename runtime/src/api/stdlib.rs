@@ -9,10 +9,23 @@ pub const PRELUDE: &str = include_str!("../../../lua-stdlib/prelude.lua");
 const MODULES: &[(&str, &str)] = &[
     ("event", include_str!("../../../lua-stdlib/event.lua")),
     ("task", include_str!("../../../lua-stdlib/task.lua")),
+    ("test", include_str!("../../../lua-stdlib/test.lua")),
+    ("_show", include_str!("../../../lua-stdlib/show.lua")),
+    ("_reference", include_str!("../../../lua-stdlib/reference.lua")),
+    ("_prompt", include_str!("../../../lua-stdlib/prompt.lua")),
 ];
 
 /// Type stubs: the single source of the reference.
-pub const STUBS: &[(&str, &str)] = &[];
+pub const STUBS: &[(&str, &str)] = &[
+    ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
+    ("task", include_str!("../../../lua-stdlib/types/task.lua")),
+    ("test", include_str!("../../../lua-stdlib/types/test.lua")),
+];
+
+/// `_stubs`: the stubs by module name, for help and for the test that holds them against the live modules.
+pub fn stubs(lua: &Lua) -> mlua::Result<Table> {
+    lua.create_table_from(STUBS.iter().copied())
+}
 
 /// The modules by name, compiled when first required.
 pub fn library(lua: &Lua) -> mlua::Result<Table> {

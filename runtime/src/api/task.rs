@@ -56,6 +56,26 @@ impl Tasks {
         !self.unjoined.borrow().is_empty()
     }
 
+    /// The id that the latest task has: those that start later have greater ones.
+    pub fn latest(&self) -> u64 {
+        self.next.get()
+    }
+
+    /// Ends the tasks that started after `latest` was the last one.
+    pub fn abort_after(&self, latest: u64) {
+        self.live.borrow_mut().retain(|id, (handle, _)| {
+            if *id > latest {
+                handle.abort();
+            }
+            *id <= latest
+        });
+    }
+
+    /// Forgets the failures so far; whether there were any.
+    pub fn take_failures(&self) -> bool {
+        !std::mem::take(&mut *self.unjoined.borrow_mut()).is_empty()
+    }
+
     /// Ends every task: none of their Lua runs again.
     pub fn abort_all(&self) {
         for (_, (handle, _)) in self.live.borrow_mut().drain() {

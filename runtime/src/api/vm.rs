@@ -70,12 +70,7 @@ impl Vm {
         source: &[u8],
         environment: Option<Table>,
     ) -> Result<Function> {
-        let source = blank_shebang(source);
-        let mut chunk = self.lua.load(&source[..]).set_name(format!("@{name}"));
-        if let Some(environment) = environment {
-            chunk = chunk.set_environment(environment);
-        }
-        chunk.into_function().map_err(from_lua)
+        compile(&self.lua, name, source, environment).map_err(from_lua)
     }
 
     /// Runs a function as a coroutine of its own to its end; its results, or the error as it was raised.
@@ -104,6 +99,21 @@ impl Vm {
         drop(self.lua);
         debug_assert!(weak.try_upgrade().is_none(), "something still holds the VM");
     }
+}
+
+fn compile(
+    lua: &Lua,
+    name: &str,
+    source: &[u8],
+    environment: Option<Table>,
+) -> mlua::Result<Function> {
+    super::source::keep(name, source);
+    let source = blank_shebang(source);
+    let mut chunk = lua.load(&source[..]).set_name(format!("@{name}"));
+    if let Some(environment) = environment {
+        chunk = chunk.set_environment(environment);
+    }
+    chunk.into_function()
 }
 
 /// A `#!` line is for the kernel; it stays a line so that numbers are right.
@@ -216,6 +226,14 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
     table.set(
         "an_error",
         Value::Error(Box::new(raise(Error::new("", "", "the shape of errors")))),
+    )?;
+    table.set(
+        "compile",
+        lua.create_function(|lua, path: String| {
+            let source = std::fs::read(&path)
+                .map_err(|e| raise(Error::io("require", &e).subject(path.clone())))?;
+            compile(lua, &path, &source, None)
+        })?,
     )?;
     table.set("modules", super::modules(lua)?)?;
     table.set("library", stdlib::library(lua)?)?;

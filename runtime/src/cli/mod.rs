@@ -1,6 +1,8 @@
 //! What a person types: the command line, one file a command.
 
+mod repl;
 pub mod run;
+mod test;
 
 use std::process::ExitCode;
 
@@ -37,7 +39,10 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Run the cases that Lua files register with test.case
+    Test(test::TestArgs),
+}
 
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
@@ -70,7 +75,7 @@ pub fn main() -> ExitCode {
     let verbosity = if cli.common.quiet { -1 } else { cli.common.verbose as i8 };
     report::start(verbosity, cli.common.log_format);
     match cli.command {
-        Some(command) => match command {},
+        Some(Command::Test(args)) => ExitCode::from(test::test(&args, &cli.common)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),
     }
 }

@@ -1,6 +1,6 @@
 //! `cnfscript SCRIPT [ARGS]`: run, park, tear down.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +32,9 @@ pub struct RunArgs {
 
 /// Runs a script to its end; the exit status.
 pub fn run(args: &RunArgs, common: &Common) -> u8 {
+    if args.script.is_none() && args.execute.is_none() && std::io::stdin().is_terminal() {
+        return super::repl::repl(args.name.clone(), common);
+    }
     let ledger = Arc::new(Ledger::default());
     let outcome = prepare(args).and_then(|(instance, chunk)| {
         let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
@@ -59,7 +62,8 @@ pub fn tear_down(ledger: &Ledger) {
     }
 }
 
-fn finish(ended: &Ended) -> u8 {
+/// The exit status of an end, and its error printed.
+pub(super) fn finish(ended: &Ended) -> u8 {
     match ended {
         Ended::Done => status::DONE,
         Ended::TaskFailed => status::FAILED,
@@ -84,7 +88,7 @@ fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
                 Chunk { name: "-e".into(), source: text.clone().into_bytes(), interactive: true };
             (format!("e-{pid}"), None, chunk)
         }
-        (None, Some(path)) if path.as_os_str() == "-" => {
+        (None, path) if path.as_ref().is_none_or(|path| path.as_os_str() == "-") => {
             let mut source = Vec::new();
             std::io::stdin()
                 .read_to_end(&mut source)
@@ -108,7 +112,7 @@ fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
                 path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             (stem, Some(real), Chunk { name: shown, source, interactive: false })
         }
-        (None, None) => return Err(Error::new("repl", "ENOSYS", "not there yet")),
+        (None, None) => unreachable!("without a script standard input is read"),
     };
     // With -e there is no script: every positional argument is the chunk's.
     let instance = Instance {

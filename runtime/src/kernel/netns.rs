@@ -5,9 +5,8 @@
 
 pub mod defaults;
 pub mod named;
-mod nsid;
 
-pub use nsid::nsid;
+pub use named::nsid;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

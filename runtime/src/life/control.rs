@@ -25,6 +25,8 @@ pub struct Control {
     ledger: Arc<Ledger>,
     watch: Mutex<Watch>,
     changed: Condvar,
+    /// Wakes who waits in [`Control::line_interrupted`].
+    line_ends: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -35,13 +37,27 @@ struct Watch {
     give_up_at: Option<Instant>,
     /// A REPL: Ctrl-C ends the line, not the process.
     line_only: bool,
+    /// Ctrl-C came, and no line has ended by it yet.
+    line_interrupted: bool,
+}
+
+impl Watch {
+    /// An earlier deadline stays.
+    fn interrupt_by(&mut self, at: Instant) {
+        self.interrupt_at = Some(self.interrupt_at.map_or(at, |earlier| earlier.min(at)));
+    }
 }
 
 impl Control {
     /// Starts the thread. Call before anything is created.
     pub fn start(flag: Arc<StopFlag>, ledger: Arc<Ledger>) -> Result<Arc<Control>> {
-        let control =
-            Arc::new(Control { flag, ledger, watch: Mutex::default(), changed: Condvar::new() });
+        let control = Arc::new(Control {
+            flag,
+            ledger,
+            watch: Mutex::default(),
+            changed: Condvar::new(),
+            line_ends: tokio::sync::Notify::new(),
+        });
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|e| Error::io("signals", &e))?;
         let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -63,11 +79,12 @@ impl Control {
     fn signalled(&self, signal: i32) {
         let now = Instant::now();
         let mut watch = self.watch.lock().expect("no panic while held");
-        watch.interrupt_at.get_or_insert(now + GRACE);
         if watch.line_only && signal == SIGINT {
-            self.changed.notify_all();
+            drop(watch);
+            self.interrupt_line();
             return;
         }
+        watch.interrupt_by(now + GRACE);
         watch.give_up_at.get_or_insert(now + PATIENCE);
         drop(watch);
         self.flag.stop(Stop::Signal(signal));
@@ -79,6 +96,7 @@ impl Control {
         let mut watch = self.watch.lock().expect("no panic while held");
         watch.interrupt_at = None;
         watch.give_up_at = None;
+        watch.line_interrupted = false;
         vm::end_interrupt();
     }
 
@@ -91,6 +109,33 @@ impl Control {
     /// From now on Ctrl-C ends what runs and not the process: the manners of a REPL.
     pub fn interrupt_lines_only(&self) {
         self.watch.lock().expect("no panic while held").line_only = true;
+    }
+
+    /// Ctrl-C at a prompt, whoever read it: what runs ends, in Lua or waiting, until [`Control::noticed`].
+    pub fn interrupt_line(&self) {
+        let mut watch = self.watch.lock().expect("no panic while held");
+        watch.interrupt_by(Instant::now() + GRACE);
+        watch.line_interrupted = true;
+        drop(watch);
+        self.changed.notify_all();
+        self.line_ends.notify_waiters();
+    }
+
+    /// Waits for a Ctrl-C that ends the line.
+    pub async fn line_interrupted(&self) {
+        loop {
+            let ends = self.line_ends.notified();
+            tokio::pin!(ends);
+            ends.as_mut().enable();
+            if self.is_line_interrupted() {
+                return;
+            }
+            ends.await;
+        }
+    }
+
+    pub fn is_line_interrupted(&self) -> bool {
+        self.watch.lock().expect("no panic while held").line_interrupted
     }
 
     fn keep_deadlines(&self) {

@@ -40,13 +40,25 @@ pub fn run(
     control: &Arc<Control>,
     ledger: &Arc<Ledger>,
 ) -> Result<Ended> {
+    live(instance, memory, control, ledger, async |vm, host| main_chunk(vm, host, chunk).await)
+}
+
+/// One generation around `body`: a fresh VM before it; a stop that wins over it; tasks ended, `cnf.on_stop` handlers
+/// called and the VM closed after it.
+pub fn live(
+    instance: Instance,
+    memory: usize,
+    control: &Arc<Control>,
+    ledger: &Arc<Ledger>,
+    body: impl AsyncFnOnce(&Vm, &Rc<Host>) -> Ended,
+) -> Result<Ended> {
     let runtime = runtime()?;
     let local = LocalSet::new();
     let host = Host::new(instance, 1, Arc::clone(control), Arc::clone(ledger));
     let vm = Vm::new(Rc::clone(&host), memory)?;
     let ended = local.block_on(&runtime, async {
         let ended = tokio::select! {
-            ended = main_chunk(&vm, &host, chunk) => ended,
+            ended = body(&vm, &host) => ended,
             reason = control.flag.stopped() => Ended::Stopped(reason),
         };
         // An interrupted chunk fails; why it was interrupted is what counts.

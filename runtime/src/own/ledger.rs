@@ -27,7 +27,7 @@ struct State {
 
 /// A place in the ledger: what is added later can be undone by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(u64);
+pub struct Mark(pub u64);
 
 impl Ledger {
     /// Enters something that was just made; its number, for [`Ledger::forget`].

@@ -1,0 +1,243 @@
+--- The prompt's own Lua: completion and `help`.
+
+local _, cnf = ...
+
+local show, reference = cnf._show, cnf._reference
+
+local prompt = {}
+
+local KEYWORDS = [[and break do else elseif end false for function goto if in local nil not or repeat return then true
+until while]]
+
+-- Completion -------------------------------------------------------------------------------------------------------
+
+--- A field without running what a script put behind `__index`.
+local function field(value, key)
+  if type(value) == "string" then
+    return string[key]
+  end
+  local ok, found = pcall(function()
+    return value[key]
+  end)
+  return ok and found or nil
+end
+
+local function add_keys(names, from, hidden)
+  for key in next, from do
+    if type(key) == "string" and key:find("^[%a_][%w_]*$") and not key:find(hidden) then
+      names[key] = true
+    end
+  end
+end
+
+local function members(value)
+  local names = {}
+  if type(value) == "string" then
+    add_keys(names, string, "^_")
+    return names
+  end
+  local meta = debug.getmetatable(value)
+  if type(value) == "table" then
+    add_keys(names, value, "^_")
+  end
+  if value == cnf then
+    for module in next, package.preload do
+      names[module:match("^cnf%.([%w_]+)$") or ""] = true
+    end
+    names[""] = nil
+  end
+  if meta then
+    for _, name in ipairs(rawget(meta, "__members") or {}) do
+      names[name] = true
+    end
+    if type(rawget(meta, "__index")) == "table" then
+      add_keys(names, rawget(meta, "__index"), "^_")
+    elseif rawget(meta, "__name") and type(value) == "table" then
+      add_keys(names, meta, "^_")
+    end
+  end
+  return names
+end
+
+local function top_level(environment)
+  local names = {}
+  add_keys(names, environment, "^__")
+  add_keys(names, _G, "^_")
+  for word in KEYWORDS:gmatch("%a+") do
+    names[word] = true
+  end
+  for module in next, package.preload do
+    local name = module:match("^cnf%.([%w_]+)$")
+    if name then
+      names[name] = true
+    end
+  end
+  names.cnf = true
+  return names
+end
+
+--- What could stand at the end of `line`: where the word starts (bytes before it), and the words.
+function prompt.complete(environment, line)
+  local chain = line:match("[%w_.:]*$")
+  local base, separator, word = chain:match("^(.*)([.:])([%w_]*)$")
+  local names
+  if not base then
+    word, names = chain, top_level(environment)
+    if word == "" then
+      return #line, {}
+    end
+  else
+    local value = environment
+    for part in base:gmatch("[%w_]+") do
+      value = field(value, part)
+      if value == nil then
+        return #line, {}
+      end
+    end
+    names = members(value)
+    if separator == ":" then
+      for name in pairs(names) do
+        if type(field(value, name)) ~= "function" then
+          names[name] = nil
+        end
+      end
+    end
+  end
+  local found = {}
+  for name in pairs(names) do
+    if name:sub(1, #word) == word then
+      found[#found + 1] = name
+    end
+  end
+  table.sort(found)
+  return #line - #word, found
+end
+
+-- Results ----------------------------------------------------------------------------------------------------------
+
+--- The text of a line's results; nil when there are none. The first becomes `_`.
+function prompt.results(environment, width, ...)
+  local count = select("#", ...)
+  if count == 0 then
+    return nil
+  end
+  rawset(environment, "_", (...))
+  local parts = {}
+  for i = 1, count do
+    parts[i] = show.value((select(i, ...)), { width = width })
+  end
+  return table.concat(parts, "\t")
+end
+
+-- help -------------------------------------------------------------------------------------------------------------
+
+local OVERVIEW = [[
+An expression prints its value; a statement runs. _ is the last result. What waits can be typed as it is.
+Variables made without `local` stay: `local` ends with its line.
+Tab completes; Ctrl-C clears the line or interrupts what runs; Ctrl-D or :quit tears down and leaves.
+help(x) tells about a module, a function or a name: help(task), help(task.spawn), help("Task").
+
+Modules: ]]
+
+local function first_sentence(text)
+  return text:gsub("\n", " "):match("^.-%f[.:;\0]") or ""
+end
+
+local function about_class(class)
+  local lines = { class.name }
+  if class.doc ~= "" then
+    lines[#lines + 1] = class.doc
+  end
+  lines[#lines + 1] = ""
+  for _, name in ipairs(class.order) do
+    local member = class.members[name]
+    lines[#lines + 1] = ("  %-34s %s"):format(member.signature, first_sentence(member.doc))
+  end
+  return table.concat(lines, "\n")
+end
+
+local function about_member(member)
+  return member.signature .. "\n\n" .. member.doc
+end
+
+--- The documentation of a class or a member for which `wanted(class, member)` is true.
+local function find(wanted)
+  for _, class in pairs(reference.all()) do
+    if wanted(class, nil) then
+      return about_class(class)
+    end
+    for _, member in pairs(class.members) do
+      if wanted(class, member) then
+        return about_member(member)
+      end
+    end
+  end
+end
+
+local function by_name(text)
+  return find(function(class, member)
+    if not member then
+      return class.name == text or class.name == "cnf." .. text
+    end
+    local plain = member.signature:match("^[%w_.:]+")
+    return plain == text or "cnf." .. plain == text or plain == text:gsub("^(%u%w*)%.", "%1:")
+  end)
+end
+
+local function by_value(value)
+  return find(function(class, member)
+    local live = reference.live(class.name)
+    if not live then
+      return false
+    elseif not member then
+      return live == value
+    end
+    return type(value) == "function" and rawget(live, member.name) == value
+  end)
+end
+
+local function type_name(value)
+  local meta = debug.getmetatable(value)
+  return meta and type(rawget(meta, "__name")) == "string" and rawget(meta, "__name")
+end
+
+--- What `help(x)` prints.
+function prompt.help(...)
+  if select("#", ...) == 0 then
+    local modules = {}
+    for module in next, package.preload do
+      modules[#modules + 1] = module:match("^cnf%.(.*)$")
+    end
+    table.sort(modules)
+    return OVERVIEW .. table.concat(modules, ", ")
+  end
+  local value = (...)
+  local text
+  if type(value) == "string" then
+    text = by_name(value)
+  else
+    text = by_value(value)
+    if not text and type(value) ~= "function" and type_name(value) then
+      text = by_name(type_name(value))
+    end
+  end
+  return text or ("nothing is written about %s"):format(show.value(value, { depth = 1 }))
+end
+
+--- Makes `print` and `help` of the prompt: `write` puts text above the line that is being edited.
+function prompt.install(environment, write)
+  local function print_line(...)
+    local parts = {}
+    for i = 1, select("#", ...) do
+      parts[i] = tostring((select(i, ...)))
+    end
+    write(table.concat(parts, "\t") .. "\n")
+  end
+  -- Functions of modules print too, while tasks of theirs run.
+  rawset(_G, "print", print_line)
+  rawset(environment, "help", function(...)
+    print_line(prompt.help(...))
+  end)
+end
+
+return prompt

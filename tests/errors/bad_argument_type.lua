@@ -1,0 +1,4 @@
+--- A table where a duration is wanted.
+local task = require("cnf.task")
+
+task.sleep({})

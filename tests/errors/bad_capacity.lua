@@ -1,0 +1,4 @@
+--- A channel of less than nothing.
+local task = require("cnf.task")
+
+task.channel(-1)

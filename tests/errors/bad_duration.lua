@@ -1,0 +1,4 @@
+--- A duration that is none.
+local task = require("cnf.task")
+
+task.sleep("soon")

@@ -1,0 +1,4 @@
+--- An exit status that is none.
+local cnf = require("cnf")
+
+cnf.exit(1000)

@@ -1,0 +1,3 @@
+--- args: --memory lots SCRIPT
+--- status: 2
+--- A size that is none.

@@ -1,0 +1,2 @@
+--- args: -e error("in-the-chunk")
+--- Errors of -e show their text too.

@@ -1,0 +1,2 @@
+--- A table without __tostring is no message.
+error({ code = "ESTRANGE" })

@@ -1,0 +1,3 @@
+local settings = {}
+
+return settings.policy.default

@@ -1,0 +1,2 @@
+--- args: nowhere.lua
+--- A script that is not there.

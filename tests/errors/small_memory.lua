@@ -1,0 +1,3 @@
+--- args: --memory 1m SCRIPT
+--- status: 2
+--- Less than the library itself needs.

@@ -1,0 +1,4 @@
+--- task.spawn wants a function.
+local task = require("cnf.task")
+
+task.spawn(task.sleep(0))

@@ -1,0 +1,3 @@
+--- A chunk that does not compile.
+local t = { 1, 2
+print(t)

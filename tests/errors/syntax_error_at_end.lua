@@ -1,0 +1,3 @@
+--- A block that is never closed.
+if true then
+  print("no end")

@@ -1,0 +1,110 @@
+--- The type stubs and the live library agree: every function has its stub, every stub its function.
+local cnf = require("cnf")
+local test, task = cnf.test, cnf.task
+
+local reference = cnf._reference
+
+--- Makes an object of each handle type whose stub is compared too: add yours with its stub.
+local instances = {
+  ["cnf.Task"] = function()
+    return task.spawn(function() end)
+  end,
+  ["cnf.Channel"] = function()
+    return task.channel(1)
+  end,
+  ["cnf.Case"] = function(t)
+    return t
+  end,
+}
+
+local function public(value)
+  local names = {}
+  for key in next, value do
+    if type(key) == "string" and key:sub(1, 1) ~= "_" then
+      names[key] = true
+    end
+  end
+  return names
+end
+
+local function missing(from, other)
+  local names = {}
+  for name in pairs(from) do
+    if not other[name] then
+      names[#names + 1] = name
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+--- Fails with the names that only one side has.
+local function agree(t, live, members)
+  t:equal(missing(live, members), {}, "live, and not in the stub")
+  t:equal(missing(members, live), {}, "in the stub, and not live")
+end
+
+for module in next, cnf._stubs do
+  for class_name, class in pairs(reference.parse(cnf._stubs[module])) do
+    test.case("stub of " .. class_name, function(t)
+      local live = reference.live(class_name)
+      if live then
+        local names = public(live)
+        if live == cnf then
+          -- Modules become fields when they are first used.
+          for name in pairs(package.preload) do
+            names[name:match("^cnf%.(.+)$") or ""] = nil
+          end
+          for name in pairs(cnf._stubs) do
+            names[name] = true
+          end
+          names.cnf = nil
+        end
+        agree(t, names, class.members)
+      elseif instances[class_name] then
+        local object = instances[class_name](t)
+        for name, member in pairs(class.members) do
+          local found = object[name]
+          t:ok(found ~= nil, member.signature .. " is in the stub, and not live")
+          if member.kind == "method" then
+            t:equal(type(found), "function", member.signature)
+          end
+        end
+        local methods = {}
+        local meta = debug.getmetatable(object)
+        for _, name in ipairs(rawget(meta, "__members") or {}) do
+          methods[name] = true
+        end
+        if type(object) == "table" then
+          methods = public(meta)
+        end
+        t:equal(missing(methods, class.members), {}, "live, and not in the stub")
+      else
+        t:skip("no instance of a handle type is made in tests/lua/stubs.lua")
+      end
+    end)
+  end
+end
+
+test.case("every public module has a stub", function(t)
+  local without = {}
+  for name in pairs(package.preload) do
+    local module = name:match("^cnf%.(.+)$")
+    if module and not rawget(cnf._stubs, module) then
+      without[#without + 1] = module
+    end
+  end
+  t:equal(without, {})
+end)
+
+test.case("every function and method is documented", function(t)
+  local silent = {}
+  for _, class in pairs(reference.all()) do
+    for _, member in pairs(class.members) do
+      if member.kind ~= "field" and member.doc == "" then
+        silent[#silent + 1] = member.signature
+      end
+    end
+  end
+  t:equal(silent, {})
+end)

@@ -1,0 +1,153 @@
+--- Tasks: structured waiting.
+local cnf = require("cnf")
+local test, task = cnf.test, cnf.task
+
+test.case("join gives results and errors", function(t)
+  t:equal({ task.spawn(function(...)
+    task.sleep(0)
+    return ...
+  end, 1, nil, 3):join() }, { 1, nil, 3 })
+  local failing = task.spawn(function()
+    cnf.error({ code = "EIO", message = "broken" })
+  end)
+  t:raises(function()
+    failing:join()
+  end, "EIO")
+  t:equal(failing.status, "failed")
+end)
+
+test.case("waiting works in pcall, coroutines, iterators and metamethods", function(t)
+  t:equal({ pcall(function()
+    task.sleep("1ms")
+    return "through pcall"
+  end) }, { true, "through pcall" })
+  local wrapped = coroutine.wrap(function()
+    for i = 1, 3 do
+      task.sleep("1ms")
+      coroutine.yield(i)
+    end
+  end)
+  t:equal({ wrapped(), wrapped(), wrapped() }, { 1, 2, 3 })
+  local lazy = setmetatable({}, {
+    __index = function(_, key)
+      task.sleep("1ms")
+      return key .. "!"
+    end,
+  })
+  t:equal(lazy.waited, "waited!")
+end)
+
+test.case("all keeps the order, and cancels on an error", function(t)
+  t:equal(
+    task.all({
+      function()
+        task.sleep("20ms")
+        return "slow"
+      end,
+      function()
+        return "fast"
+      end,
+    }),
+    { "slow", "fast" }
+  )
+  local other = task.spawn(task.sleep, 60)
+  t:raises(function()
+    task.all({
+      other,
+      function()
+        error("first")
+      end,
+    })
+  end, "first")
+  t:equal(other.status, "cancelled")
+end)
+
+test.case("race cancels the losers", function(t)
+  local loser = task.spawn(task.sleep, 60)
+  t:equal(
+    task.race({
+      loser,
+      function()
+        return "won"
+      end,
+    }),
+    "won"
+  )
+  t:equal(loser.status, "cancelled")
+end)
+
+test.case("timeout raises ETIMEDOUT", function(t)
+  t:equal(
+    task.timeout(5, function()
+      return "in time"
+    end),
+    "in time"
+  )
+  t:raises(function()
+    task.timeout("10ms", function()
+      task.sleep(60)
+    end)
+  end, "ETIMEDOUT")
+end)
+
+test.case("cancel closes what is to be closed", function(t)
+  local closed = false
+  local waiting = task.spawn(function()
+    local _ <close> = setmetatable({}, {
+      __close = function()
+        closed = true
+      end,
+    })
+    task.sleep(60)
+  end)
+  task.sleep(0)
+  waiting:cancel()
+  t:ok(closed)
+  t:raises(function()
+    waiting:join()
+  end, "ECANCELED")
+end)
+
+test.case("every goes on until cancelled, after runs once", function(t)
+  local turns = 0
+  local ticking = task.every("1ms", function()
+    turns = turns + 1
+  end)
+  t:eventually(function()
+    return turns >= 3
+  end)
+  ticking:cancel()
+  local seen = turns
+  t:never(function()
+    return turns > seen
+  end, { during = "20ms" })
+  t:equal(task
+    .after("1ms", function()
+      return "once"
+    end)
+    :join(), "once")
+end)
+
+test.case("a channel hands over in order and ends", function(t)
+  for _, capacity in ipairs({ 0, 1, 10 }) do
+    local c = task.channel(capacity)
+    task.spawn(function()
+      for i = 1, 5 do
+        c:send(i)
+      end
+      c:close()
+    end)
+    local got = {}
+    for value in
+      function()
+        return c:recv()
+      end
+    do
+      got[#got + 1] = value
+    end
+    t:equal(got, { 1, 2, 3, 4, 5 })
+    t:raises(function()
+      c:send(6)
+    end, "EPIPE")
+  end
+end)
