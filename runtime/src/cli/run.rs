@@ -16,8 +16,8 @@ use crate::{Error, Result, report};
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The script; - reads it from standard input
-    #[arg(value_name = "SCRIPT", conflicts_with = "execute")]
+    /// The script; - reads it from standard input. With --execute, the first of ARGS
+    #[arg(value_name = "SCRIPT")]
     script: Option<PathBuf>,
     /// Run this text instead of a file; the modules are plain names in it
     #[arg(short, long, value_name = "CHUNK")]
@@ -115,10 +115,12 @@ fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
         (None, None) => unreachable!("without a script standard input is read"),
     };
     // With -e there is no script: every positional argument is the chunk's.
+    let first = args.script.as_ref().filter(|_| args.execute.is_some());
+    let first = first.map(|first| first.display().to_string());
     let instance = Instance {
         name: args.name.clone().unwrap_or(default_name),
         script,
-        args: args.args.clone(),
+        args: first.into_iter().chain(args.args.iter().cloned()).collect(),
     };
     Ok((instance, chunk))
 }
