@@ -101,6 +101,8 @@ pub struct NewLink<'a> {
     pub end: End,
     /// The link it stands on, for the kinds where [`Kind::on_link`] is set.
     pub link: Option<u32>,
+    /// The namespace of `link`, when it is another than the new link's (then creation costs a move, ~16 ms).
+    pub link_netlink: Option<&'a Netlink>,
     /// The kind's own options, by the words of its table.
     pub values: Vec<(String, Value)>,
     /// Indexes of links that become its ports (bridge, bond, vrf).
@@ -117,10 +119,21 @@ impl<'a> NewLink<'a> {
             kind,
             end,
             link: None,
+            link_netlink: None,
             values: Vec::new(),
             ports: Vec::new(),
             peer: None,
         }
+    }
+
+    /// Where the request is sent: the kernel looks up `link` there.
+    fn sender(&self) -> &'a Netlink {
+        self.link_netlink.unwrap_or(self.netlink)
+    }
+
+    /// Made in another namespace and moved, which takes it down.
+    fn is_moved(&self) -> bool {
+        self.sender().cookie() != self.netlink.cookie()
     }
 
     fn op(&self) -> String {
@@ -171,7 +184,7 @@ pub fn create(link: &NewLink<'_>) -> Result<Created> {
 pub fn create_many(links: &[NewLink<'_>]) -> Vec<Result<Created>> {
     let mut outcomes: Vec<Result<Created>> = Vec::with_capacity(links.len());
     // Links of one namespace that follow each other share a send.
-    for run in links.chunk_by(|a, b| std::ptr::eq(a.netlink, b.netlink)) {
+    for run in links.chunk_by(|a, b| std::ptr::eq(a.sender(), b.sender())) {
         outcomes.extend(make_run(run));
     }
     finish(links, &mut outcomes);
@@ -198,7 +211,7 @@ fn make_run(links: &[NewLink<'_>]) -> Vec<Result<Created>> {
             }
         })
         .collect();
-    let mut answers = batch.run(links[0].netlink).into_iter();
+    let mut answers = batch.run(links[0].sender()).into_iter();
     links
         .iter()
         .zip(prepared)
@@ -224,7 +237,7 @@ fn retry(link: &NewLink<'_>, error: Error) -> Result<Created> {
     }
     let made = indexes(link);
     let message = message::creation(link, made)?;
-    link.netlink
+    link.sender()
         .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
         .map_err(|e| missing::explain(link, e))?;
     Ok(made)
@@ -253,7 +266,11 @@ fn finish(links: &[NewLink<'_>], outcomes: &mut [Result<Created>]) {
     let mut follow = Vec::new();
     for (position, (link, outcome)) in links.iter().zip(outcomes.iter()).enumerate() {
         let Ok(made) = outcome else { continue };
-        let how = if link.kind.name == "tun" { Made::Bare } else { Made::Whole };
+        let how = match link.kind.name {
+            "tun" => Made::Bare,
+            _ if link.is_moved() => Made::Late,
+            _ => Made::Whole,
+        };
         follow.push(Follow {
             netlink: link.netlink,
             link: position,
@@ -269,7 +286,7 @@ fn finish(links: &[NewLink<'_>], outcomes: &mut [Result<Created>]) {
                 end,
                 index,
                 ports: &[],
-                how: Made::Peer,
+                how: Made::Late,
             });
         }
     }
