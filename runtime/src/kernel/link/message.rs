@@ -11,21 +11,22 @@ use netlink_packet_route::link::{
 use super::kinds::Kind;
 use super::value::Value;
 use super::{AddrGenMode, Created, End, NewLink, check_name};
+use crate::kernel::netlink::Netlink;
 use crate::kernel::netlink::attribute::Writer;
 use crate::{Error, Result};
 
 /// VETH_INFO_PEER and IFLA_NETKIT_PEER_INFO.
 const PEER_INFO: u16 = 1;
 
-/// The request that makes `link` with those indexes.
+/// The request to `sender`'s namespace that makes `link` with those indexes.
 ///
 /// # Errors
 /// EINVAL for a bad name, an unknown option or a wrong value.
-pub fn creation(link: &NewLink<'_>, made: Created) -> Result<LinkMessage> {
+pub fn creation(link: &NewLink<'_>, sender: &Netlink, made: Created) -> Result<LinkMessage> {
     check(link)?;
-    let how = if link.is_moved() { Made::Late } else { Made::Whole };
+    let how = if link.is_moved(sender) { Made::Late } else { Made::Whole };
     let mut message = end(&link.end, made.index, how);
-    if link.is_moved() {
+    if link.is_moved(sender) {
         let fd = link.netlink.netns().as_fd().as_raw_fd();
         message.attributes.push(LinkAttribute::NetNsFd(fd));
     }
