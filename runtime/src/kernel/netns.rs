@@ -39,22 +39,32 @@ impl NetnsFd {
         .map_err(Clone::clone)
     }
 
-    /// Runs `work` on the namespace thread, inside this namespace.
+    /// Runs `work` on the namespace thread, inside this namespace. Inside `work` it may be called again.
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN, and whatever `work` returns.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        if ON_THREAD.get() {
+            // Waiting for ourselves would be forever.
+            let before = std::fs::File::open("/proc/thread-self/ns/net")
+                .map_err(|e| Error::io("netns.enter", &e))?;
+            enter(self.as_fd())?;
+            let result = work();
+            enter(before.as_fd())?;
+            return result;
+        }
+        let host = NetnsFd::host()?;
         let mut outcome: Option<std::thread::Result<Result<T>>> = None;
         {
             let outcome = &mut outcome;
-            let fd = self.as_fd().as_raw_fd();
             let job = move || {
-                *outcome = Some(std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    enter(unsafe { BorrowedFd::borrow_raw(fd) })?;
-                    let result = work();
-                    enter(NetnsFd::host()?.as_fd())?;
-                    result
-                })));
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    enter(self.as_fd())?;
+                    work()
+                }));
+                // Back even after a panic: the thread must not keep a namespace alive.
+                let back = enter(host.as_fd());
+                *outcome = Some(result.map(|result| back.and(result)));
             };
             run_on_thread(Box::new(job));
         }
@@ -124,6 +134,11 @@ fn enter(fd: BorrowedFd<'_>) -> Result<()> {
     })
 }
 
+thread_local! {
+    /// Whether this is the namespace thread.
+    static ON_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// Hands `job` to the namespace thread and waits for it, so borrowed data in it stays valid.
@@ -136,6 +151,7 @@ fn run_on_thread(job: Job<'_>) {
         std::thread::Builder::new()
             .name("netns".into())
             .spawn(move || {
+                ON_THREAD.set(true);
                 for (job, done) in receiver {
                     job();
                     let _ = done.send(());
@@ -150,4 +166,32 @@ fn run_on_thread(job: Job<'_>) {
     let (done, finished) = channel();
     thread.send((job, done)).expect("the namespace thread lives as long as the process");
     finished.recv().expect("the namespace thread finishes every job");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::link::tests::Scratch;
+
+    fn here() -> std::path::PathBuf {
+        std::fs::read_link("/proc/thread-self/ns/net").unwrap()
+    }
+
+    #[test]
+    fn visits_nest_and_end() {
+        let (a, b) = (Scratch::new("nesta"), Scratch::new("nestb"));
+        let start = here();
+        let seen = a.0.fd.within(|| {
+            let inner = b.0.fd.within(|| Ok(here()))?;
+            Ok((here(), inner))
+        });
+        let (outer, inner) = seen.unwrap();
+        assert!(outer != inner && outer != start && inner != start);
+        assert_eq!(here(), start);
+        let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            a.0.fd.within::<()>(|| panic!("in a namespace"))
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(NetnsFd::host().unwrap().within(|| Ok(here())).unwrap(), start);
+    }
 }

@@ -11,25 +11,31 @@ use netlink_packet_route::link::{
 use super::kinds::Kind;
 use super::value::Value;
 use super::{AddrGenMode, Created, End, NewLink, check_name};
+use crate::kernel::netlink::Netlink;
 use crate::kernel::netlink::attribute::Writer;
 use crate::{Error, Result};
 
 /// VETH_INFO_PEER and IFLA_NETKIT_PEER_INFO.
 const PEER_INFO: u16 = 1;
 
-/// The request that makes `link` with those indexes.
+/// The request to `sender`'s namespace that makes `link` with those indexes.
 ///
 /// # Errors
 /// EINVAL for a bad name, an unknown option or a wrong value.
-pub fn creation(link: &NewLink<'_>, made: Created) -> Result<LinkMessage> {
+pub fn creation(link: &NewLink<'_>, sender: &Netlink, made: Created) -> Result<LinkMessage> {
     check(link)?;
-    let mut message = end(&link.end, made.index, Made::Whole);
+    let how = if link.is_moved(sender) { Made::Late } else { Made::Whole };
+    let mut message = end(&link.end, made.index, how);
+    if link.is_moved(sender) {
+        let fd = link.netlink.netns().as_fd().as_raw_fd();
+        message.attributes.push(LinkAttribute::NetNsFd(fd));
+    }
     if let Some(below) = link.link {
         message.attributes.push(LinkAttribute::Link(below));
     }
     let mut data = Writer::new();
     if let (Some((netlink, peer)), Some(index)) = (&link.peer, made.peer_index) {
-        let mut peer = end(peer, index, Made::Peer);
+        let mut peer = end(peer, index, Made::Late);
         if !std::ptr::eq(*netlink, link.netlink) {
             let fd = netlink.netns().as_fd().as_raw_fd();
             peer.attributes.push(LinkAttribute::NetNsFd(fd));
@@ -122,8 +128,9 @@ fn end(end: &End, index: u32, how: Made) -> LinkMessage {
 pub enum Made {
     /// By a request that took its attributes and flags.
     Whole,
-    /// As the second end of a pair: it cannot go up before the first is there (ENOTCONN from `veth_open`).
-    Peer,
+    /// As the second end of a pair, which cannot go up before the first is there (ENOTCONN from `veth_open`), or moved at the
+    /// end of its creation, which takes it down.
+    Late,
     /// With a name and index only (tun).
     Bare,
 }

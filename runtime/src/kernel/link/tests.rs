@@ -330,3 +330,28 @@ fn an_option_that_the_kernel_lacks_is_named() {
         }
     }
 }
+
+#[test]
+fn a_link_stands_on_one_of_another_namespace() {
+    let (a, b) = (Scratch::new("lowa"), Scratch::new("lowb"));
+    let below = pair(&a, "below", "other");
+    let mut link = NewLink::new(&b.1, kind("macvlan"), End::named("mv0"));
+    link.link = Some(below.index);
+    link.end.addresses = vec!["10.8.0.1/24".parse().unwrap(), "fd00:8::1/64".parse().unwrap()];
+    let made = create_on(&link, &a.1).unwrap();
+    let now = info(&b.1, made.index).unwrap();
+    assert_eq!((now.name.as_str(), now.up, now.link), ("mv0", true, Some(below.index)));
+    assert_eq!(
+        address::list(&b.1, Some(made.index))
+            .unwrap()
+            .iter()
+            .filter(|a| a.scope == "global")
+            .count(),
+        2
+    );
+    let error = create_on(&link, &a.1).unwrap_err();
+    assert!(error.is("EEXIST") && error.to_string().contains(&b.0.name), "{error}");
+    link.link = Some(999_999);
+    link.end.name = "mv1".into();
+    assert!(create_on(&link, &a.1).unwrap_err().is("ENODEV"));
+}
