@@ -3,7 +3,8 @@
 use super::*;
 use crate::kernel::bpf::object::Object;
 use crate::kernel::bpf::probe;
-use crate::kernel::bpf::testing::{delete_link, load, veth};
+use crate::kernel::bpf::testing::{delete_link, load, netkit, transmit, veth};
+use crate::kernel::bpf::{Map, MapKind, MapSpec, Value};
 
 fn programs() -> Object {
     load(
@@ -21,16 +22,145 @@ fn order(target: &Target, hook: Hook) -> Vec<String> {
     query(target, hook).expect("query").programs.into_iter().map(|p| p.name).collect()
 }
 
+fn available(hook: Hook) -> bool {
+    probe::has(hook.row().feature).expect("probe").available
+}
+
+/// A pair of links of the kind a hook wants.
+fn pair(hook: Hook) -> (Target, Target) {
+    if hook.family() == "netkit" { netkit() } else { veth() }
+}
+
+/// Each hook sees the packets that pass it, and another program right after a replacement.
+#[test]
+fn packets_are_seen() {
+    let object = load(
+        r#"
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32);
+  __type(value, __u64); } seen SEC(".maps");
+static void count(__u32 slot) {
+  __u64 *n = bpf_map_lookup_elem(&seen, &slot);
+  if (n) __sync_fetch_and_add(n, 1);
+}
+#define MINE bpf_htons(0x88b5)
+SEC("tc") int one(struct __sk_buff *skb) { if (skb->protocol == MINE) count(0); return -1; }
+SEC("tc") int two(struct __sk_buff *skb) { if (skb->protocol == MINE) count(1); return -1; }
+SEC("xdp") int xone(struct xdp_md *ctx) {
+  void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+  if (data + 14 <= end && *(__be16 *)(data + 12) == MINE) count(0);
+  return XDP_PASS;
+}
+SEC("xdp") int xtwo(struct xdp_md *ctx) {
+  void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+  if (data + 14 <= end && *(__be16 *)(data + 12) == MINE) count(1);
+  return XDP_DROP;
+}"#,
+    );
+    let seen = |map: &Map| {
+        [0, 1].map(|slot| match map.get(&Value::Int(slot)).expect("get") {
+            Some(Value::Uint(n)) => n,
+            other => panic!("{other:?}"),
+        })
+    };
+    let map = &object.maps["seen"];
+    for hook in Hook::ALL.into_iter().filter(|hook| available(*hook)) {
+        let (link, other) = pair(hook);
+        let prefix = if hook == Hook::Xdp { "x" } else { "" };
+        let program = |name: &str| &object.programs[&format!("{prefix}{name}")];
+        let attachment = attach(&link, hook, program("one"), &Order::default()).expect("attach");
+        let from = match hook {
+            Hook::TcxEgress | Hook::ClsactEgress | Hook::NetkitPrimary => &link,
+            _ => &other,
+        };
+        map.clear().expect("clear");
+        transmit(from, 10);
+        wait_for(|| seen(map) == [10, 0], || format!("{hook:?}: {:?}", seen(map)));
+        attachment.replace(program("two")).expect("replace");
+        transmit(from, 5);
+        wait_for(|| seen(map) == [10, 5], || format!("{hook:?}: {:?}", seen(map)));
+        attachment.detach().expect("detach");
+        transmit(from, 5);
+        assert_eq!(seen(map), [10, 5], "{hook:?}");
+    }
+}
+
+/// Ingress runs in softirq, a moment after the packet was sent.
+fn wait_for(done: impl Fn() -> bool, state: impl Fn() -> String) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 10, "{}", state());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn netkit_sides() {
+    if !available(Hook::NetkitPeer) {
+        return;
+    }
+    let object = programs();
+    let p = |name: &str| &object.programs[name];
+    let (primary, peer) = netkit();
+    let error =
+        attach(&peer, Hook::NetkitPeer, p("one"), &Order::default()).expect_err("the peer end");
+    assert_eq!((error.code(), error.message()), ("EACCES", "this is the peer end".into()));
+    let attachment =
+        attach(&primary, Hook::NetkitPeer, p("one"), &Order::default()).expect("attach");
+    assert_eq!(attachment.info().expect("info").index, primary.index);
+    assert_eq!(order(&primary, Hook::NetkitPeer), ["one"]);
+    assert!(order(&primary, Hook::NetkitPrimary).is_empty());
+    let error = query(&peer, Hook::NetkitPeer).expect_err("the peer end");
+    assert_eq!(error.code(), "EACCES");
+    let current = query(&primary, Hook::NetkitPeer).expect("query").revision;
+    let stale = Order { expected_revision: Some(current + 1), ..Order::default() };
+    let error = attach(&primary, Hook::NetkitPeer, p("two"), &stale).expect_err("stale");
+    assert!(error.is("ESTALE"), "{error}");
+    delete_link(&primary);
+    assert!(attachment.replace(p("two")).expect_err("gone").is("ENODEV"));
+}
+
+/// A pinned link outlives its handle and is taken over without a gap.
+#[test]
+fn pins() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let object = programs();
+    let (link, _peer) = veth();
+    let dir = tempfile::tempdir().expect("a directory");
+    let none: Option<&str> = None;
+    let attachment =
+        attach(&link, Hook::Xdp, &object.programs["pass"], &Order::default()).expect("attach");
+    let error = attachment.pin(&dir.path().join("x")).expect_err("no bpffs");
+    assert!(error.message().contains("not on a bpf file system"), "{error}");
+    mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), none).expect("a bpffs");
+    let outcome = std::panic::catch_unwind(|| {
+        let path = dir.path().join("link");
+        attachment.pin(&path).expect("pin");
+        assert!(attachment.pin(&path).expect_err("taken").is("EEXIST"));
+        drop(attachment);
+        let again = Attachment::pinned(&path, &link, Hook::Xdp).expect("taken over");
+        assert_eq!(again.program().name(), "pass");
+        assert_eq!(again.info().expect("info").mode, Some(XdpMode::Native));
+        let error = Attachment::pinned(&path, &link, Hook::TcxEgress).expect_err("another hook");
+        assert_eq!(error.message(), "it is not on a, egress");
+        let map = Map::create(&MapSpec::new("pinned", MapKind::ARRAY, 4, 4, 1)).expect("map");
+        map.pin(&dir.path().join("map")).expect("pin");
+        assert_eq!(Map::pinned(&dir.path().join("map")).expect("open"), map);
+        object.programs["one"].pin(&dir.path().join("one")).expect("pin");
+        let program = crate::kernel::bpf::Program::pinned(&dir.path().join("one")).expect("open");
+        assert_eq!(program, object.programs["one"]);
+        again.detach().expect("detach");
+    });
+    umount2(dir.path(), MntFlags::MNT_DETACH).expect("unmounted");
+    outcome.expect("no panic");
+}
+
 /// The same order words give the same order on every hook that has several programs.
 #[test]
 fn order_words() {
     let object = programs();
     let p = |name: &str| &object.programs[name];
-    for hook in [Hook::TcxIngress, Hook::TcxEgress, Hook::ClsactIngress, Hook::ClsactEgress] {
-        if hook.family() == "tcx" && !probe::has("tcx").expect("probe").available {
-            continue;
-        }
-        let (link, _peer) = veth();
+    for hook in Hook::ALL.into_iter().filter(|hook| hook.row().ordered && available(*hook)) {
+        let (link, _peer) = pair(hook);
         assert!(order(&link, hook).is_empty(), "{hook:?}");
         let one = attach(&link, hook, p("one"), &Order::default()).expect("one");
         let _two = attach(&link, hook, p("two"), &Order::first()).expect("two");
@@ -60,13 +190,13 @@ fn order_words() {
 fn replace_in_place() {
     let object = programs();
     let p = |name: &str| &object.programs[name];
-    for hook in [Hook::TcxIngress, Hook::ClsactEgress, Hook::Xdp] {
-        let (link, _peer) = veth();
+    for hook in Hook::ALL.into_iter().filter(|hook| available(*hook)) {
+        let (link, _peer) = pair(hook);
         let (first, second) = if hook == Hook::Xdp { ("pass", "frags") } else { ("one", "two") };
         let attachment = attach(&link, hook, p(first), &Order::default()).expect("attach");
         let before = query(&link, hook).expect("query");
         assert_eq!(before.programs[0].tag, p(first).tag());
-        if hook != Hook::ClsactEgress {
+        if !hook.is_clsact() {
             assert_eq!(before.programs[0].link_id, attachment.link_id(), "{hook:?}");
         }
         attachment.replace(p(second)).expect("replace");
