@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Common, status};
 use crate::api::host::Instance;
+use crate::kernel::capability;
 use crate::life::control::Control;
 use crate::life::generation::{self, Chunk, Ended};
 use crate::own::Ledger;
@@ -37,6 +38,7 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
     }
     let ledger = Arc::new(Ledger::default());
     let outcome = prepare(args).and_then(|(instance, chunk)| {
+        say_missing_privilege();
         let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
         generation::run(instance, &chunk, common.memory, &control, &ledger)
     });
@@ -44,7 +46,7 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
         Ok(ended) => finish(&ended),
         Err(error) => {
             report::error(&error, None);
-            if error.is("EPERM") { status::MISSING } else { status::FAILED }
+            status_of(&error)
         }
     };
     tear_down(&ledger);
@@ -62,6 +64,35 @@ pub fn tear_down(ledger: &Ledger) {
     }
 }
 
+/// Whether the script failed, or what the kernel or a permission would not give it.
+fn status_of(error: &Error) -> u8 {
+    let refused = error.is("EPERM") && !capability::missing().is_empty();
+    if refused || error.is("EOPNOTSUPP") { status::MISSING } else { status::FAILED }
+}
+
+/// Says once, before anything is tried, what this process may not do and how it could.
+pub(super) fn say_missing_privilege() {
+    let missing = capability::missing();
+    if missing.is_empty() {
+        return;
+    }
+    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    tracing::warn!(
+        "without {}: the kernel will refuse namespaces, links and eBPF\n  = hint: sudo {}",
+        missing.join(", "),
+        words.join(" ")
+    );
+}
+
+/// A word as a shell would need it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 /// The exit status of an end, and its error printed.
 pub(super) fn finish(ended: &Ended) -> u8 {
     match ended {
@@ -69,7 +100,7 @@ pub(super) fn finish(ended: &Ended) -> u8 {
         Ended::TaskFailed => status::FAILED,
         Ended::Failed(error) => {
             report::error(error, None);
-            status::FAILED
+            status_of(error)
         }
         Ended::Stopped(Stop::Exit(code)) => *code,
         Ended::Stopped(Stop::Signal(_)) => status::INTERRUPTED,

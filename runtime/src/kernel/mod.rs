@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod bpf;
+pub mod capability;
 pub mod link;
 pub mod neigh;
 pub mod netlink;

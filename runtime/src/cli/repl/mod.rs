@@ -28,6 +28,7 @@ pub fn repl(name: Option<String>, common: &Common) -> u8 {
     let terminal = editor::Terminal::save();
     let outcome =
         (|| {
+            run::say_missing_privilege();
             let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
             control.interrupt_lines_only();
             let instance = Instance {
