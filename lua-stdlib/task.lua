@@ -2,7 +2,7 @@
 
 local native, cnf = ...
 
-local task = { sleep = native.sleep }
+local task = { sleep = native.sleep, now = native.now }
 
 -- Task -------------------------------------------------------------------------------------------------------------
 

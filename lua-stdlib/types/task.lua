@@ -12,6 +12,11 @@ local task = {}
 ---@return cnf.Task
 function task.spawn(fn, ...) end
 
+---Seconds since the program started, by a clock that never jumps: for measuring how long something took.
+---@return number seconds
+---@see clock_gettime(2)
+function task.now() end
+
 --- Waits.
 ---@param duration number|string
 function task.sleep(duration) end

@@ -27,6 +27,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("failed", failed)
         .function("forgiven", forgiven)
         .function("signal", |_, _, _| Ok(Returned(Signal::default())))
+        .function("now", |_, _, _| Ok(now()))
         .async_function("sleep", sleep)
         .build()
 }
@@ -128,6 +129,12 @@ fn failed(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
 fn forgiven(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
     host.tasks.unjoined.borrow_mut().remove(&args.required::<u64>("id")?);
     Ok(())
+}
+
+/// Seconds since the process started, by a clock that never jumps (CLOCK_MONOTONIC).
+fn now() -> f64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64()
 }
 
 fn sleep(
