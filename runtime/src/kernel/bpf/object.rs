@@ -14,7 +14,7 @@ use btf_rs::Btf;
 use nix::errno::Errno;
 
 use super::btf::{Type, Value};
-use super::elf::{self, ProgramSection};
+use super::elf::{self, InitialSlot, ProgramSection};
 use super::map::{Map, MapKind, MapSpec, MapTypes, Write};
 use super::program::Program;
 use super::{sys, verifier};
@@ -51,6 +51,7 @@ pub struct Global {
 pub struct ObjectFile {
     parsed: aya_obj::Object,
     sections: Vec<ProgramSection>,
+    initial: Vec<InitialSlot>,
     btf: Option<Arc<Btf>>,
 }
 
@@ -163,7 +164,7 @@ impl ObjectFile {
                 .map_err(|e| parser_error(&e))?
                 .map(aya_obj::btf::Btf::to_bytes);
             let btf = blob.and_then(|b| Btf::from_bytes(&b).ok()).map(Arc::new);
-            Ok(ObjectFile { parsed, sections: rewritten.sections, btf })
+            Ok(ObjectFile { parsed, sections: rewritten.sections, initial: rewritten.initial, btf })
         })
     }
 
@@ -223,6 +224,7 @@ impl ObjectFile {
         let maps = self.make_maps(options, btf_fd.as_ref())?;
         guarded(|| self.relocate(&maps))?;
         let programs = self.load_programs(options, btf_fd.as_ref())?;
+        self.fill_slots(options, &maps, &programs)?;
         Ok(Object { name: options.name.clone(), programs, maps })
     }
 
@@ -316,6 +318,9 @@ impl ObjectFile {
         if spec.kind == MapKind::PERF_EVENT_ARRAY && spec.max_entries == 0 {
             spec.max_entries = super::probe::possible_cpus() as u32;
         }
+        if spec.kind.holds_descriptors() && spec.value_size == 0 {
+            spec.value_size = 4;
+        }
         if spec.kind.is_of_maps() {
             let template = options.inner.get(name).cloned();
             let template = template
@@ -352,6 +357,49 @@ impl ObjectFile {
             self.parsed.functions.keys().map(|(section, _)| *section).collect();
         self.parsed.relocate_maps(pairs, &text).map_err(|e| parser_error(&e))?;
         self.parsed.relocate_calls(&text).map_err(|e| parser_error(&e))
+    }
+
+    /// Puts into maps of maps and program arrays what their declarations say; given maps keep their contents.
+    fn fill_slots(
+        &self,
+        options: &LoadOptions,
+        maps: &BTreeMap<String, Map>,
+        programs: &BTreeMap<String, Program>,
+    ) -> Result<()> {
+        for slot in self.initial.iter().filter(|slot| !options.maps.contains_key(&slot.map)) {
+            let place = self.values_offset(&slot.map).and_then(|at| slot.offset.checked_sub(at));
+            let (Some(place), Some(map)) = (place, maps.get(&slot.map)) else {
+                return Err(invalid(format!("the values of map \"{}\" are damaged", slot.map)));
+            };
+            let fd = match (maps.get(&slot.target), programs.get(&slot.target)) {
+                (Some(target), _) => target.as_fd(),
+                (_, Some(target)) => target.as_fd(),
+                // A program that was not asked for leaves its slot empty.
+                _ => continue,
+            };
+            // Each slot of the declaration is a pointer.
+            let index = (place / 8) as u32;
+            map.update_fd(&index.to_ne_bytes(), fd).map_err(|e| e.operation("bpf.load"))?;
+        }
+        Ok(())
+    }
+
+    /// Where in the declaration of a map its `values` begin.
+    fn values_offset(&self, map: &str) -> Option<u64> {
+        let btf = self.btf.as_ref()?;
+        let found = btf.resolve_types_by_name(map).ok()?;
+        let mut declared = found.into_iter().find(|kind| matches!(kind, btf_rs::Type::Var(_)))?;
+        for _ in 0..8 {
+            if let btf_rs::Type::Struct(fields) = &declared {
+                let values = fields.members.iter().find(|m| {
+                    btf.resolve_name(*m)
+                        .is_ok_and(|name| name == "values" || name == elf::PROGRAM_VALUES)
+                })?;
+                return Some(u64::from(values.bit_offset() / 8));
+            }
+            declared = btf.resolve_chained_type(declared.as_btf_type()?).ok()?;
+        }
+        None
     }
 
     fn load_programs(

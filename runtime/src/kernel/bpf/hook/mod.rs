@@ -316,6 +316,8 @@ impl Attachment {
             Some((0, _)) => {
                 return Err(Error::new(op, "ENODEV", "its device is gone").subject(subject));
             }
+            // The kernel tells the index of the peer device, which may be in another namespace.
+            Some((_, kind)) if hook == Hook::NetkitPeer && kind == attach_type => {}
             Some((index, kind)) if index == target.index && kind == attach_type => {}
             _ => {
                 let place = target.subject(hook);
@@ -434,7 +436,9 @@ impl Attachment {
                 let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {}).map_err(|e| {
                     Error::errno("attachment.info", e).subject(target.subject(*hook))
                 })?;
-                info.index = sys::link_place(&raw).map_or(0, |(index, _)| index);
+                if sys::link_place(&raw).is_none_or(|(index, _)| index == 0) {
+                    info.index = 0;
+                }
                 if raw.prog_id != 0 && raw.prog_id != info.program.id() {
                     info.program = Program::by_id(raw.prog_id)?;
                 }
