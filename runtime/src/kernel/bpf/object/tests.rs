@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::kernel::bpf::ProgramKind;
+use crate::kernel::bpf::map::{MapKind, Write};
 use crate::kernel::bpf::testing::{load, load_with, object, try_load};
 
 const SPELLINGS: &str = r#"
