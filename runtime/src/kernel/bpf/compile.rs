@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -68,8 +69,7 @@ pub fn compile(source: &Source, options: &CompileOptions) -> Result<Compiled> {
     let clang = Clang::find().map_err(about)?;
     let flags = flags(source, options);
     let cache = cache_directory().map_err(about)?;
-    let dependencies =
-        cache.join(format!(".deps-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let dependencies = cache.join(format!(".deps-{}", unique()));
     let preprocessed = clang.preprocess(source, &flags, &dependencies);
     let inputs = read_dependencies(&dependencies);
     let preprocessed = preprocessed.map_err(about)?;
@@ -99,6 +99,12 @@ fn flags(source: &Source, options: &CompileOptions) -> Vec<String> {
     }
     flags.extend(options.cflags.iter().cloned());
     flags
+}
+
+/// Part of a file name that nobody else uses: threads and processes may compile the same source at once.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// As `bpf_tracing.h` spells the machine.
@@ -196,7 +202,7 @@ impl Clang {
 
     /// Compiles next to `object` and renames, so that no reader sees half a file. clang's warnings.
     fn compile(&self, source: &Source, flags: &[String], object: &Path) -> Result<String> {
-        let unfinished = object.with_extension(format!("{}.tmp", std::process::id()));
+        let unfinished = object.with_extension(format!("{}.tmp", unique()));
         let mut command = Command::new(&self.program);
         command.args(flags).arg("-c").arg("-o").arg(&unfinished);
         // From a file, even when it came as text: its lines go into BTF, and the verifier quotes them.
@@ -204,7 +210,10 @@ impl Clang {
             Source::File(path) => path.clone(),
             Source::Text { source, .. } => {
                 let file = object.with_extension("c");
-                std::fs::write(&file, source).map_err(|e| Error::io("bpf.compile", &e))?;
+                let written = object.with_extension(format!("{}.c", unique()));
+                std::fs::write(&written, source)
+                    .and_then(|()| std::fs::rename(&written, &file))
+                    .map_err(|e| Error::io("bpf.compile", &e))?;
                 file
             }
         };
@@ -275,6 +284,21 @@ mod tests {
         for made in [first.path, third.path] {
             let _ = std::fs::remove_file(made);
         }
+    }
+
+    /// Several threads compile the same source at once: each gets a whole object.
+    #[test]
+    fn compiles_in_parallel() {
+        let source = text(&format!("int parallel_{}(void) {{ return 1; }}", std::process::id()));
+        let path = std::thread::scope(|scope| {
+            let run = || compile(&source, &CompileOptions::default()).expect("compiles");
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
+            let made: Vec<_> = threads.into_iter().map(|t| t.join().expect("no panic")).collect();
+            assert!(made.iter().all(|m| m.bytes == made[0].bytes));
+            made[0].path.clone()
+        });
+        let _ = std::fs::remove_file(path.with_extension("c"));
+        let _ = std::fs::remove_file(path);
     }
 
     #[test]

@@ -6,11 +6,18 @@
 //! original names say what each program is (`Documentation/bpf/libbpf/program_types.rst`).
 
 use object::elf::{FileHeader64, SHF_EXECINSTR, SectionHeader64};
-use object::read::elf::{FileHeader, SectionHeader};
-use object::{Endianness, LittleEndian as LE, U32, U64};
+use object::read::elf::{ElfFile64, FileHeader, SectionHeader};
+use object::{
+    Endianness, LittleEndian as LE, Object as _, ObjectSection as _, ObjectSymbol as _,
+    RelocationTarget, U64,
+};
 
 use super::program::ProgramKind;
 use crate::{Error, Result};
+
+mod types;
+
+pub(super) use types::PROGRAM_VALUES;
 
 type Header = FileHeader64<Endianness>;
 type Section = SectionHeader64<Endianness>;
@@ -34,6 +41,17 @@ pub struct ProgramSection {
 pub struct Rewritten {
     pub bytes: Vec<u8>,
     pub sections: Vec<ProgramSection>,
+    pub initial: Vec<InitialSlot>,
+}
+
+/// A slot that a map's declaration fills: `.values = { [1] = &inner }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialSlot {
+    pub map: String,
+    /// Bytes from the start of the map's declaration.
+    pub offset: u64,
+    /// The map or program that goes there.
+    pub target: String,
 }
 
 /// One row for each word a section name may start with: word, kind, attach type, flags. tc programs have attach type 0
@@ -111,11 +129,13 @@ pub fn rewrite(data: &[u8]) -> Result<Rewritten> {
         return Err(invalid("the object has no programs")
             .hint(format!("a program is a function with SEC(\"...\"), one of: {SPELLINGS}")));
     }
-    check_symbols(header, data)?;
+    let file = ElfFile64::<Endianness>::parse(data).map_err(|e| truncated(&e))?;
+    check_symbols(&file)?;
+    let initial = initial_slots(&file);
     let mut bytes = data.to_vec();
     rename_sections(&mut bytes, header, &programs)?;
-    rename_in_btf(&mut bytes, data, header, &programs)?;
-    Ok(Rewritten { bytes, sections: programs })
+    types::rename(&mut bytes, data, header, &programs)?;
+    Ok(Rewritten { bytes, sections: programs, initial })
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -231,11 +251,7 @@ fn check_bounds(header: &Header, data: &[u8]) -> Result<()> {
 }
 
 /// Symbols must lie in their sections, and every one that code refers to must be defined here.
-fn check_symbols(header: &Header, data: &[u8]) -> Result<()> {
-    use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
-    let _ = header;
-    let file =
-        object::read::elf::ElfFile64::<Endianness>::parse(data).map_err(|e| truncated(&e))?;
+fn check_symbols(file: &ElfFile64<'_>) -> Result<()> {
     for symbol in file.symbols() {
         let Some(index) = symbol.section_index() else { continue };
         let section = file.section_by_index(index).map_err(|e| truncated(&e))?;
@@ -259,6 +275,28 @@ fn check_symbols(header: &Header, data: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the declarations in `.maps` put into maps of maps and program arrays: relocations that name the targets.
+fn initial_slots(file: &ElfFile64<'_>) -> Vec<InitialSlot> {
+    let Some(maps) = file.section_by_name(".maps") else { return Vec::new() };
+    let name = |symbol: object::Result<_>| -> Option<String> {
+        let symbol: object::read::elf::ElfSymbol64<'_, '_> = symbol.ok()?;
+        symbol.name().ok().map(String::from)
+    };
+    let slot = |(at, relocation): (u64, object::Relocation)| {
+        let RelocationTarget::Symbol(target) = relocation.target() else { return None };
+        let map = file.symbols().find(|s| {
+            s.section_index() == Some(maps.index())
+                && (s.address()..s.address() + s.size()).contains(&at)
+        })?;
+        Some(InitialSlot {
+            map: map.name().ok()?.to_owned(),
+            offset: at - map.address(),
+            target: name(file.symbol_by_index(target))?,
+        })
+    };
+    maps.relocations().filter_map(slot).collect()
 }
 
 /// Replaces the section name table by a copy with the aliases at its end, and points the sections there.
@@ -297,75 +335,4 @@ fn append_section(bytes: &mut Vec<u8>, at: usize, contents: &[u8]) {
     // sh_offset and sh_size follow sh_name, sh_type (4 bytes each), sh_flags and sh_addr (8 each).
     bytes[at + 24..at + 32].copy_from_slice(object::bytes_of(&offset));
     bytes[at + 32..at + 40].copy_from_slice(object::bytes_of(&length));
-}
-
-fn word(bytes: &[u8], at: usize) -> Result<usize> {
-    let slot = bytes.get(at..at + 4).ok_or_else(|| invalid("damaged: BTF ends early"))?;
-    object::from_bytes::<U32<LE>>(slot)
-        .map(|(w, _)| w.get(LE) as usize)
-        .map_err(|()| invalid("damaged: BTF ends early"))
-}
-
-/// Adds the aliases to the BTF strings and lets `.BTF.ext` refer to them.
-fn rename_in_btf(
-    bytes: &mut Vec<u8>,
-    data: &[u8],
-    header: &Header,
-    programs: &[ProgramSection],
-) -> Result<()> {
-    let endian = Endianness::Little;
-    let sections = header.sections(endian, data).map_err(|e| truncated(&e))?;
-    let Some((btf_index, btf)) = sections.section_by_name(endian, b".BTF") else { return Ok(()) };
-    let Some((_, ext)) = sections.section_by_name(endian, b".BTF.ext") else { return Ok(()) };
-    let blob = btf.data(endian, data).map_err(|e| truncated(&e))?;
-    // struct btf_header: magic, version, flags; hdr_len @4, type_off @8, type_len @12, str_off @16, str_len @20.
-    let strings_at = word(blob, 4)? + word(blob, 16)?;
-    let strings_end = strings_at + word(blob, 20)?;
-    let strings =
-        blob.get(strings_at..strings_end).ok_or_else(|| invalid("damaged: BTF ends early"))?;
-    let mut grown = blob[..strings_end].to_vec();
-    let mut renames = Vec::new();
-    for program in programs {
-        renames.push((program.name.as_bytes(), grown.len() - strings_at));
-        grown.extend(program.alias().bytes());
-        grown.push(0);
-    }
-    let length = (grown.len() - strings_at) as u32;
-    grown[20..24].copy_from_slice(&length.to_le_bytes());
-
-    let ext_at = ext.sh_offset(endian) as usize;
-    for at in section_name_offsets(ext.data(endian, data).map_err(|e| truncated(&e))?)? {
-        let old = word(data, ext_at + at)?;
-        let name = strings.get(old..).and_then(|s| s.split(|b| *b == 0).next()).unwrap_or_default();
-        if let Some((_, new)) = renames.iter().find(|(original, _)| *original == name) {
-            bytes[ext_at + at..ext_at + at + 4].copy_from_slice(&(*new as u32).to_le_bytes());
-        }
-    }
-    let header_at = header.e_shoff(endian) as usize + btf_index.0 * size_of::<Section>();
-    append_section(bytes, header_at, &grown);
-    Ok(())
-}
-
-/// Where in `.BTF.ext` section names stand: at the head of each block of func_info, line_info and core_relo records.
-fn section_name_offsets(ext: &[u8]) -> Result<Vec<usize>> {
-    // struct btf_ext_header: hdr_len @4, then offset and length of func_info @8, line_info @16, core_relo @24.
-    let header = word(ext, 4)?;
-    let mut found = Vec::new();
-    for field in [8, 16, 24] {
-        if field + 8 > header {
-            break;
-        }
-        let (start, length) = (header + word(ext, field)?, word(ext, field + 4)?);
-        if length == 0 {
-            continue;
-        }
-        let record = word(ext, start)?;
-        let mut at = start + 4;
-        while at < start + length {
-            found.push(at);
-            // struct btf_ext_info_sec: sec_name_off, num_info, then the records.
-            at += 8 + word(ext, at + 4)? * record;
-        }
-    }
-    Ok(found)
 }

@@ -3,19 +3,20 @@
 //! `aya_obj` parses and relocates; here are the maps made, globals set, BTF and programs loaded, so that existing maps can
 //! be used again, only some programs loaded, and the kernel's BTF parsed once and only when needed.
 
+mod maps;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use aya_obj::EbpfSectionKind;
-use aya_obj::btf::{BtfFeatures, BtfKind};
+use aya_obj::btf::BtfFeatures;
 use btf_rs::Btf;
 use nix::errno::Errno;
 
 use super::btf::{Type, Value};
-use super::elf::{self, ProgramSection};
-use super::map::{Map, MapKind, MapSpec, MapTypes, Write};
+use super::elf::{self, InitialSlot, ProgramSection};
+use super::map::{Map, MapSpec};
 use super::program::Program;
 use super::{sys, verifier};
 use crate::{Error, Result};
@@ -51,6 +52,7 @@ pub struct Global {
 pub struct ObjectFile {
     parsed: aya_obj::Object,
     sections: Vec<ProgramSection>,
+    initial: Vec<InitialSlot>,
     btf: Option<Arc<Btf>>,
 }
 
@@ -163,7 +165,7 @@ impl ObjectFile {
                 .map_err(|e| parser_error(&e))?
                 .map(aya_obj::btf::Btf::to_bytes);
             let btf = blob.and_then(|b| Btf::from_bytes(&b).ok()).map(Arc::new);
-            Ok(ObjectFile { parsed, sections: rewritten.sections, btf })
+            Ok(ObjectFile { parsed, sections: rewritten.sections, initial: rewritten.initial, btf })
         })
     }
 
@@ -223,6 +225,7 @@ impl ObjectFile {
         let maps = self.make_maps(options, btf_fd.as_ref())?;
         guarded(|| self.relocate(&maps))?;
         let programs = self.load_programs(options, btf_fd.as_ref())?;
+        self.fill_slots(options, &maps, &programs)?;
         Ok(Object { name: options.name.clone(), programs, maps })
     }
 
@@ -277,69 +280,6 @@ impl ObjectFile {
                 Ok(None)
             }
         }
-    }
-
-    fn make_maps(
-        &mut self,
-        options: &LoadOptions,
-        btf_fd: Option<&Arc<OwnedFd>>,
-    ) -> Result<BTreeMap<String, Map>> {
-        let mut made = BTreeMap::new();
-        for (name, declared) in &self.parsed.maps {
-            let data = is_data(declared);
-            if data && declared.value_size() == 0 {
-                continue;
-            }
-            let spec = self.map_spec(name, declared, options);
-            let map = match options.maps.get(name) {
-                Some(existing) => reuse(&spec, existing)?,
-                None => Map::create_typed(&spec, self.map_types(name, declared, btf_fd).as_ref())
-                    .map_err(|e| e.operation("bpf.load"))?,
-            };
-            if data && !options.maps.contains_key(name) {
-                fill(&map, declared)?;
-            }
-            made.insert(name.clone(), map);
-        }
-        Ok(made)
-    }
-
-    fn map_spec(&self, name: &str, declared: &aya_obj::Map, options: &LoadOptions) -> MapSpec {
-        let mut spec = spec_of(name, declared);
-        if is_data(declared) {
-            spec.name = data_name(&options.name, name);
-            spec.flags |= sys::F_MMAPABLE;
-        }
-        if let Some(entries) = options.max_entries.get(name) {
-            spec.max_entries = *entries;
-        }
-        if spec.kind == MapKind::PERF_EVENT_ARRAY && spec.max_entries == 0 {
-            spec.max_entries = super::probe::possible_cpus() as u32;
-        }
-        if spec.kind.is_of_maps() {
-            let template = options.inner.get(name).cloned();
-            let template = template
-                .or_else(|| declared.inner().map(|i| spec_of(&format!("{name}.inner"), &i)));
-            spec.inner = template.map(Box::new);
-        }
-        spec
-    }
-
-    fn map_types(
-        &self,
-        name: &str,
-        declared: &aya_obj::Map,
-        btf_fd: Option<&Arc<OwnedFd>>,
-    ) -> Option<MapTypes> {
-        let btf = self.btf.clone()?;
-        let (key, value) = match declared {
-            aya_obj::Map::Btf(m) => (m.def.btf_key_type_id, m.def.btf_value_type_id),
-            aya_obj::Map::Legacy(_) => {
-                let parsed = self.parsed.btf.as_ref()?;
-                (0, parsed.id_by_type_name_kind(name, BtfKind::DataSec).ok()?)
-            }
-        };
-        Some(MapTypes { btf, fd: btf_fd.cloned(), key, value })
     }
 
     /// Puts map descriptors and call targets into the instructions.
@@ -428,62 +368,6 @@ fn verified(attr: &sys::ProgramAttr<'_>) -> Result<OwnedFd> {
             }
         }
     }
-}
-
-fn is_data(map: &aya_obj::Map) -> bool {
-    let kind = map.section_kind();
-    matches!(kind, EbpfSectionKind::Data | EbpfSectionKind::Rodata | EbpfSectionKind::Bss)
-}
-
-fn spec_of(name: &str, map: &aya_obj::Map) -> MapSpec {
-    let (key, value) = (map.key_size(), map.value_size());
-    let mut spec = MapSpec::new(name, MapKind(map.map_type()), key, value, map.max_entries());
-    spec.flags = map.map_flags();
-    spec.extra = map.map_extra();
-    spec
-}
-
-/// `router.rodata`: what the kernel shows for a data section, as libbpf names it.
-fn data_name(object: &str, section: &str) -> String {
-    let stem = object.rsplit('/').next().unwrap_or(object);
-    let stem = stem.split('.').next().unwrap_or(stem);
-    let room = sys::NAME_LEN.saturating_sub(section.len());
-    format!("{}{section}", &stem[..stem.floor_char_boundary(room)])
-}
-
-/// An existing map in place of a declared one: it must look the same to the program.
-fn reuse(spec: &MapSpec, map: &Map) -> Result<Map> {
-    let info = map.info();
-    let differences: Vec<String> = [
-        ("type", spec.kind.to_string(), info.kind.to_string()),
-        ("key size", spec.key_size.to_string(), info.key_size.to_string()),
-        ("value size", spec.value_size.to_string(), info.value_size.to_string()),
-    ]
-    .into_iter()
-    .filter(|(_, declared, given)| declared != given)
-    .map(|(what, declared, given)| {
-        format!("{what} is {declared} in the source and {given} in the map")
-    })
-    .collect();
-    match differences.is_empty() {
-        true => Ok(map.clone()),
-        false => Err(invalid(format!(
-            "map \"{}\" cannot stand for \"{}\": {}",
-            map.name(),
-            spec.name,
-            differences.join(", ")
-        ))),
-    }
-}
-
-/// Gives a data section its initial contents; read-only ones are frozen, so that the verifier sees constants.
-fn fill(map: &Map, declared: &aya_obj::Map) -> Result<()> {
-    let read_only = declared.section_kind() == EbpfSectionKind::Rodata;
-    if declared.section_kind() != EbpfSectionKind::Bss || declared.data().iter().any(|b| *b != 0) {
-        map.update(&0u32.to_ne_bytes(), declared.data(), Write::Any)
-            .map_err(|e| e.operation("bpf.load"))?;
-    }
-    if read_only { map.freeze().map_err(|e| e.operation("bpf.load")) } else { Ok(()) }
 }
 
 #[cfg(test)]

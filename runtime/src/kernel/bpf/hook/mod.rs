@@ -4,6 +4,7 @@
 //! netlink (`clsact`); order words become its priorities. Link indexes resolve in the calling thread's namespace, so
 //! every call runs inside the target's.
 
+mod attachment;
 mod clsact;
 mod order;
 mod query;
@@ -12,17 +13,18 @@ pub(super) mod rtnl;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
+pub use attachment::{Attachment, AttachmentInfo};
 pub use order::{Anchor, Order, XdpMode};
 pub use query::{QueriedProgram, Query, query};
 
+use attachment::Slot;
+
 use super::program::{Program, ProgramKind};
-use super::sys::{self, bpf_link_info};
+use super::sys;
 use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
 
@@ -133,43 +135,6 @@ impl Target {
             side => format!("{}, {side}", self.name),
         }
     }
-}
-
-/// A program on a hook. Cheap to clone.
-///
-/// A bpf link ends with the last clone, unless it is pinned; a clsact filter stays until it is detached.
-#[derive(Debug, Clone)]
-pub struct Attachment(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    target: Target,
-    hook: Hook,
-    slot: Slot,
-    program: Mutex<Program>,
-}
-
-/// How the kernel holds it.
-#[derive(Debug)]
-pub(super) enum Slot {
-    Link { fd: OwnedFd, id: u32, mode: Option<XdpMode> },
-    Filter(clsact::Filter),
-}
-
-/// What is known of an attachment.
-#[derive(Debug, Clone)]
-pub struct AttachmentInfo {
-    pub hook: Hook,
-    pub link: String,
-    /// Interface index; 0 when the device is gone.
-    pub index: u32,
-    pub program: Program,
-    pub link_id: Option<u32>,
-    /// Of xdp: how it runs, never [`XdpMode::Auto`].
-    pub mode: Option<XdpMode>,
-    /// Of clsact.
-    pub priority: Option<u16>,
-    pub handle: Option<u32>,
 }
 
 /// Puts `program` on a hook of `target`.
@@ -285,215 +250,4 @@ fn attach_xdp(target: &Target, program: &Program, asked: XdpMode) -> Result<Slot
     }
     let order = Order { mode: asked, ..Order::default() };
     Err(refusal::explain(target, Hook::Xdp, program, &order, refused))
-}
-
-impl Slot {
-    fn link(fd: OwnedFd, mode: Option<XdpMode>) -> Result<Slot> {
-        let info = sys::info::<bpf_link_info>(fd.as_fd(), |_| {})
-            .map_err(|e| Error::errno("bpf.link", e))?;
-        Ok(Slot::Link { fd, id: info.id, mode })
-    }
-}
-
-impl Attachment {
-    fn new(target: Target, hook: Hook, slot: Slot, program: Program) -> Self {
-        Attachment(Arc::new(Inner { target, hook, slot, program: Mutex::new(program) }))
-    }
-
-    /// Takes over a link pinned on a bpffs by [`Attachment::pin`]: packets flow on meanwhile.
-    ///
-    /// # Errors
-    /// ENOENT when nothing is pinned there; ENODEV when its device is gone; EINVAL when it sits on another hook or link.
-    pub fn pinned(path: &Path, target: &Target, hook: Hook) -> Result<Attachment> {
-        let op = "bpf.link";
-        let subject = path.display().to_string();
-        let name = super::map::path_string(op, path)?;
-        let fd = sys::obj_get(&name).map_err(|e| Error::errno(op, e).subject(&subject))?;
-        let info = sys::info::<bpf_link_info>(fd.as_fd(), |_| {})
-            .map_err(|e| Error::errno(op, e).subject(&subject))?;
-        let attach_type = if hook == Hook::Xdp { 0 } else { hook.row().attach_type };
-        match sys::link_place(&info) {
-            Some((0, _)) => {
-                return Err(Error::new(op, "ENODEV", "its device is gone").subject(subject));
-            }
-            Some((index, kind)) if index == target.index && kind == attach_type => {}
-            _ => {
-                let place = target.subject(hook);
-                return Err(Error::invalid(op, format!("it is not on {place}")).subject(subject));
-            }
-        }
-        let program = Program::by_id(info.prog_id)?;
-        let mode = match hook {
-            Hook::Xdp => query::xdp(target)?.map(|(_, mode)| mode),
-            _ => None,
-        };
-        let slot = Slot::Link { fd, id: info.id, mode };
-        Ok(Attachment::new(target.clone(), hook, slot, program))
-    }
-
-    /// Takes over a clsact filter by its priority and handle.
-    ///
-    /// # Errors
-    /// ENOENT when there is none, EINVAL for a hook that is not clsact's.
-    pub fn filter(target: &Target, hook: Hook, priority: u16, handle: u32) -> Result<Attachment> {
-        let about = |e: Error| e.operation("tc.attach").about(target.subject(hook));
-        if !hook.is_clsact() {
-            return Err(about(Error::invalid("", "only clsact has filters")));
-        }
-        let found = clsact::dump(target, hook).map_err(about)?;
-        let program = found
-            .iter()
-            .find(|f| f.priority == priority && f.handle == handle)
-            .ok_or_else(|| {
-                about(Error::new("", "ENOENT", format!("no filter of priority {priority}")))
-            })?
-            .program_id;
-        let slot = Slot::Filter(clsact::Filter { priority, handle });
-        Ok(Attachment::new(target.clone(), hook, slot, Program::by_id(program)?))
-    }
-
-    pub fn hook(&self) -> Hook {
-        self.0.hook
-    }
-
-    pub fn target(&self) -> &Target {
-        &self.0.target
-    }
-
-    /// The program that runs there now, as far as this process changed it.
-    pub fn program(&self) -> Program {
-        self.0.program.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-
-    /// The id of the bpf link; `None` for clsact.
-    pub fn link_id(&self) -> Option<u32> {
-        match &self.0.slot {
-            Slot::Link { id, .. } => Some(*id),
-            Slot::Filter(_) => None,
-        }
-    }
-
-    /// As an anchor for `before` and `after`.
-    pub fn anchor(&self) -> Anchor {
-        Anchor::Attachment(self.clone())
-    }
-
-    /// Puts `program` in the place of the one that runs there, in one step: no packet sees neither.
-    ///
-    /// # Errors
-    /// ENODEV when the device is gone, EEXIST when `program` is on this hook already, EINVAL for another type.
-    pub fn replace(&self, program: &Program) -> Result<()> {
-        let Inner { target, hook, slot, .. } = &*self.0;
-        let op = replace_word(*hook);
-        let about = |e: Error| e.operation(op).about(target.subject(*hook));
-        check_kind(*hook, program).map_err(about)?;
-        match slot {
-            Slot::Link { fd, .. } => {
-                sys::link_update(fd.as_fd(), program.as_fd()).map_err(|e| {
-                    refusal::explain(target, *hook, program, &Order::default(), e).operation(op)
-                })?
-            }
-            Slot::Filter(filter) => {
-                clsact::replace(target, *hook, filter, program).map_err(about)?;
-            }
-        }
-        *self.0.program.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = program.clone();
-        Ok(())
-    }
-
-    /// Takes the program off the hook. Nothing is wrong when the device is gone already.
-    pub fn detach(&self) -> Result<()> {
-        let Inner { target, hook, slot, .. } = &*self.0;
-        let about = |e: Error| e.operation(detach_word(*hook)).about(target.subject(*hook));
-        match slot {
-            Slot::Link { fd, .. } => match sys::link_detach(fd.as_fd()) {
-                Ok(()) | Err(Errno::ENODEV | Errno::ENOLINK) => Ok(()),
-                Err(errno) => Err(about(super::program::refusal("", errno))),
-            },
-            Slot::Filter(filter) => clsact::detach(target, *hook, filter).map_err(about),
-        }
-    }
-
-    /// # Errors
-    /// EPERM without CAP_BPF.
-    pub fn info(&self) -> Result<AttachmentInfo> {
-        let Inner { target, hook, slot, .. } = &*self.0;
-        let mut info = AttachmentInfo {
-            hook: *hook,
-            link: target.name.clone(),
-            index: target.index,
-            program: self.program(),
-            link_id: self.link_id(),
-            mode: None,
-            priority: None,
-            handle: None,
-        };
-        match slot {
-            Slot::Link { fd, mode, .. } => {
-                info.mode = *mode;
-                let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {}).map_err(|e| {
-                    Error::errno("attachment.info", e).subject(target.subject(*hook))
-                })?;
-                info.index = sys::link_place(&raw).map_or(0, |(index, _)| index);
-                if raw.prog_id != 0 && raw.prog_id != info.program.id() {
-                    info.program = Program::by_id(raw.prog_id)?;
-                }
-            }
-            Slot::Filter(filter) => {
-                info.priority = Some(filter.priority);
-                info.handle = Some(filter.handle);
-            }
-        }
-        Ok(info)
-    }
-
-    /// Keeps the link when this process ends: [`Attachment::pinned`] takes it over. A clsact filter stays anyway, and
-    /// is taken over with [`Attachment::filter`].
-    ///
-    /// # Errors
-    /// EEXIST when the path is taken; EPERM off a bpffs; EOPNOTSUPP for clsact.
-    pub fn pin(&self, path: &Path) -> Result<()> {
-        match &self.0.slot {
-            Slot::Link { fd, .. } => super::map::pin(fd.as_fd(), "attachment.pin", path),
-            Slot::Filter(_) => Err(Error::new(
-                "attachment.pin",
-                "EOPNOTSUPP",
-                "a clsact filter is not pinned: it stays until it is detached",
-            )
-            .subject(self.0.target.subject(self.0.hook))),
-        }
-    }
-
-    /// The link's descriptor number for the length of a system call.
-    fn raw_link(&self) -> Option<u32> {
-        match &self.0.slot {
-            Slot::Link { fd, .. } => Some(fd.as_raw_fd() as u32),
-            Slot::Filter(_) => None,
-        }
-    }
-
-    fn clsact(&self) -> Option<&clsact::Filter> {
-        match &self.0.slot {
-            Slot::Filter(filter) => Some(filter),
-            Slot::Link { .. } => None,
-        }
-    }
-}
-
-fn replace_word(hook: Hook) -> &'static str {
-    match hook.family() {
-        "tcx" => "tcx.replace",
-        "netkit" => "netkit.replace",
-        "xdp" => "xdp.replace",
-        _ => "tc.replace",
-    }
-}
-
-fn detach_word(hook: Hook) -> &'static str {
-    match hook.family() {
-        "tcx" => "tcx.detach",
-        "netkit" => "netkit.detach",
-        "xdp" => "xdp.detach",
-        _ => "tc.detach",
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::kernel::bpf::ProgramKind;
+use crate::kernel::bpf::map::{MapKind, Write};
 use crate::kernel::bpf::testing::{load, load_with, object, try_load};
 
 const SPELLINGS: &str = r#"
@@ -194,6 +195,26 @@ SEC("tc") int read(struct __sk_buff *skb) {
         object.maps["outer"].get(&Value::Int(1)).expect("read"),
         Some(Value::Uint(inner.id().into()))
     );
+}
+
+#[test]
+fn declared_values_fill_maps() {
+    let object = load(
+        r#"
+struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+  __type(value, __u64); } low SEC(".maps"), high SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 4); __type(key, __u32);
+  __array(values, struct inner); } outer SEC(".maps") = { .values = { [1] = &low, [3] = &high } };
+SEC("tc") int end(struct __sk_buff *skb) { return 9; }
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 3); __uint(key_size, 4);
+  __array(values, int (struct __sk_buff *)); } jumps SEC(".maps") = { .values = { [2] = &end } };
+SEC("tc") int start(struct __sk_buff *skb) { bpf_tail_call(skb, &jumps, 2); return 1; }
+SEC("tc") int use(struct __sk_buff *skb) { __u32 k = 1; return !!bpf_map_lookup_elem(&outer, &k); }"#,
+    );
+    let outer = |slot: i64| object.maps["outer"].get(&Value::Int(slot)).expect("get");
+    let id = |name: &str| Some(Value::Uint(object.maps[name].id().into()));
+    assert_eq!([outer(0), outer(1), outer(2), outer(3)], [None, id("low"), None, id("high")]);
+    assert_eq!(object.programs["start"].test_run(&[0; 64], &[], 1).expect("runs").retval, 9);
 }
 
 #[test]
