@@ -99,9 +99,9 @@ local function described(found)
       break
     end
     local path, got, expected = table.unpack(difference, 1, 3)
-    lines[#lines + 1] = ("%s: got %s"):format(path, show.value(got, { depth = 3 }))
+    lines[#lines + 1] = ("%s: got      %s"):format(path, show.value(got, { depth = 3 }))
     lines[#lines + 1] = ("%s  expected %s"):format(
-      (" "):rep(#path - 4),
+      (" "):rep(#path),
       show.value(expected, { depth = 3 })
     )
   end

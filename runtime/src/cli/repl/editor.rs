@@ -93,6 +93,15 @@ impl Editor {
     }
 }
 
+/// The prompt ends, perhaps in the middle of a line: what is still printed goes below it.
+impl Drop for Editor {
+    fn drop(&mut self) {
+        if self.printer.editing.swap(false, Ordering::SeqCst) {
+            println!();
+        }
+    }
+}
+
 impl Printer {
     pub fn print(&self, text: &str) {
         self.put(text, |text| {

@@ -165,15 +165,29 @@ impl<'a> Session<'a> {
         let compile =
             |text: &str| self.vm.compile(name, text.as_bytes(), Some(self.environment.clone()));
         let expression = compile(&format!("return {line}"));
-        if let Ok(expression) = expression {
-            // Errors show the line as it was typed.
-            crate::api::source::keep(name, line.as_bytes());
-            return Ok(expression);
+        let statement = match expression {
+            Ok(_) => None,
+            Err(_) => Some(compile(line)),
+        };
+        // Errors show the line as it was typed.
+        crate::api::source::keep(name, line.as_bytes());
+        match statement {
+            None => expression,
+            // A complaint about the very first word tells less than what is wrong with the expression.
+            Some(Err(error)) if complains_about_start(&error, line) => {
+                expression.map_err(|wrong| error.because(wrong.message()))
+            }
+            Some(statement) => statement,
         }
-        compile(line)
     }
 
     fn complete(&self, line: &str) -> mlua::Result<(usize, Vec<String>)> {
         self.complete.call((&self.environment, line))
     }
+}
+
+fn complains_about_start(error: &crate::Error, line: &str) -> bool {
+    let message = error.message();
+    let near = message.rsplit_once("near '").map(|(_, near)| near.trim_end_matches('\''));
+    near.is_some_and(|near| line.trim_start().starts_with(near))
 }

@@ -108,8 +108,10 @@ async fn run_worker(
     }
     run.seconds = since.elapsed().as_secs_f64();
     run.exit = end(&mut child, pid, run.hung || control.flag.reason().is_some()).await;
-    // Whoever is left in its group was started by a case and not ended.
-    run.left_processes = killpg(pid, Signal::SIGKILL).is_ok();
+    // Whoever is left in its group was started by a case and not ended. What a crash left is no fault of its own.
+    let left = anyone_left(pid).await;
+    run.left_processes = left && run.exit.is_some_and(|exit| exit.success());
+    let _ = killpg(pid, Signal::SIGKILL);
     if let Ok(Ok(bytes)) = tokio::time::timeout(TEAR_DOWN, output).await {
         run.output = by_case(&String::from_utf8_lossy(&bytes));
     }
@@ -150,6 +152,17 @@ async fn end(child: &mut Child, pid: Pid, tell: bool) -> Option<ExitStatus> {
             child.wait().await.ok()
         }
     }
+}
+
+/// Whether the group outlives its leader: not for a moment, as a shell that is about to end does.
+async fn anyone_left(group: Pid) -> bool {
+    for _ in 0..20 {
+        if killpg(group, None).is_err() {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
 }
 
 fn by_case(output: &str) -> HashMap<Option<usize>, String> {

@@ -128,7 +128,7 @@ impl Worker<'_> {
 
     async fn case(&self, library: &Library, index: usize, name: &str, case: &Table) -> Result<()> {
         library.flush.call::<()>(()).map_err(from_lua)?;
-        let _ = write!(std::io::stderr(), "{SEPARATOR}{index}\n");
+        let _ = writeln!(std::io::stderr(), "{SEPARATOR}{index}");
         self.say(&json!({ "event": "start", "index": index, "case": name }));
         let marks = (self.host.ledger.mark(), self.host.tasks.latest());
         let start = Instant::now();

@@ -1,0 +1,289 @@
+//! The prompt, in a pseudo-terminal: what is typed, and what is seen.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Nothing that a test waits for takes longer.
+const BOUND: Duration = Duration::from_secs(10);
+
+struct Prompt {
+    keys: File,
+    screen: Receiver<Vec<u8>>,
+    seen: String,
+    /// How much of `seen` was waited for already.
+    read: usize,
+    child: Child,
+    state: tempfile::TempDir,
+}
+
+impl Prompt {
+    fn start() -> Prompt {
+        Prompt::start_in(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn start_in(state: tempfile::TempDir) -> Prompt {
+        let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
+        let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+        // The terminal must be its controlling one for Ctrl-C to be a signal.
+        let child = Command::new("setsid")
+            .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_cnfscript")])
+            .env("XDG_STATE_HOME", state.path())
+            .env("NO_COLOR", "1")
+            .env("TERM", "xterm")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .expect("the binary starts");
+        drop(pty.slave);
+        let keys = File::from(pty.master);
+        let mut screen = keys.try_clone().expect("a descriptor");
+        let (send, receive) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The end of the other side is an error (EIO) on a pseudo-terminal.
+            while let Ok(count) = screen.read(&mut buffer) {
+                if count == 0 || send.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut prompt =
+            Prompt { keys, screen: receive, seen: String::new(), read: 0, child, state };
+        prompt.ready();
+        prompt
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Types a line and waits for what follows it.
+    fn line(&mut self, line: &str, expected: &str) {
+        self.press(&format!("{line}\r"));
+        // The echo ends with the line; the result begins on the next.
+        self.expect("\n");
+        self.expect(expected);
+        self.ready();
+    }
+
+    /// Waits for an empty prompt.
+    #[track_caller]
+    fn ready(&mut self) {
+        self.expect("> \r\x1b[2C");
+    }
+
+    /// Types a line that needs another one.
+    fn incomplete(&mut self, line: &str) {
+        self.press(&format!("{line}\r"));
+        self.expect(">> \r\x1b[3C");
+    }
+
+    /// Waits until the text is seen after what was waited for before.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let deadline = Instant::now() + BOUND;
+        loop {
+            if let Some(at) = self.seen[self.read..].find(text) {
+                self.read += at + text.len();
+                return;
+            }
+            let wait = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(wait) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("waited for {text:?}; seen since: {:?}", &self.seen[self.read..]);
+                }
+            }
+        }
+    }
+
+    /// Waits for the end; the exit status.
+    fn ended(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + BOUND;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the prompt does not end; seen: {:?}", &self.seen[self.read..]);
+    }
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // Closing the terminal ends the prompt too; setsid waits for it.
+            let _ = self.child.kill();
+        }
+    }
+}
+
+const CONTROL_C: &str = "\x03";
+const CONTROL_D: &str = "\x04";
+const UP: &str = "\x1b[A";
+
+#[test]
+fn lines_are_expressions_or_statements() {
+    let mut prompt = Prompt::start();
+    prompt.line("1 + 1", "2\r\n");
+    prompt.line("_ * 21", "42\r\n");
+    prompt.line("x = {b = {2, 3}, a = 'text'}", "");
+    prompt.line("x", "{ a = \"text\", b = { 2, 3 } }\r\n");
+    prompt.line("1, nil, 'a'", "1\tnil\t\"a\"\r\n");
+    prompt.line("print('printed')", "printed\r\n");
+    prompt.line("x.self = x return x", "self = <cycle>");
+    prompt.line("task.sleep(0.01) return 'waited'", "\"waited\"\r\n");
+    prompt.line("task.spawn(function() end)", "Task(1, running)\r\n");
+    prompt.line("nil", "nil\r\n");
+}
+
+#[test]
+fn errors_show_their_line() {
+    let mut prompt = Prompt::start();
+    prompt.line("error('boom')", "error: boom\r\n --> prompt[1]:1\r\n  |\r\n1 | error('boom')\r\n");
+    prompt.line("nonsense", "undeclared global \"nonsense\"");
+    prompt.line("1 +* 2", "near '*'\r\n --> prompt[3]:1\r\n  |\r\n1 | 1 +* 2\r\n  |\r\n");
+    prompt.line("function f() error('later') end", "");
+    prompt.line("f()", "--> prompt[4]:1\r\n  |\r\n1 | function f() error('later') end");
+    prompt.line("task.slep", "did you mean \"sleep\"?");
+    prompt.line("'still here'", "\"still here\"");
+}
+
+#[test]
+fn incomplete_chunks_go_on() {
+    let mut prompt = Prompt::start();
+    prompt.incomplete("for i = 1, 2 do");
+    prompt.incomplete("print('turn', i)");
+    prompt.line("end", "turn\t1\r\nturn\t2\r\n");
+    prompt.incomplete("x = [[long");
+    prompt.line("string]]", "");
+    prompt.line("x", "\"long\\nstring\"\r\n");
+    // Ctrl-C gives up what was typed so far.
+    prompt.incomplete("for i = 1, 2 do");
+    prompt.press(CONTROL_C);
+    prompt.ready();
+    prompt.line("'free'", "\"free\"\r\n");
+}
+
+#[test]
+fn control_c_interrupts_what_runs() {
+    let mut prompt = Prompt::start();
+    for hanging in ["while true do end", "while true do pcall(error) end", "task.sleep(1000)"] {
+        prompt.press(&format!("print('go') {hanging}\r"));
+        prompt.expect("go\r\n");
+        prompt.press(CONTROL_C);
+        prompt.expect("interrupted\r\n");
+        prompt.ready();
+        prompt.line("6 * 7", "42\r\n");
+    }
+    // A task that loops is ended too, from the prompt.
+    prompt.press(
+        "task.spawn(function() task.sleep(0.05) print('on') while true do pcall(error) end end)\r",
+    );
+    prompt.expect("running)");
+    prompt.expect("on\r\n");
+    prompt.ready();
+    prompt.press(CONTROL_C);
+    prompt.expect("\r\n");
+    prompt.ready();
+    prompt.line("6 * 7", "42\r\n");
+}
+
+#[test]
+fn tasks_go_on_while_the_prompt_waits() {
+    let mut prompt = Prompt::start();
+    prompt.line("task.after(0.2, function() print('from the task') end)", "running");
+    prompt.press("'half typ");
+    prompt.expect("from the task\r\n");
+    prompt.expect("> 'half typ");
+    prompt.press("ed'\r");
+    prompt.expect("\"half typed\"\r\n");
+    prompt.line("task.after(0.05, function() error('task trouble') end)", "running");
+    prompt.expect("error: task failed: task trouble");
+    prompt.ready();
+    prompt.line("'after'", "\"after\"\r\n");
+}
+
+#[test]
+fn tab_completes() {
+    let mut prompt = Prompt::start();
+    for (typed, expected) in [
+        ("task.sp\t", "task.spawn"),
+        ("cnf.log.deb\t", "cnf.log.debug"),
+        ("tas\t", "task"),
+        ("math.maxi\t", "math.maxinteger"),
+    ] {
+        prompt.press(typed);
+        prompt.expect(expected);
+        prompt.press(CONTROL_C);
+        prompt.ready();
+    }
+    prompt.line("c = task.channel()", "");
+    prompt.press("c:re\t");
+    prompt.expect("c:recv");
+}
+
+#[test]
+fn history_is_kept_once() {
+    let mut prompt = Prompt::start();
+    prompt.line("'first'", "\"first\"");
+    prompt.line("'second'", "\"second\"");
+    prompt.line("'first'", "\"first\"");
+    prompt.press(&format!("{UP}{UP}\r"));
+    prompt.expect("\n");
+    prompt.expect("\"second\"\r\n");
+    prompt.ready();
+    prompt.press(CONTROL_D);
+    assert_eq!(prompt.ended(), Some(0));
+    let file = prompt.state.path().join("cnfscript/history");
+    let text = std::fs::read_to_string(file).expect("it is kept");
+    assert_eq!(text, "#V2\n'first'\n'second'\n");
+    let state = std::mem::replace(&mut prompt.state, tempfile::tempdir().expect("another"));
+    let mut again = Prompt::start_in(state);
+    again.press(&format!("{UP}\r"));
+    again.expect("\"second\"\r\n");
+}
+
+#[test]
+fn leaving_tears_down() {
+    for (keys, status) in [(CONTROL_D, 0), (":quit\r", 0), ("os.exit(3)\r", 3)] {
+        let mut prompt = Prompt::start();
+        prompt.line("cnf.on_stop(function(reason) print('stopping:', reason) end)", "");
+        prompt.press(keys);
+        prompt.expect("stopping:\texit\r\n");
+        assert_eq!(prompt.ended(), Some(status), "{keys:?}");
+    }
+}
+
+#[test]
+fn a_signal_ends_it_and_restores_the_terminal() {
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+    let mut prompt = Prompt::start();
+    prompt.line("cnf.on_stop(function(reason) print('stopping:', reason) end)", "");
+    prompt.line("local f = io.open('/proc/self/stat') return 'pid ' .. f:read('n')", "\"pid ");
+    let before = &prompt.seen[..prompt.read];
+    let at = before.rfind("\"pid ").expect("it was waited for") + 5;
+    let pid: i32 = before[at..].split('"').next().and_then(|n| n.parse().ok()).expect("a number");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+        .expect("it is alive");
+    prompt.expect("stopping:\texit\r\n");
+    assert_eq!(prompt.ended(), Some(130));
+    let settings = tcgetattr(&prompt.keys).expect("a terminal");
+    assert!(settings.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO));
+}
+
+#[test]
+fn help_tells() {
+    let mut prompt = Prompt::start();
+    prompt.line(":help", "Ctrl-D");
+    prompt.line("help(task)", "task.spawn(fn, ...)");
+    prompt.line("help(task.sleep)", "Waits.");
+    prompt.line("help('Task:join')", "its results, or its error");
+    prompt.line(":nothing", "no command");
+}
