@@ -1,17 +1,22 @@
 //! The host halves of the embedded eBPF programs: they turn what a script says into map contents.
 
+pub mod router;
+
 use std::path::PathBuf;
 
 use crate::Result;
 
-/// The object of an embedded program.
-pub fn embedded(_name: &str) -> Option<&'static [u8]> {
-    None
+/// What build.rs compiled from `bpf/*.bpf.c`, by name.
+const OBJECTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// The object of an embedded program: the ELF bytes of `bpf/NAME.bpf.c`.
+pub fn embedded(name: &str) -> Option<&'static [u8]> {
+    OBJECTS.iter().find(|(object, _)| *object == name).map(|(_, bytes)| *bytes)
 }
 
 /// The embedded programs.
 pub fn names() -> Vec<&'static str> {
-    Vec::new()
+    OBJECTS.iter().map(|(name, _)| *name).collect()
 }
 
 /// Where the library's headers lie, for programs that scripts compile.

@@ -1,0 +1,459 @@
+//! A router: its kernel objects, its policies, and what a script can do with them.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::abi::{self, FIRST_POLICY_ID, Total};
+use super::counters::{Count, Counters};
+use super::explain::{Explanation, Live, Query, explain};
+use super::group::Bucket;
+use super::hops::Neighbourhood;
+use super::links::Links;
+use super::monitor;
+use super::policy::{Family, Match, Policy};
+use super::programs::{self, Place};
+use super::set::{self, Ancestors, Entry};
+use super::slots::Slots;
+use crate::kernel::bpf::{Attachment, Object, Program, Target};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::NetnsFd;
+use crate::{Error, Result};
+
+const OP: &str = "policy.router";
+
+/// Where a router sees packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    Ingress,
+    Egress,
+    /// What a netkit's primary end sends; routed in the peer's namespace.
+    Primary,
+    /// What a netkit's peer end sends; routed in the primary's namespace.
+    Peer,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+            Hook::Primary => "primary",
+            Hook::Peer => "peer",
+        })
+    }
+}
+
+/// A hook of a link; of a netkit, its primary end.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    pub target: Target,
+    pub hook: Hook,
+}
+
+#[derive(Debug, Clone)]
+pub struct RouterSpec {
+    /// For messages.
+    pub name: String,
+    /// Whose devices, routes and neighbours it uses.
+    pub netns: NetnsFd,
+    pub attach: Vec<Attach>,
+    /// Takes what no policy of the set takes.
+    pub default: Option<Policy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyStats {
+    pub policy: Policy,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// What became of all packets that the router saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Sent to a next hop.
+    pub routed: Count,
+    pub passed: Count,
+    pub dropped: Count,
+    /// No policy matched.
+    pub unmatched: Count,
+    /// For the box itself, and what else always passes.
+    pub local: Count,
+    /// Did not fit the target's MTU; and of these, answered with an ICMP error.
+    pub too_big: Count,
+    pub answered: Count,
+    /// Had been redirected by this router before.
+    pub redirected: Count,
+    /// Skipped a policy because all its hops were down.
+    pub no_hop: Count,
+    /// The kernel refused to redirect, mirror or untag.
+    pub failed: Count,
+    pub mirrored: Count,
+    /// TTL or hop limit was used up: left to the kernel.
+    pub expired: Count,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// In the order of [`Router::list`]; the router's default last.
+    pub policies: Vec<PolicyStats>,
+    pub total: Totals,
+}
+
+/// Cheap to clone; the programs stay attached until [`Router::detach`] or the last clone is dropped.
+#[derive(Clone)]
+pub struct Router(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    netlink: Netlink,
+    object: Object,
+    links: Arc<Links>,
+    attachments: Mutex<Vec<Attachment>>,
+    sets: Mutex<Sets>,
+}
+
+/// The policies and what stands for them in the kernel.
+struct Sets {
+    slots: Slots,
+    policies: Vec<Policy>,
+    fallback: Option<Policy>,
+    /// The default's policy is known by an empty match.
+    ids: HashMap<Match, Id>,
+    free: Vec<u32>,
+    next_id: u32,
+    counters: Arc<Counters>,
+    /// Counters that packets of the set before may still add to, and what those before them held.
+    retired: Vec<Arc<Counters>>,
+    ancestors: Ancestors,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Id {
+    id: u32,
+    /// What the counter held when this policy got it.
+    before: Count,
+}
+
+impl Router {
+    /// Loads the programs and attaches them: from the return on, the default policy is in force.
+    ///
+    /// # Errors
+    /// As [`Place::look`] and bpf loading and attaching; as [`Router::set`] for the default policy. Nothing is left
+    /// attached after an error.
+    pub fn new(spec: RouterSpec) -> Result<Router> {
+        let about = |e: Error| e.about(spec.name.as_str());
+        let places: Vec<Place> = spec
+            .attach
+            .iter()
+            .map(|attach| Place::look(&spec.netns, attach))
+            .collect::<Result<_>>()?;
+        let netlink = Netlink::open(&spec.netns).map_err(about)?;
+        let object = programs::load(&spec.name, &places)?;
+        let slots = Slots::new(&object).map_err(about)?;
+        slots.state().u32_at(abi::STATE_TAG).store(next_tag().into(), Ordering::Relaxed);
+        let links = Arc::new(Links::new(&spec.netns, &object, slots.state(), &places)?);
+        let follower: Weak<dyn monitor::Follower> = Arc::<Links>::downgrade(&links) as _;
+        monitor::follow(&spec.netns, follower)?;
+        links.refresh()?;
+        let sets = Sets {
+            slots,
+            policies: Vec::new(),
+            fallback: None,
+            ids: HashMap::new(),
+            free: Vec::new(),
+            next_id: FIRST_POLICY_ID,
+            counters: Arc::new(Counters::new(FIRST_POLICY_ID)?),
+            retired: Vec::new(),
+            ancestors: Ancestors::default(),
+        };
+        let router = Router(Arc::new(Inner {
+            name: spec.name,
+            netlink,
+            object,
+            links,
+            attachments: Mutex::default(),
+            sets: Mutex::new(sets),
+        }));
+        let mut fallback = spec.default;
+        if let Some(policy) = &mut fallback {
+            if policy.matching != Match::default() {
+                return Err(Error::invalid(OP, "the default policy matches everything")
+                    .subject(policy.to_string())
+                    .hint("leave out what it matches, or give it to set()"));
+            }
+            router.prepare(std::slice::from_mut(policy)).map_err(|e| e.operation(OP))?;
+        }
+        let mut sets = router.sets();
+        sets.fallback = fallback;
+        sets.apply(&router.0.links, Vec::new()).map_err(|e| e.operation(OP))?;
+        drop(sets);
+        for place in &places {
+            let attachment = place.attach(&router.0.object)?;
+            router.attached().push(attachment);
+        }
+        Ok(router)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The namespace whose devices policies may name.
+    pub fn netns(&self) -> &NetnsFd {
+        self.0.netlink.netns()
+    }
+
+    /// Replaces all policies; each packet sees either the old set or the new one. Of equal matches the last counts.
+    ///
+    /// Nothing has changed after an error.
+    ///
+    /// # Errors
+    /// EINVAL: a policy contradicts itself. ENODEV: a device is not there. ENETUNREACH: no route on the device reaches
+    /// the next hop. E2BIG: more than 64 shapes of conditional policies, or more policies or devices than fit.
+    pub fn set(&self, policies: Vec<Policy>) -> Result<()> {
+        let mut policies = last_of_equals(policies);
+        self.prepare(&mut policies)?;
+        self.sets().apply(&self.0.links, policies)
+    }
+
+    /// Adds a policy, in the place of one with an equal match if there is one.
+    ///
+    /// # Errors
+    /// As [`Router::set`].
+    pub fn add(&self, mut policy: Policy) -> Result<()> {
+        self.prepare(std::slice::from_mut(&mut policy)).map_err(|e| e.operation("router:add"))?;
+        let mut sets = self.sets();
+        let mut policies = sets.policies.clone();
+        match policies.iter_mut().find(|p| p.matching == policy.matching) {
+            Some(old) => *old = policy,
+            None => policies.push(policy),
+        }
+        sets.apply(&self.0.links, policies).map_err(|e| e.operation("router:add"))
+    }
+
+    /// Removes the policy with this match.
+    ///
+    /// # Errors
+    /// ENOENT when there is none.
+    pub fn remove(&self, matching: &Match) -> Result<()> {
+        let mut sets = self.sets();
+        let mut policies = sets.policies.clone();
+        policies.retain(|policy| policy.matching != *matching);
+        if policies.len() == sets.policies.len() {
+            return Err(Error::new("router:remove", "ENOENT", "the router has no such policy")
+                .subject(matching.to_string()));
+        }
+        sets.apply(&self.0.links, policies).map_err(|e| e.operation("router:remove"))
+    }
+
+    /// The policies as they were given, devices filled in; without the router's default.
+    pub fn list(&self) -> Vec<Policy> {
+        self.sets().policies.clone()
+    }
+
+    /// Removes all policies; the default stays.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn clear(&self) -> Result<()> {
+        self.sets().apply(&self.0.links, Vec::new()).map_err(|e| e.operation("router:clear"))
+    }
+
+    pub fn stats(&self) -> Stats {
+        let sets = self.sets();
+        let policies = sets
+            .policies
+            .iter()
+            .chain(sets.fallback.as_ref().filter(|_| !sets.overridden()))
+            .map(|policy| {
+                let count = sets.ids.get(&policy.matching).map_or(Count::default(), |id| {
+                    sets.count(id.id).minus(id.before)
+                });
+                PolicyStats { policy: policy.clone(), packets: count.packets, bytes: count.bytes }
+            })
+            .collect();
+        let total = |which: Total| sets.count(which as u32);
+        Stats {
+            policies,
+            total: Totals {
+                routed: total(Total::Routed),
+                passed: total(Total::Passed),
+                dropped: total(Total::Dropped),
+                unmatched: total(Total::Unmatched),
+                local: total(Total::Local),
+                too_big: total(Total::TooBig),
+                answered: total(Total::TooBigAnswered),
+                redirected: total(Total::Redirected),
+                no_hop: total(Total::NoHop),
+                failed: total(Total::Failed),
+                mirrored: total(Total::Mirrored),
+                expired: total(Total::Expired),
+            },
+        }
+    }
+
+    /// Which policy and hop would take a packet, by a plain evaluation of the list.
+    pub fn explain(&self, query: &Query) -> Explanation {
+        let sets = self.sets();
+        let view = View { sets: &sets, links: &self.0.links };
+        explain(&sets.policies, sets.fallback.as_ref(), query, &view)
+    }
+
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.attached().clone()
+    }
+
+    pub fn programs(&self) -> Vec<Program> {
+        self.0.object.programs.values().cloned().collect()
+    }
+
+    /// Takes the programs off their hooks. The router can be read afterwards.
+    ///
+    /// # Errors
+    /// The first refusal; the others are detached all the same.
+    pub fn detach(&self) -> Result<()> {
+        let attachments = std::mem::take(&mut *self.attached());
+        let results: Vec<_> = attachments.iter().rev().map(Attachment::detach).collect();
+        results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// All that can be refused, before anything changes.
+    fn prepare(&self, policies: &mut [Policy]) -> Result<()> {
+        if policies.len() > abi::MAX_POLICIES {
+            return Err(Error::new("router:set", "E2BIG", "more policies than a router can hold"));
+        }
+        let mut neighbourhood = Neighbourhood::new(&self.0.netlink)?;
+        for policy in policies {
+            policy.check().map_err(|e| e.operation("router:set"))?;
+            neighbourhood.resolve(policy)?;
+        }
+        Ok(())
+    }
+
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.0.sets.lock().expect("no panic while a router's sets are changed")
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Vec<Attachment>> {
+        self.0.attachments.lock().expect("no panic while attaching")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A clsact filter stays unless it is detached; a device that is gone took it along.
+        for attachment in self.attachments.lock().expect("no panic while attaching").drain(..) {
+            let _ = attachment.detach();
+        }
+    }
+}
+
+impl Sets {
+    fn overridden(&self) -> bool {
+        self.policies.iter().any(|policy| policy.matching == Match::default())
+    }
+
+    fn count(&self, id: u32) -> Count {
+        self.retired
+            .iter()
+            .chain([&self.counters])
+            .fold(Count::default(), |sum, counters| sum.plus(counters.get(id)))
+    }
+
+    /// Makes `policies` the live set. Ids, buckets and devices of the old set are let go only when it is.
+    fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<()> {
+        let mut ids = HashMap::with_capacity(policies.len() + 1);
+        let mut free = self.free.clone();
+        let mut next_id = self.next_id;
+        let mut entries = Vec::with_capacity(policies.len());
+        let fallback = self.fallback.clone();
+        let overridden = policies.iter().any(|policy| policy.matching == Match::default());
+        let fallback = fallback.filter(|_| !overridden);
+        for policy in policies.iter().chain(&fallback) {
+            let id = self.ids.get(&policy.matching).copied().unwrap_or_else(|| {
+                let id = free.pop().unwrap_or_else(|| {
+                    next_id += 1;
+                    next_id - 1
+                });
+                Id { id, before: self.count(id) }
+            });
+            ids.insert(policy.matching.clone(), id);
+            entries.push(Entry { policy: policy.clone(), id: id.id });
+        }
+        let fallback = fallback.is_some().then(|| entries.pop()).flatten();
+        let devices = links.devices(entries.iter().chain(&fallback).map(|entry| &entry.policy))?;
+        self.read_buckets();
+        let mut compiled =
+            set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
+        let counters = match next_id > self.counters.capacity {
+            true => Arc::new(Counters::new(next_id)?),
+            false => self.counters.clone(),
+        };
+        self.slots.publish(&mut compiled, &counters)?;
+        if !Arc::ptr_eq(&counters, &self.counters) {
+            let old = std::mem::replace(&mut self.counters, counters);
+            self.retired.push(old);
+        }
+        let gone = self.ids.iter().filter(|(matching, _)| !ids.contains_key(*matching));
+        free.extend(gone.map(|(_, id)| id.id));
+        (self.ids, self.free, self.next_id) = (ids, free, next_id);
+        self.ancestors = Ancestors { groups: compiled.groups, of: compiled.group_of };
+        self.policies = policies;
+        links.settle(devices);
+        Ok(())
+    }
+
+    /// The buckets as packets have moved them.
+    fn read_buckets(&mut self) {
+        for group in &mut self.ancestors.groups {
+            for (i, bucket) in group.buckets.iter_mut().enumerate() {
+                if let Some(word) = self.slots.word(group.buckets_at + i) {
+                    *bucket = Bucket::from_word(word);
+                }
+            }
+        }
+    }
+}
+
+/// What explain() asks beside the policies.
+struct View<'a> {
+    sets: &'a Sets,
+    links: &'a Links,
+}
+
+impl Live for View<'_> {
+    fn is_local(&self, to: IpAddr) -> bool {
+        self.links.is_local(to)
+    }
+
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.links.is_up(ifindex)
+    }
+
+    fn bucket(&self, policy: &Policy, family: Family, hash: u32) -> Option<usize> {
+        let group = self.sets.ancestors.of.get(&(policy.matching.clone(), family))?;
+        let group = &self.sets.ancestors.groups[*group];
+        let index = hash as usize & (group.buckets.len().checked_sub(1)?);
+        let bucket = Bucket::from_word(self.sets.slots.word(group.buckets_at + index)?);
+        Some(usize::from(bucket.hop))
+    }
+}
+
+fn last_of_equals(policies: Vec<Policy>) -> Vec<Policy> {
+    let mut seen = HashSet::with_capacity(policies.len());
+    let mut kept: Vec<Policy> =
+        policies.into_iter().rev().filter(|policy| seen.insert(policy.matching.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+/// A tc_index that other routers, of other processes too, seldom use; never 0.
+fn next_tag() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() as u16).wrapping_mul(0x9e37);
+    start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) | 1 << 15
+}

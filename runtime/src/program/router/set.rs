@@ -1,0 +1,467 @@
+//! From policies to the bytes that packets read: tables with markers, shapes, groups, hops.
+//!
+//! The search over prefix lengths goes to longer ones on a hit, so each prefix leaves a marker at every shorter length
+//! that the search visits on its way to it, carrying the best match shorter than the marker (bpf/include/prefix.h).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::abi::{self, Plan, Shape, Side, Step};
+use super::group::{self, Bucket};
+#[cfg(test)]
+use super::policy::number;
+use super::policy::{Action, Family, Match, Policy, Prefix, mask};
+use super::table::{Kind, Table};
+use crate::{Error, Result};
+
+/// A policy with its counter, in the order they were given.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub policy: Policy,
+    pub id: u32,
+}
+
+/// A hop without what tells nothing about identity.
+pub type HopKey = (u32, Option<IpAddr>);
+
+/// Several hops of one policy, or a verdict with a mirror.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub hops: Vec<HopKey>,
+    pub weights: Vec<u32>,
+    pub buckets: Vec<Bucket>,
+    /// In words from the arena's start.
+    pub buckets_at: usize,
+    action: u32,
+    mirror: Option<u32>,
+    first_hop: u32,
+}
+
+/// The groups of the set before, with their buckets as they are now: flows stay where they are.
+#[derive(Debug, Default)]
+pub struct Ancestors {
+    pub groups: Vec<Group>,
+    pub of: HashMap<(Match, Family), usize>,
+}
+
+/// What the compiler needs to know of the router's devices.
+pub trait Devices {
+    /// Its index in `state.down`.
+    fn slot(&self, ifindex: u32) -> u16;
+    /// Whether the router sees again what it sends there.
+    fn sees_again(&self, ifindex: u32) -> bool;
+}
+
+/// A set ready to be written.
+#[derive(Debug)]
+pub struct Compiled {
+    pub plan: Plan,
+    pub arena: Vec<u64>,
+    pub groups: Vec<Group>,
+    pub group_of: HashMap<(Match, Family), usize>,
+}
+
+struct Compiler<'a> {
+    devices: &'a dyn Devices,
+    ancestors: &'a Ancestors,
+    hops: Vec<[u64; 4]>,
+    /// Single hops, shared.
+    single: HashMap<(HopKey, bool), u32>,
+    groups: Vec<Group>,
+    /// Same hops, weights, verdict and ancestor: same group.
+    shared: HashMap<GroupKey, usize>,
+    group_of: HashMap<(Match, Family), usize>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct GroupKey {
+    hops: Vec<HopKey>,
+    weights: Vec<u32>,
+    action: u32,
+    mirror: Option<u32>,
+    ancestor: Option<usize>,
+}
+
+/// Compiles a set. Policies are checked and their devices known; equal matches do not occur twice.
+///
+/// # Errors
+/// E2BIG for more than 64 shapes of conditional policies in one family.
+pub fn compile(
+    entries: &[Entry],
+    fallback: Option<&Entry>,
+    devices: &dyn Devices,
+    ancestors: &Ancestors,
+) -> Result<Compiled> {
+    let mut compiler = Compiler {
+        devices,
+        ancestors,
+        hops: Vec::new(),
+        single: HashMap::new(),
+        groups: Vec::new(),
+        shared: HashMap::new(),
+        group_of: HashMap::new(),
+    };
+    let mut plan = Plan::default();
+    if let Some(entry) = fallback {
+        for family in Family::BOTH.into_iter().filter(|&f| entry.policy.serves(f)) {
+            plan.fallback[family as usize] = compiler.value(entry, family);
+        }
+    }
+    let mut prefixes: [[Vec<(Prefix, u64)>; 2]; 2] = Default::default();
+    let mut conditions = Vec::new();
+    for (order, entry) in entries.iter().enumerate() {
+        for family in Family::BOTH.into_iter().filter(|&f| entry.policy.serves(f)) {
+            let value = compiler.value(entry, family);
+            let m = &entry.policy.matching;
+            match (m.is_conditional(), m.from, m.to) {
+                (false, Some(from), _) => prefixes[family as usize][0].push((from, value)),
+                (false, None, Some(to)) => prefixes[family as usize][1].push((to, value)),
+                // Matches everything: that is what the default is for.
+                (false, None, None) => plan.fallback[family as usize] = value,
+                _ => conditions.push((family, order as u32, &entry.policy, value)),
+            }
+        }
+    }
+    let [prefixes4, prefixes6] = &mut prefixes;
+    let table4 = prefix_table(&mut plan, Family::V4, prefixes4);
+    let table6 = prefix_table(&mut plan, Family::V6, prefixes6);
+    let table = condition_table(&mut plan, &conditions)?;
+    if compiler.groups.iter().any(|g| g.hops.len() > 1) {
+        plan.flags |= abi::PLAN_NEEDS_PORTS;
+    }
+    let arena = compiler.lay_out(&mut plan, [&table4, &table6, &table]);
+    Ok(Compiled { plan, arena, groups: compiler.groups, group_of: compiler.group_of })
+}
+
+impl Compiler<'_> {
+    fn value(&mut self, entry: &Entry, family: Family) -> u64 {
+        abi::value(entry.id, self.verdict(&entry.policy, family))
+    }
+
+    fn verdict(&mut self, policy: &Policy, family: Family) -> u32 {
+        let action = match policy.action {
+            Action::Pass => abi::VERDICT_PASS,
+            Action::Drop => abi::VERDICT_DROP,
+            Action::Route(_) => 0,
+        };
+        let hops: Vec<_> = policy.hops(family);
+        let keys: Vec<HopKey> =
+            hops.iter().map(|h| (h.dev.as_ref().map_or(0, |d| d.index), h.via)).collect();
+        let mirror = policy.mirror.as_ref().map(|d| d.index);
+        match (mirror, keys.as_slice()) {
+            (None, []) => abi::verdict(action, 0),
+            (None, [key]) => abi::verdict(abi::VERDICT_HOP, self.hop(*key)),
+            _ => {
+                let weights = hops.iter().map(|h| h.weight).collect();
+                let index = self.group(policy, family, keys, weights, action, mirror);
+                abi::verdict(abi::VERDICT_GROUP, index as u32)
+            }
+        }
+    }
+
+    fn hop(&mut self, key: HopKey) -> u32 {
+        let tag = self.devices.sees_again(key.0);
+        if let Some(&index) = self.single.get(&(key, tag)) {
+            return index;
+        }
+        let index = self.push_hop(key);
+        self.single.insert((key, tag), index);
+        index
+    }
+
+    fn push_hop(&mut self, (ifindex, via): HopKey) -> u32 {
+        let flags = if self.devices.sees_again(ifindex) { abi::HOP_TAG } else { 0 };
+        self.hops.push(abi::hop_words(ifindex, self.devices.slot(ifindex), via, flags));
+        self.hops.len() as u32 - 1
+    }
+
+    fn group(
+        &mut self,
+        policy: &Policy,
+        family: Family,
+        hops: Vec<HopKey>,
+        weights: Vec<u32>,
+        action: u32,
+        mirror: Option<u32>,
+    ) -> usize {
+        let lineage = (policy.matching.clone(), family);
+        let ancestor = self.ancestors.of.get(&lineage).copied();
+        let key = GroupKey { hops, weights, action, mirror, ancestor };
+        if let Some(&index) = self.shared.get(&key) {
+            self.group_of.insert(lineage, index);
+            return index;
+        }
+        let first_hop = self.hops.len() as u32;
+        for &hop in &key.hops {
+            self.push_hop(hop);
+        }
+        let buckets = match ancestor.map(|index| &self.ancestors.groups[index]) {
+            _ if key.hops.is_empty() => Vec::new(),
+            Some(old) if !old.buckets.is_empty() => {
+                let moved: Vec<Option<u16>> = old
+                    .hops
+                    .iter()
+                    .map(|hop| key.hops.iter().position(|new| new == hop).map(|i| i as u16))
+                    .collect();
+                if old.hops == key.hops && old.weights == key.weights {
+                    old.buckets.clone()
+                } else {
+                    group::changed(&old.buckets, &moved, &key.weights)
+                }
+            }
+            _ => group::fresh(&key.weights),
+        };
+        let index = self.groups.len();
+        self.groups.push(Group {
+            hops: key.hops.clone(),
+            weights: key.weights.clone(),
+            buckets,
+            buckets_at: 0,
+            action,
+            mirror,
+            first_hop,
+        });
+        self.shared.insert(key, index);
+        self.group_of.insert(lineage, index);
+        index
+    }
+
+    /// One section behind the other; the plan learns where each begins.
+    fn lay_out(&mut self, plan: &mut Plan, tables: [&Table; 3]) -> Vec<u64> {
+        let mut arena = Vec::new();
+        let cell = |arena: &Vec<u64>| (arena.len() / abi::CELL_WORDS) as u32;
+        let [table4, table6, conditions] = tables;
+        (plan.table4, plan.mask4) = (cell(&arena), table4.mask());
+        arena.extend_from_slice(table4.words());
+        (plan.table6, plan.mask6) = (cell(&arena), table6.mask());
+        arena.extend_from_slice(table6.words());
+        (plan.conditions, plan.condition_mask) = (cell(&arena), conditions.mask());
+        arena.extend_from_slice(conditions.words());
+        plan.hops = cell(&arena);
+        arena.extend(self.hops.iter().flatten());
+        pad(&mut arena);
+        plan.buckets = cell(&arena);
+        let mut first_buckets = Vec::with_capacity(self.groups.len());
+        for group in &mut self.groups {
+            first_buckets.push(cell(&arena) - plan.buckets);
+            group.buckets_at = arena.len();
+            arena.extend(group.buckets.iter().map(|b| b.word()));
+            pad(&mut arena);
+        }
+        plan.groups = cell(&arena);
+        for (group, first_bucket) in self.groups.iter().zip(first_buckets) {
+            let tag = group.mirror.is_some_and(|ifindex| self.devices.sees_again(ifindex));
+            let flags = if tag { abi::GROUP_MIRROR_TAG } else { 0 };
+            let bucket_mask = group.buckets.len().saturating_sub(1) as u32;
+            arena.push(abi::pair(group.first_hop, group.hops.len() as u32));
+            arena.push(abi::pair(group.action, first_bucket));
+            arena.push(abi::pair(bucket_mask, group.mirror.unwrap_or(0)));
+            arena.push(abi::pair(flags, 0));
+            pad(&mut arena);
+        }
+        arena
+    }
+}
+
+fn pad(arena: &mut Vec<u64>) {
+    arena.resize(arena.len().next_multiple_of(abi::CELL_WORDS), 0);
+}
+
+fn key_of(family: Family, side: Side, length: u8, bits: u128) -> Vec<u64> {
+    let bits = bits & mask(family, length);
+    match family {
+        Family::V4 => vec![abi::prefix_key(side, length, bits as u32)],
+        Family::V6 => vec![abi::prefix_key(side, length, 0), (bits >> 64) as u64, bits as u64],
+    }
+}
+
+/// The table of one family, source and destination side; `prefixes` are sorted here.
+fn prefix_table(plan: &mut Plan, family: Family, prefixes: &mut [Vec<(Prefix, u64)>; 2]) -> Table {
+    let kind = if family == Family::V4 { Kind::Prefix4 } else { Kind::Prefix6 };
+    let count = prefixes.iter().map(Vec::len).sum();
+    let mut table = Table::new(kind, plan.seed, count);
+    for (side, prefixes) in Side::BOTH.into_iter().zip(prefixes) {
+        // Shorter ones first: when a prefix lays its markers, all that can be their best match is there.
+        prefixes.sort_unstable_by_key(|(prefix, _)| (prefix.length(), prefix.bits()));
+        let lengths: BTreeSet<u8> =
+            prefixes.iter().map(|(prefix, _)| prefix.length()).filter(|&l| l > 0).collect();
+        let lengths: Vec<u8> = lengths.into_iter().collect();
+        let steps = search_tree(&lengths);
+        let mut zero = 0;
+        for (prefix, value) in prefixes.iter() {
+            if prefix.length() == 0 {
+                zero = *value;
+                continue;
+            }
+            lay_markers(&mut table, family, side, prefix, &lengths, &steps, zero);
+            table.insert(&key_of(family, side, prefix.length(), prefix.bits()), &[*value]);
+        }
+        plan.zero[family as usize][side as usize] = zero;
+        plan.lengths[family as usize][side as usize] = lengths;
+        plan.steps[family as usize][side as usize] = steps;
+    }
+    table
+}
+
+fn lay_markers(
+    table: &mut Table,
+    family: Family,
+    side: Side,
+    prefix: &Prefix,
+    lengths: &[u8],
+    steps: &[Step],
+    zero: u64,
+) {
+    let mut at = 1;
+    loop {
+        let step = steps[at];
+        match step.length.cmp(&prefix.length()) {
+            std::cmp::Ordering::Equal => return,
+            std::cmp::Ordering::Greater => at = usize::from(step.miss),
+            std::cmp::Ordering::Less => {
+                let key = key_of(family, side, step.length, prefix.bits());
+                if table.get(&key).is_none() {
+                    let best = lengths
+                        .iter()
+                        .rev()
+                        .filter(|&&length| length < step.length)
+                        .find_map(|&length| {
+                            table
+                                .get(&key_of(family, side, length, prefix.bits()))
+                                .filter(|value| value & abi::VALUE_OWN != 0)
+                        })
+                        .unwrap_or(zero);
+                    table.insert(&key, &[best & !abi::VALUE_OWN]);
+                }
+                at = usize::from(step.hit);
+            }
+        }
+    }
+}
+
+/// A balanced tree over the lengths, its root at 1; of two lengths the longer is tried first.
+fn search_tree(lengths: &[u8]) -> Vec<Step> {
+    fn build(lengths: &[u8], steps: &mut Vec<Step>) -> u8 {
+        if lengths.is_empty() {
+            return 0;
+        }
+        let middle = lengths.len() / 2;
+        let at = steps.len();
+        steps.push(Step { length: lengths[middle], hit: 0, miss: 0 });
+        steps[at].hit = build(&lengths[middle + 1..], steps);
+        steps[at].miss = build(&lengths[..middle], steps);
+        at as u8
+    }
+    let mut steps = vec![Step::default()];
+    build(lengths, &mut steps);
+    steps
+}
+
+fn shape_fields(m: &Match) -> u8 {
+    let mut fields = 0;
+    for (present, bit) in [
+        (m.proto.is_some(), abi::SHAPE_PROTOCOL),
+        (m.sport.is_some(), abi::SHAPE_SOURCE_PORT),
+        (m.dport.is_some(), abi::SHAPE_DESTINATION_PORT),
+        (m.mark.is_some(), abi::SHAPE_MARK),
+        (m.vlan.is_some(), abi::SHAPE_VLAN),
+    ] {
+        fields |= if present { bit } else { 0 };
+    }
+    fields
+}
+
+/// The table of conditional policies, and the plan's shapes, best first.
+fn condition_table(
+    plan: &mut Plan,
+    conditions: &[(Family, u32, &Policy, u64)],
+) -> Result<Table> {
+    type ShapeKey = (u8, u8, u8);
+    let key = |m: &Match| -> ShapeKey {
+        (shape_fields(m), m.from.map_or(0, |p| p.length()), m.to.map_or(0, |p| p.length()))
+    };
+    let mut shapes: [BTreeMap<ShapeKey, Shape>; 2] = Default::default();
+    for (family, order, policy, _) in conditions {
+        let known = &mut shapes[*family as usize];
+        let id = known.len() as u8 + abi::MAX_SHAPES as u8 * (*family as u8);
+        let (fields, from_length, to_length) = key(&policy.matching);
+        let shape = known.entry((fields, from_length, to_length)).or_insert(Shape {
+            fields,
+            from_length,
+            to_length,
+            id,
+            priority: u32::MAX,
+            specificity: policy.matching.specificity(),
+            order: u32::MAX,
+        });
+        (shape.priority, shape.order) =
+            (shape.priority, shape.order).min((policy.priority, *order));
+        if known.len() > abi::MAX_SHAPES {
+            return Err(Error::new(
+                "router:set",
+                "E2BIG",
+                "this is the 65th different shape of conditional policies, 64 is the most",
+            )
+            .subject(policy.to_string())
+            .hint("policies share a shape when they match the same fields with the same prefix lengths"));
+        }
+        if fields & (abi::SHAPE_SOURCE_PORT | abi::SHAPE_DESTINATION_PORT | abi::SHAPE_PROTOCOL) != 0 {
+            plan.flags |= abi::PLAN_NEEDS_PORTS;
+        }
+    }
+    let mut table = Table::new(Kind::Condition, plan.seed, conditions.len());
+    for (family, order, policy, value) in conditions {
+        let m = &policy.matching;
+        let shape = &shapes[*family as usize][&key(m)];
+        let rank = u64::from(policy.priority) << 32 | u64::from(*order);
+        table.insert(&condition_key(m, shape.id), &[rank, *value]);
+    }
+    for (list, known) in plan.shapes.iter_mut().zip(shapes) {
+        list.extend(known.into_values());
+        list.sort_by_key(|shape| (shape.priority, shape.specificity, shape.order));
+    }
+    Ok(table)
+}
+
+fn condition_key(m: &Match, shape: u8) -> [u64; 6] {
+    let vlan = m.vlan.map_or(0, |vlan| abi::VLAN_TAGGED | vlan);
+    let (from, to) = (m.from.map_or(0, |p| p.bits()), m.to.map_or(0, |p| p.bits()));
+    [
+        abi::KEY_USED
+            | u64::from(vlan) << abi::CONDITION_VLAN_SHIFT
+            | u64::from(shape) << abi::CONDITION_SHAPE_SHIFT
+            | u64::from(m.proto.unwrap_or(0)),
+        u64::from(m.mark.unwrap_or(0)) << 32
+            | u64::from(m.sport.unwrap_or(0)) << 16
+            | u64::from(m.dport.unwrap_or(0)),
+        (from >> 64) as u64,
+        from as u64,
+        (to >> 64) as u64,
+        to as u64,
+    ]
+}
+
+/// What bpf/include/prefix.h finds: for tests.
+#[cfg(test)]
+pub fn longest(compiled: &Compiled, family: Family, side: Side, address: IpAddr) -> u64 {
+    let plan = &compiled.plan;
+    let (base, mask, kind) = match family {
+        Family::V4 => (plan.table4, plan.mask4, Kind::Prefix4),
+        Family::V6 => (plan.table6, plan.mask6, Kind::Prefix6),
+    };
+    let start = base as usize * abi::CELL_WORDS;
+    let words = &compiled.arena[start..start + (mask as usize + 1) * abi::CELL_WORDS];
+    let table = Table::from_words(kind, plan.seed, words.to_vec());
+    let steps = &plan.steps[family as usize][side as usize];
+    let mut best = plan.zero(family, side);
+    let mut at = usize::from(steps.len() > 1);
+    while at != 0 {
+        let step = steps[at];
+        at = usize::from(step.miss);
+        if let Some(value) = table.get(&key_of(family, side, step.length, number(address))) {
+            best = value;
+            at = usize::from(step.hit);
+        }
+    }
+    best
+}

@@ -1,0 +1,1 @@
+//! The router on real packets, and its compiler against a plain model.
