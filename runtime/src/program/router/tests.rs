@@ -1,1 +1,5 @@
-//! The router on real packets, and its compiler against a plain model.
+//! The router's compiler against a plain model, and the router on real packets.
+
+mod fixture;
+mod model;
+mod packets;
