@@ -13,6 +13,7 @@ pub mod module;
 pub mod netns;
 pub mod option;
 mod ping;
+pub mod policy;
 pub mod probe;
 pub mod process;
 mod qdisc;
@@ -37,6 +38,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("link", link::module),
         ("netkit", hook::netkit),
         ("netns", netns::module),
+        ("policy", policy::module),
         ("probe", probe::module),
         ("task", task::module),
         ("tc", hook::tc),

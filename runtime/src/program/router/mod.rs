@@ -21,7 +21,7 @@ mod table;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
-pub use policy::{Action, Device, Family, Hop, Match, Policy, Prefix};
+pub use policy::{Action, Device, Family, Hop, Match, Policy, Prefix, protocol_name};
 pub use router::{Attach, Hook, PolicyStats, Router, RouterSpec, Stats, Totals};
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ const PROTOCOLS: &[(u8, &str)] = &[
     (132, "sctp"),
 ];
 
-fn protocol_name(number: u8) -> String {
+/// A protocol as policies print it.
+pub fn protocol_name(number: u8) -> String {
     match PROTOCOLS.iter().find(|(n, _)| *n == number) {
         Some((_, name)) => (*name).to_owned(),
         None => number.to_string(),
