@@ -164,9 +164,21 @@ static __always_inline int decrement_ttl(struct __sk_buff *ctx, const struct pac
 				   BPF_F_RECOMPUTE_CSUM);
 }
 
+/*
+ * Takes the kernel's own route off the packet, for which there is no helper but one that puts tunnel metadata in its
+ * place. A packet that waits for the hop's neighbour to be resolved is sent by its route's neighbour otherwise
+ * (neigh_update() in net/core/neighbour.c): with the wrong address, to nobody.
+ */
+static __noinline int forget_route(struct __sk_buff *ctx)
+{
+	struct bpf_tunnel_key none = {};
+
+	return bpf_skb_set_tunnel_key(ctx, &none, sizeof(none), 0);
+}
+
 /* Redirects the packet to the hop, or drops it where the kernel refuses. */
 static __always_inline int send(struct __sk_buff *ctx, const struct set *set, const struct packet *p,
-				const struct hop *hop, int headerless, int falls)
+				const struct hop *hop, int headerless, int egress)
 {
 	struct bpf_redir_neigh next = {};
 	__u32 l3 = p->l3;
@@ -176,7 +188,7 @@ static __always_inline int send(struct __sk_buff *ctx, const struct set *set, co
 			return TC_ACT_SHOT;
 		l3 = headerless ? 0 : ETH_HLEN;
 	}
-	if (falls && decrement_ttl(ctx, p, l3))
+	if (!egress && decrement_ttl(ctx, p, l3))
 		return TC_ACT_SHOT;
 	/* bpf_redirect_neigh takes a link header off, whatever stands in it. */
 	if (headerless && bpf_skb_change_head(ctx, ETH_HLEN, 0))
@@ -185,6 +197,8 @@ static __always_inline int send(struct __sk_buff *ctx, const struct set *set, co
 		ctx->tc_index = set->state->tag;
 	if (!hop->family)
 		return bpf_redirect_neigh(hop->ifindex, 0, 0, 0);
+	if (egress)
+		forget_route(ctx);
 	next.nh_family = hop->family == 4 ? AF_INET : AF_INET6;
 	__builtin_memcpy(next.ipv6_nh, hop->address, sizeof(next.ipv6_nh));
 	return bpf_redirect_neigh(hop->ifindex, &next, sizeof(next), 0);
@@ -209,7 +223,7 @@ static __always_inline int route_to(struct __sk_buff *ctx, const struct set *set
 		count(set, TOTAL_TOO_BIG_ANSWERED, measure);
 		return verdict;
 	}
-	verdict = mtu < 0 ? TC_ACT_SHOT : send(ctx, set, p, hop, headerless, !egress);
+	verdict = mtu < 0 ? TC_ACT_SHOT : send(ctx, set, p, hop, headerless, egress);
 	count(set, verdict == TC_ACT_SHOT ? TOTAL_FAILED : TOTAL_ROUTED, measure);
 	return verdict;
 }

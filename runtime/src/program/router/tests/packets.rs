@@ -36,7 +36,8 @@ fn a_source_policy_redirects_at_egress_without_a_loop() {
     let net = Net::new();
     let router = net.router(&[("ra", Hook::Egress), ("rb", Hook::Egress)]);
     router.set(vec![from("10.1.0.0/24", net.to_b()), from("fd01::/64", net.to_b6())]).unwrap();
-    assert_eq!(net.who(("10.1.0.2", 4000), 5000, b"x"), "b");
+    let who = net.who(("10.1.0.2", 4000), 5000, b"x");
+    assert_eq!(who, "b", "{:?}", router.stats());
     assert_eq!(net.who(("fd01::2", 4000), 5000, b"x"), "b");
     let total = router.stats().total;
     assert_eq!((total.routed.packets, total.redirected.packets), (2, 2));
