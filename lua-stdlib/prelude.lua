@@ -106,6 +106,7 @@ end
 table.sort(names)
 
 local cnf = host.modules.cnf()
+strict("cnf.log", cnf.log)
 
 function cnf.probe_feature(name)
   local probed = cnf.bpf.has(name)
