@@ -106,6 +106,7 @@ end
 table.sort(names)
 
 local cnf = host.modules.cnf()
+strict("cnf.log", cnf.log)
 
 function cnf.probe_feature(name)
   local probed = cnf.bpf.has(name)
@@ -203,6 +204,26 @@ end
 function os.exit(code)
   cnf.exit(code)
 end
+
+-- Loaded by the first use: most scripts start no command.
+local blocking = {}
+local function waiting(library, name)
+  blocking[#blocking + 1] = { library, name, library[name] }
+  local function stand_in(...)
+    if library[name] == stand_in then
+      for _, function_ in ipairs(blocking) do
+        function_[1][function_[2]] = function_[3]
+      end
+      cnf._files.install()
+    end
+    return library[name](...)
+  end
+  library[name] = stand_in
+end
+waiting(os, "execute")
+waiting(io, "popen")
+waiting(io, "read")
+waiting(io, "lines")
 
 -- Globals ----------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
 --- A function of a module that is like no other: all that there are.
-local task = require("cnf.task")
+local cnf = require("cnf")
 
-task.frobnicate()
+cnf.log.frobnicate("?")

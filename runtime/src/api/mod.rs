@@ -18,6 +18,7 @@ pub mod probe;
 pub mod process;
 mod qdisc;
 mod route;
+mod shell;
 pub mod source;
 pub mod stdlib;
 pub mod task;
@@ -44,6 +45,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tc", hook::tc),
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
+        ("_shell", shell::module),
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),
     ];

@@ -157,12 +157,24 @@ async fn end(child: &mut Child, pid: Pid, tell: bool) -> Option<ExitStatus> {
 /// Whether the group outlives its leader: not for a moment, as a shell that is about to end does.
 async fn anyone_left(group: Pid) -> bool {
     for _ in 0..20 {
-        if killpg(group, None).is_err() {
+        if killpg(group, None).is_err() || !anyone_lives(group) {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     true
+}
+
+/// Whether a process of the group is more than a zombie, which only waits for its new parent (proc_pid_stat(5)).
+fn anyone_lives(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // The command's name is in parentheses and may hold anything; state, parent and group follow.
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let (state, of) = (fields.next(), fields.nth(1));
+        of == Some(&group.to_string()) && !matches!(state, Some("Z" | "X"))
+    })
 }
 
 fn by_case(output: &str) -> HashMap<Option<usize>, String> {
