@@ -7,8 +7,12 @@
 ---@field generation integer Which load of the script this is, counted from 1.
 ---@field args string[] What followed the script on the command line.
 ---@field log cnf.log Log lines on standard error.
+---@field bpf cnf.bpf
 ---@field task cnf.task
+---@field tc cnf.tc
+---@field tcx cnf.tcx
 ---@field test cnf.test
+---@field xdp cnf.xdp
 local cnf = {}
 
 --- The script is set up: what it has made so far is the network. What tests the new paths goes after it, or in a task.

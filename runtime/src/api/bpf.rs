@@ -1,5 +1,6 @@
 //! `bpf`: objects, programs, and what is loaded on this system.
 
+use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -7,14 +8,15 @@ use std::rc::Rc;
 use mlua::{Lua, Table, Value};
 
 use super::error::from_lua;
-use super::handle::{Class, Handle, Returned, intern};
+use super::handle::{Class, Handle, Returned, held, intern};
 use super::host::Host;
+use super::link::Link;
 use super::map::{self, Map};
 use super::module::{Args, Module};
 use super::option::{Options, expected, nearest};
 use super::value::Data;
 use crate::kernel::bpf::compile::{self, CompileOptions, Source};
-use crate::kernel::bpf::{self, LoadOptions, inventory, probe};
+use crate::kernel::bpf::{self, LoadOptions, ProgramKind, inventory, probe};
 use crate::record;
 use crate::{Error, Result};
 
@@ -64,7 +66,7 @@ fn read(op: &str, path: &str) -> Result<Vec<u8>> {
 
 fn object(op: &str, bytes: &[u8], load: LoadOptions) -> Result<Returned<Object>> {
     let object = bpf::Object::load(bytes, &load).map_err(|e| e.operation(op.to_owned()))?;
-    Ok(Returned(Object(Rc::new(object))))
+    Ok(Returned(Object::new(object)))
 }
 
 /// What every way of loading takes.
@@ -89,7 +91,7 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
         }
     }
     for (name, value) in named_values(options, "maps")? {
-        match super::handle::held::<Map>(&value) {
+        match held::<Map>(&value) {
             Some(map) => {
                 load.maps.insert(name, map.kernel().clone());
             }
@@ -215,7 +217,28 @@ fn reason(text: String) -> Option<String> {
 
 /// A loaded object file.
 #[derive(Clone)]
-pub struct Object(Rc<bpf::Object>);
+pub struct Object(Rc<Loaded>);
+
+struct Loaded {
+    name: String,
+    /// Taken away by `unload`.
+    object: RefCell<Option<bpf::Object>>,
+}
+
+impl Object {
+    fn new(object: bpf::Object) -> Self {
+        let name = object.name.clone();
+        Object(Rc::new(Loaded { name, object: RefCell::new(Some(object)) }))
+    }
+
+    /// # Errors
+    /// ENODEV when it has been unloaded.
+    fn loaded(&self) -> Result<Ref<'_, bpf::Object>> {
+        Ref::filter_map(self.0.object.borrow(), Option::as_ref).map_err(|_| {
+            Error::new("object", "ENODEV", "it has been unloaded").subject(self.0.name.clone())
+        })
+    }
+}
 
 impl Handle for Object {
     const TYPE: &'static str = "Object";
@@ -225,18 +248,18 @@ impl Handle for Object {
         class
             .field("name", |_, this| Ok(this.0.name.clone()))
             .field("programs", |lua, this| {
-                let programs = this.0.programs.iter();
-                strict(lua, "program", programs.map(|(n, p)| (n.clone(), Program(p.clone()))))
+                let programs = this.loaded()?.programs.clone().into_iter();
+                strict(lua, &this.0.name, "program", programs.map(|(n, p)| (n, Program(p))))
             })
             .field("maps", |lua, this| {
-                strict(
-                    lua,
-                    "map",
-                    this.0.maps.iter().map(|(n, m)| (n.clone(), Map::new(m.clone()))),
-                )
+                let maps = this.loaded()?.maps.clone().into_iter();
+                strict(lua, &this.0.name, "map", maps.map(|(n, m)| (n, Map::new(m))))
             })
             // Programs on hooks and maps in programs stay: the kernel counts its own references.
-            .method("unload", |lua, _, this, _| super::handle::release(lua, this));
+            .method("unload", |_, _, this, _| {
+                this.0.object.take();
+                Ok(())
+            });
     }
 
     fn identity(&self) -> String {
@@ -244,18 +267,26 @@ impl Handle for Object {
     }
 
     fn display(&self) -> String {
-        format!(
-            "Object({}, {} programs, {} maps)",
-            self.0.name,
-            self.0.programs.len(),
-            self.0.maps.len()
-        )
+        match self.loaded() {
+            Ok(object) => format!(
+                "Object({}, {}, {})",
+                self.0.name,
+                counted(object.programs.len(), "program"),
+                counted(object.maps.len(), "map")
+            ),
+            Err(_) => format!("Object({}, unloaded)", self.0.name),
+        }
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A table of handles by name, which names the nearest for one it does not have.
 fn strict<T: Handle>(
     lua: &Lua,
+    object: &str,
     what: &'static str,
     items: impl Iterator<Item = (String, T)>,
 ) -> Result<Table> {
@@ -267,16 +298,19 @@ fn strict<T: Handle>(
             names.push(name);
         }
         let meta = lua.create_table()?;
+        let object = object.to_owned();
         meta.raw_set(
             "__index",
             lua.create_function(move |lua, (_, key): (Value, Value)| {
                 let key = key.to_string()?;
                 let known: Vec<&str> = names.iter().map(String::as_str).collect();
-                let error = Error::new("object", "ENOENT", format!("has no {what} \"{key}\""));
+                let error = Error::new("object", "ENOENT", format!("there is no {what} \"{key}\""));
                 let error = match nearest(&key, &known) {
                     Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None if known.is_empty() => error.hint(format!("it has no {what}s")),
                     None => error.hint(format!("it has {}", known.join(", "))),
                 };
+                let error = error.subject(object.clone());
                 Err::<(), _>(super::error::raise(error.at(super::error::site(lua, 1))))
             })?,
         )?;
@@ -310,7 +344,10 @@ impl Handle for Program {
             .field("type", |_, this| Ok(this.0.kind().name()))
             .field("id", |_, this| Ok(this.0.id()))
             .field("tag", |_, this| Ok(this.0.tag()))
-            .method("info", |_, _, this, _| Ok(program_info(this.0.info()?)))
+            .method("info", |_, _, this, args| {
+                let info = this.0.info().map_err(|e| e.operation(args.op().to_owned()))?;
+                Ok(program_info(info))
+            })
             .method("test_run", test_run)
             .method("pin", |_, _, this, mut args| {
                 let path: String = args.required("path")?;
@@ -343,32 +380,83 @@ fn test_run(_: &Lua, _: &Rc<Host>, this: &Program, mut args: Args) -> Result<Dat
     options.set_subject(this.0.name().to_owned());
     let packet: Vec<u8> = options.get("packet")?.unwrap_or_default();
     let repeat = options.get("repeat_count")?.unwrap_or(1);
-    let ctx = match options.nested("ctx")? {
-        None => Vec::new(),
+    let (ctx, link) = match options.nested("ctx")? {
+        None => (Vec::new(), None),
         Some(mut ctx) => {
-            let bytes = skb_context(&mut ctx)?;
+            let made = match this.0.kind() {
+                ProgramKind::XDP => xdp_context(&mut ctx, packet.len())?,
+                _ => skb_context(&mut ctx)?,
+            };
             ctx.finish()?;
-            bytes
+            made
         }
     };
     options.finish()?;
-    let run =
-        this.0.test_run(&packet, &ctx, repeat).map_err(|e| e.operation(args.op().to_owned()))?;
+    // Interface indexes mean what they mean in the calling thread's namespace.
+    let run = match &link {
+        Some(link) => {
+            let target = super::hook::target(link, args.op())?;
+            target.netns.within(|| this.0.test_run(&packet, &ctx, repeat))
+        }
+        None => this.0.test_run(&packet, &ctx, repeat),
+    };
+    let run = run.map_err(|e| e.operation(args.op().to_owned()))?;
     Ok(
         record! { retval: run.retval as i32, packet: Data::Str(run.packet), nanoseconds: run.nanoseconds },
     )
 }
 
-/// The fields of `struct __sk_buff` that a test may set (net/bpf/test_run.c, `convert___skb_to_skb`), with their offsets.
-fn skb_context(options: &mut Options) -> Result<Vec<u8>> {
+type Context = (Vec<u8>, Option<Link>);
+
+/// Writes `value` at byte `offset`.
+fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
+    bytes[offset..offset + value.len()].copy_from_slice(value);
+}
+
+/// An interface index, or a Link and with it the namespace where its index is meant.
+fn index(options: &mut Options, word: &'static str) -> Result<Option<(u32, Option<Link>)>> {
+    let value = options.raw(word)?;
+    if let Some(link) = held::<Link>(&value) {
+        return Ok(Some((link.index(), Some(link))));
+    }
+    Ok(options.get::<u32>(word)?.map(|index| (index, None)))
+}
+
+/// The fields of `struct __sk_buff` that a test may set, with their offsets (net/bpf/test_run.c,
+/// `convert___skb_to_skb`).
+fn skb_context(options: &mut Options) -> Result<Context> {
     const SIZE: usize = 192;
-    const FIELDS: &[(&str, usize)] =
-        &[("mark", 8), ("priority", 32), ("ingress_ifindex", 36), ("ifindex", 40)];
+    const FIELDS: &[(&str, usize)] = &[
+        ("mark", 8),
+        ("priority", 32),
+        ("ingress_ifindex", 36),
+        ("wire_len", 160),
+        ("gso_segs", 164),
+        ("gso_size", 176),
+    ];
     let mut bytes = vec![0; SIZE];
     for (word, offset) in FIELDS {
         if let Some(value) = options.get::<u32>(word)? {
-            bytes[*offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+            put(&mut bytes, *offset, &value.to_ne_bytes());
         }
     }
-    Ok(bytes)
+    if let Some(value) = options.get::<u64>("tstamp")? {
+        put(&mut bytes, 152, &value.to_ne_bytes());
+    }
+    let Some((index, link)) = index(options, "ifindex")? else { return Ok((bytes, None)) };
+    put(&mut bytes, 40, &index.to_ne_bytes());
+    Ok((bytes, link))
+}
+
+/// `struct xdp_md`: the packet's length, and the device and queue it came by.
+fn xdp_context(options: &mut Options, length: usize) -> Result<Context> {
+    const SIZE: usize = 24;
+    let mut bytes = vec![0; SIZE];
+    put(&mut bytes, 4, &(length as u32).to_ne_bytes());
+    if let Some(queue) = options.get::<u32>("rx_queue_index")? {
+        put(&mut bytes, 16, &queue.to_ne_bytes());
+    }
+    let Some((index, link)) = index(options, "ingress_ifindex")? else { return Ok((bytes, None)) };
+    put(&mut bytes, 12, &index.to_ne_bytes());
+    Ok((bytes, link))
 }

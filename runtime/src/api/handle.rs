@@ -241,9 +241,3 @@ pub fn members<T: Handle>() -> HashSet<&'static str> {
 pub fn reintern<T: Handle>(lua: &Lua, handle: &T) -> Result<()> {
     intern(lua, handle.clone()).map(drop)
 }
-
-/// Lets go of what the script's userdata holds; using it afterwards raises.
-pub fn release<T: Handle>(lua: &Lua, handle: &T) -> Result<()> {
-    let userdata = intern(lua, handle.clone())?;
-    userdata.destroy().map_err(super::error::from_lua)
-}

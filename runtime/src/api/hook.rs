@@ -1,5 +1,6 @@
 //! `tcx`, `netkit`, `xdp`, `tc` and `bpf.attach`: one shape for all hooks, and the handle of what sits there.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -97,7 +98,9 @@ fn attach(
     });
     let slot = options.get::<String>("slot")?.unwrap_or_else(|| program.kernel().name().to_owned());
     let order = order(&mut options, hook)?;
-    let taken = options.bad(format!("slot \"{slot}\" is taken on this hook"));
+    let about = |e: Error| e.operation(args.op().to_owned());
+    let target = target(link, args.op())?;
+    let subject = options.subject().map(str::to_owned).unwrap_or_default();
     options.finish()?;
     let place = format!(
         "{}/{}/{}/{}/{slot}",
@@ -107,15 +110,15 @@ fn attach(
         hook.side()
     );
     let kind = "attachment";
-    if host.ledger.any(
-        |owned| matches!(owned, Owned::Other { kind: k, name, .. } if *k == kind && *name == place),
-    ) {
-        return Err(
-            taken.hint("give each attachment of one hook a slot of its own: {slot = \"...\"}")
-        );
+    let taken = || {
+        let same = |o: &Owned| matches!(o, Owned::Other { kind: k, name, .. } if *k == kind && *name == place);
+        host.ledger.any(same)
+    };
+    // The kernel itself sees to it that xdp has but one program.
+    if hook != Hook::Xdp && taken() {
+        return Err(about(slot_taken(&target, hook, program, &slot).subject(subject)));
     }
-    let attached = hook::attach(&target(link, args.op())?, hook, program.kernel(), &order)
-        .map_err(|e| e.operation(args.op().to_owned()))?;
+    let attached = hook::attach(&target, hook, program.kernel(), &order).map_err(about)?;
     let undone = attached.clone();
     let number = host.ledger.add(Owned::Other {
         netns: Some(link.net().netns()?),
@@ -123,7 +126,26 @@ fn attach(
         name: place,
         undo: Arc::new(move || undone.detach()),
     })?;
-    Ok(Returned(Attachment(Rc::new(Attached { attached, link: link.clone(), slot, number }))))
+    Ok(Returned(Attachment(Rc::new(Attached {
+        attached,
+        link: link.clone(),
+        slot,
+        number,
+        detached: Cell::new(false),
+    }))))
+}
+
+/// Why a slot cannot be had: the same program again, or another one.
+fn slot_taken(target: &Target, hook: Hook, program: &Program, slot: &str) -> Error {
+    let id = program.kernel().id();
+    let here = hook::query(target, hook).is_ok_and(|q| q.programs.iter().any(|p| p.id == id));
+    if here && hook.family() != "tc" {
+        let name = program.kernel().name();
+        return Error::new("", "EEXIST", format!("program \"{name}\" is already attached here"))
+            .hint("load the object again to attach it twice, and give it a slot of its own");
+    }
+    Error::new("", "EEXIST", format!("slot \"{slot}\" is taken on this hook"))
+        .hint("give each attachment of one hook a slot of its own: {slot = \"...\"}")
 }
 
 fn order(options: &mut Options, hook: Hook) -> Result<Order> {
@@ -188,6 +210,19 @@ struct Attached {
     link: Link,
     slot: String,
     number: u64,
+    detached: Cell<bool>,
+}
+
+impl Attachment {
+    /// # Errors
+    /// ENODEV when the script has detached it.
+    fn alive(&self, args: &Args) -> Result<&hook::Attachment> {
+        match self.0.detached.get() {
+            false => Ok(&self.0.attached),
+            true => Err(Error::new(args.op().to_owned(), "ENODEV", "it has been detached")
+                .subject(self.0.slot.clone())),
+        }
+    }
 }
 
 impl Handle for Attachment {
@@ -200,18 +235,23 @@ impl Handle for Attachment {
             .field("slot", |_, this| Ok(this.0.slot.clone()))
             .method("replace", |_, _, this, mut args| {
                 let program = args.required::<Given<Program>>("program")?.0;
-                this.0
-                    .attached
+                this.alive(&args)?
                     .replace(program.kernel())
                     .map_err(|e| e.operation(args.op().to_owned()))
             })
             .method("detach", |_, host, this, args| {
                 this.0.attached.detach().map_err(|e| e.operation(args.op().to_owned()))?;
                 host.ledger.forget(this.0.number);
+                this.0.detached.set(true);
                 Ok(())
             })
-            .method("info", |_, _, this, _| {
-                let info = this.0.attached.info()?;
+            .method("info", |_, _, this, args| {
+                let about = |e: Error| e.operation(args.op().to_owned());
+                let info = this.alive(&args)?.info().map_err(about)?;
+                if info.index == 0 {
+                    let message = format!("the device {} is gone", info.link);
+                    return Err(about(Error::new("", "ENODEV", message).subject(this.0.slot.clone())));
+                }
                 Ok(record! {
                     hook: info.hook.family(), side: info.hook.side(), link: info.link, index: info.index,
                     slot: this.0.slot.as_str(), program: info.program.name(), program_id: info.program.id(),

@@ -1,5 +1,6 @@
 //! `Map` handles: elements as Lua values by BTF, in batches where many.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use mlua::{Function, IntoLua, Lua, MetaMethod, MultiValue, Table, Value};
@@ -12,7 +13,8 @@ use super::link::Link;
 use super::module::Args;
 use super::option::expected;
 use super::value::Data;
-use crate::kernel::bpf::{self, Type, Write};
+use crate::kernel::bpf::map::MapInfo;
+use crate::kernel::bpf::{self, MapKind, Type, Write};
 use crate::record;
 use crate::{Error, Result};
 
@@ -38,28 +40,33 @@ impl Handle for Map {
         class
             .field("name", |_, this| Ok(this.0.name().to_owned()))
             .field("id", |_, this| Ok(this.0.id()))
-            .method("get", get)
-            .method("set", set)
-            .method("delete", delete)
-            .method("pairs", pairs)
-            .method("len", |_, _, this, _| this.0.len())
-            .method("clear", |_, _, this, _| this.0.clear())
-            .method("set_many", set_many)
-            .method("delete_many", delete_many)
-            .method("push", |_, _, this, mut args| this.0.push(&to_kernel(&args.any())?))
-            .method("pop", |lua, _, this, _| this.0.pop()?.map(|v| to_lua(lua, v)).transpose())
-            .method("peek", |lua, _, this, _| this.0.peek()?.map(|v| to_lua(lua, v)).transpose())
+            .method("get", about(get))
+            .method("set", about(set))
+            .method("delete", about(delete))
+            .method("pairs", about(pairs))
+            .method("len", about(|_, this, _| this.0.len()))
+            .method("clear", about(|_, this, _| this.0.clear()))
+            .method("set_many", about(set_many))
+            .method("delete_many", about(delete_many))
+            .method("push", about(|_, this, args| this.0.push(&to_kernel(&args.any())?)))
+            .method("pop", about(|lua, this, _| this.0.pop()?.map(|v| to_lua(lua, v)).transpose()))
+            .method(
+                "peek",
+                about(|lua, this, _| this.0.peek()?.map(|v| to_lua(lua, v)).transpose()),
+            )
             .method("info", |_, _, this, _| {
                 let types =
                     vec![("key_type", this.0.key_type()), ("value_type", this.0.value_type())];
-                Ok(info_data(this.0.info(), types))
+                let info = MapInfo { name: this.0.name().to_owned(), ..this.0.info().clone() };
+                Ok(info_data(&info, types))
             })
-            .method("pin", |_, _, this, mut args| {
-                let path: String = args.required("path")?;
-                this.0
-                    .pin(std::path::Path::new(&path))
-                    .map_err(|e| e.operation(args.op().to_owned()))
-            })
+            .method(
+                "pin",
+                about(|_, this, args| {
+                    let path: String = args.required("path")?;
+                    this.0.pin(std::path::Path::new(&path))
+                }),
+            )
             .meta(MetaMethod::Len, |_, this| this.0.len());
     }
 
@@ -73,7 +80,22 @@ impl Handle for Map {
     }
 }
 
-pub fn info_data(info: &bpf::map::MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
+/// A method whose errors name it as the script does, and the map.
+fn about<R>(
+    call: impl Fn(&Lua, &Map, &mut Args) -> Result<R>,
+) -> impl Fn(&Lua, &Rc<Host>, &Map, Args) -> Result<R> {
+    move |lua, _, this, mut args| {
+        call(lua, this, &mut args).map_err(|e| match e.op() {
+            // An error out of a script's own iterator stays as it is.
+            op if op == "map" || op.starts_with("map.") => {
+                e.operation(args.op().to_owned()).about(this.0.name())
+            }
+            _ => e,
+        })
+    }
+}
+
+pub fn info_data(info: &MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
     let name = info.kind.name().map_or_else(|| info.kind.0.to_string(), str::to_owned);
     let mut record = record! {
         id: info.id, name: info.name.as_str(), r#type: name, key_size: info.key_size, value_size: info.value_size,
@@ -85,7 +107,7 @@ pub fn info_data(info: &bpf::map::MapInfo, types: Vec<(&'static str, &Type)>) ->
     record
 }
 
-fn get(lua: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<Value> {
+fn get(lua: &Lua, this: &Map, args: &mut Args) -> Result<Value> {
     let key = key(this, &args.any())?;
     match this.0.lookup(&key)? {
         None => Ok(Value::Nil),
@@ -115,7 +137,7 @@ fn element(lua: &Lua, map: &Map, bytes: &[u8]) -> Result<Value> {
     Ok(value)
 }
 
-fn set(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<()> {
+fn set(_: &Lua, this: &Map, args: &mut Args) -> Result<()> {
     let key = key(this, &args.any())?;
     let value = args.any();
     let write = match args.optional::<String>("flag")?.as_deref() {
@@ -123,26 +145,50 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<()> {
         Some("noexist") => Write::NoExist,
         Some("exist") => Write::Exist,
         Some(other) => {
-            return Err(Error::invalid(
-                args.op().to_owned(),
-                format!("there is no flag \"{other}\""),
-            )
-            .subject(this.0.name())
-            .hint("\"any\", \"noexist\" or \"exist\""));
+            return Err(Error::invalid("map", format!("there is no flag \"{other}\""))
+                .hint("it is \"any\", \"noexist\" or \"exist\""));
         }
     };
-    use std::os::fd::AsFd;
-    if let Some(program) = held::<Program>(&value) {
-        return this.0.update_fd(&key, program.kernel().as_fd());
-    }
-    if let Some(map) = held::<Map>(&value) {
-        return this.0.update_fd(&key, map.0.as_fd());
-    }
-    let value = this.0.encode_value(&to_kernel(&value)?)?;
-    this.0.update(&key, &value, write)
+    store(this, &key, &value, write)
 }
 
-fn delete(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<bool> {
+/// Writes one element: a descriptor, an interface index in its own namespace, or plain bytes.
+fn store(map: &Map, key: &[u8], value: &Value, write: Write) -> Result<()> {
+    let kind = map.0.info().kind;
+    if kind.holds_descriptors() {
+        let (wanted, program, inner) = match kind.is_of_maps() {
+            true => ("a Map", None, held::<Map>(value)),
+            false => ("a Program", held::<Program>(value), None),
+        };
+        let fd = match (&program, &inner) {
+            (Some(program), _) => program.kernel().as_fd(),
+            (_, Some(inner)) => inner.0.as_fd(),
+            _ => {
+                let got = expected::describe(value);
+                let message = format!("value: {kind} maps take {wanted}, not {got}");
+                return Err(Error::invalid("map", message));
+            }
+        };
+        return map.0.update(key, &fd.as_raw_fd().to_ne_bytes(), write);
+    }
+    let bytes = map.0.encode_value(&to_kernel(value)?)?;
+    match held::<Link>(value) {
+        // The index is looked up in the namespace of whoever writes it (`__dev_map_alloc_node`).
+        Some(link) if kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH => {
+            let target = super::hook::target(&link, "map")?;
+            target.netns.within(|| map.0.update(key, &bytes, write))
+        }
+        _ => map.0.update(key, &bytes, write),
+    }
+}
+
+/// Whether elements are written one by one, because what they mean is not in their bytes.
+fn one_by_one(map: &Map) -> bool {
+    let kind = map.0.info().kind;
+    kind.holds_descriptors() || kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH
+}
+
+fn delete(_: &Lua, this: &Map, args: &mut Args) -> Result<bool> {
     let key = key(this, &args.any())?;
     this.0.remove(&key)
 }
@@ -155,7 +201,7 @@ fn key(map: &Map, value: &Value) -> Result<Vec<u8>> {
 }
 
 /// `for k, v in m:pairs()`: read in batches, decoded one by one.
-fn pairs(lua: &Lua, _: &Rc<Host>, this: &Map, _: Args) -> Result<Function> {
+fn pairs(lua: &Lua, this: &Map, _: &mut Args) -> Result<Function> {
     let entries: Vec<(Vec<u8>, Vec<u8>)> = this.0.entries().collect::<Result<_>>()?;
     let entries = std::cell::RefCell::new(entries.into_iter());
     let map = this.clone();
@@ -170,43 +216,71 @@ fn pairs(lua: &Lua, _: &Rc<Host>, this: &Map, _: Args) -> Result<Function> {
     .map_err(from_lua)
 }
 
-/// `set_many(table | {packed_keys, packed_values})`; how many were written.
-fn set_many(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<usize> {
-    let (keys, values) = match args.any() {
-        Value::Table(table) => match packed(this, &table)? {
-            Some(packed) => packed,
-            None => {
-                let (mut keys, mut values) = (Vec::new(), Vec::new());
-                for pair in table.pairs::<Value, Value>() {
-                    let (k, v) = pair.map_err(from_lua)?;
-                    keys.extend(key(this, &k)?);
-                    values.extend(this.0.encode_value(&to_kernel(&v)?)?);
-                }
-                (keys, values)
+/// `set_many(table | iterator | {packed_keys, packed_values})`; how many were written.
+fn set_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
+    let mut writer =
+        Writer { map: this, single: one_by_one(this), keys: vec![], values: vec![], count: 0 };
+    match args.any() {
+        Value::Table(table) => {
+            if let Some((keys, values)) = packed(this, &table)? {
+                return this.0.update_many(&keys, &values, Write::Any);
             }
-        },
+            for pair in table.pairs::<Value, Value>() {
+                let (key, value) = pair.map_err(from_lua)?;
+                writer.add(&key, &value)?;
+            }
+        }
         Value::Function(iterate) => {
-            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            let (state, mut control) = (args.any(), args.any());
             loop {
-                let (k, v): (Value, Value) = iterate.call(()).map_err(from_lua)?;
-                if k.is_nil() {
+                let (key, value): (Value, Value) =
+                    iterate.call((&state, &control)).map_err(from_lua)?;
+                if key.is_nil() {
                     break;
                 }
-                keys.extend(key(this, &k)?);
-                values.extend(this.0.encode_value(&to_kernel(&v)?)?);
+                writer.add(&key, &value)?;
+                control = key;
             }
-            (keys, values)
         }
         other => {
             let got = expected::describe(&other);
             return Err(Error::invalid(
-                args.op().to_owned(),
+                "map",
                 format!("takes a table, an iterator or {{packed_keys, packed_values}}, got {got}"),
-            )
-            .subject(this.0.name()));
+            ));
         }
-    };
-    this.0.update_many(&keys, &values, Write::Any)
+    }
+    writer.finish()
+}
+
+/// Elements on their way into a map: all are encoded before the first is written, where bytes say all.
+struct Writer<'a> {
+    map: &'a Map,
+    single: bool,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    count: usize,
+}
+
+impl Writer<'_> {
+    fn add(&mut self, key_value: &Value, value: &Value) -> Result<()> {
+        let key = key(self.map, key_value)?;
+        if self.single {
+            store(self.map, &key, value, Write::Any)?;
+            self.count += 1;
+            return Ok(());
+        }
+        self.keys.extend(key);
+        self.values.extend(self.map.0.encode_value(&to_kernel(value)?)?);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<usize> {
+        match self.single {
+            true => Ok(self.count),
+            false => self.map.0.update_many(&self.keys, &self.values, Write::Any),
+        }
+    }
 }
 
 /// Two strings of whole keys and as many whole values.
@@ -224,7 +298,7 @@ fn packed(map: &Map, table: &Table) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
         && keys.len() / key_size == values.len() / stride;
     if !whole {
         return Err(Error::invalid(
-            "map:set_many",
+            "map",
             format!(
                 "packed keys are {} bytes and values {}: they must be as many keys of {key_size} as values of {stride}",
                 keys.len(),
@@ -236,26 +310,35 @@ fn packed(map: &Map, table: &Table) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     Ok(Some((keys, values)))
 }
 
-/// `delete_many(array of keys | packed keys)`; how many were there.
-fn delete_many(_: &Lua, _: &Rc<Host>, this: &Map, mut args: Args) -> Result<usize> {
-    let keys = match args.any() {
-        Value::String(packed) => packed.as_bytes().to_vec(),
+/// `delete_many(array of keys | iterator | packed keys)`; how many were there.
+fn delete_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
+    let mut keys = Vec::new();
+    match args.any() {
+        Value::String(packed) => keys = packed.as_bytes().to_vec(),
         Value::Table(table) => {
-            let mut keys = Vec::new();
             for value in table.sequence_values::<Value>() {
                 keys.extend(key(this, &value.map_err(from_lua)?)?);
             }
-            keys
+        }
+        Value::Function(iterate) => {
+            let (state, mut control) = (args.any(), args.any());
+            loop {
+                let next: Value = iterate.call((&state, &control)).map_err(from_lua)?;
+                if next.is_nil() {
+                    break;
+                }
+                keys.extend(key(this, &next)?);
+                control = next;
+            }
         }
         other => {
             let got = expected::describe(&other);
             return Err(Error::invalid(
-                args.op().to_owned(),
-                format!("takes an array of keys, got {got}"),
-            )
-            .subject(this.0.name()));
+                "map",
+                format!("takes an array of keys, an iterator or packed keys, got {got}"),
+            ));
         }
-    };
+    }
     this.0.remove_many(&keys)
 }
 
@@ -283,7 +366,11 @@ pub fn to_kernel(value: &Value) -> Result<bpf::Value> {
 }
 
 fn table_to_kernel(table: &Table) -> Result<bpf::Value> {
-    if table.raw_len() > 0 {
+    let length = table.raw_len();
+    if length > 0 {
+        if table.pairs::<Value, Value>().count() != length {
+            return Err(Error::invalid("map", "a table is both an array and a table of fields"));
+        }
         let items = table.sequence_values::<Value>().map(|v| to_kernel(&v.map_err(from_lua)?));
         return Ok(bpf::Value::Array(items.collect::<Result<_>>()?));
     }

@@ -52,6 +52,11 @@ impl Options {
         self.subject = Some(subject.into());
     }
 
+    /// What errors are about.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
     /// The table itself, for its array part.
     pub fn table(&self) -> Option<&Table> {
         self.table.as_ref()
@@ -119,7 +124,9 @@ impl Options {
 
     /// An option as it is.
     pub fn raw(&mut self, word: &'static str) -> Result<Value> {
-        self.words.push(word);
+        if !self.words.contains(&word) {
+            self.words.push(word);
+        }
         match &self.table {
             Some(table) => table.raw_get(word).map_err(super::error::from_lua),
             None => Ok(Value::Nil),

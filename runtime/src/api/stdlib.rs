@@ -18,9 +18,13 @@ const MODULES: &[(&str, &str)] = &[
 
 /// Type stubs: the single source of the reference.
 pub const STUBS: &[(&str, &str)] = &[
+    ("bpf", include_str!("../../../lua-stdlib/types/bpf.lua")),
     ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
     ("task", include_str!("../../../lua-stdlib/types/task.lua")),
+    ("tc", include_str!("../../../lua-stdlib/types/tc.lua")),
+    ("tcx", include_str!("../../../lua-stdlib/types/tcx.lua")),
     ("test", include_str!("../../../lua-stdlib/types/test.lua")),
+    ("xdp", include_str!("../../../lua-stdlib/types/xdp.lua")),
 ];
 
 /// `_stubs`: the stubs by module name, for help and for the test that holds them against the live modules.

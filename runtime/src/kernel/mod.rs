@@ -10,6 +10,7 @@ pub mod netns;
 pub mod notify;
 pub mod process;
 pub mod qdisc;
+pub mod release;
 pub mod route;
 pub mod rule;
 pub mod socket;

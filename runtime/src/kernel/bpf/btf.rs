@@ -35,6 +35,14 @@ pub struct Type {
     name: String,
     size: usize,
     pub(super) shape: Shape,
+    /// Only its size is known.
+    pub(super) untyped: bool,
+}
+
+impl Type {
+    fn new(name: impl Into<String>, size: usize, shape: Shape) -> Type {
+        Type { name: name.into(), size, shape, untyped: false }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -96,18 +104,15 @@ impl Type {
             2 => "__u16",
             4 => "__u32",
             8 => "__u64",
-            _ => return Type { name: format!("char[{size}]"), size, shape: Shape::Opaque },
+            _ => return Type::new(format!("char[{size}]"), size, Shape::Opaque),
         };
-        Type { name: name.into(), size, shape: Shape::Int { signed: false } }
+        Type { untyped: true, ..Type::new(name, size, Shape::Int { signed: false }) }
     }
 
     /// The key of an LPM trie as CIDR text, when it is a prefix length and an IPv4 or IPv6 address.
     pub fn cidr(key_size: usize) -> Option<Type> {
-        matches!(key_size, 8 | 20).then(|| Type {
-            name: "struct bpf_lpm_trie_key".into(),
-            size: key_size,
-            shape: Shape::Cidr,
-        })
+        matches!(key_size, 8 | 20)
+            .then(|| Type::new("struct bpf_lpm_trie_key", key_size, Shape::Cidr))
     }
 
     /// Bytes in memory.
@@ -183,11 +188,9 @@ impl Resolver<'_> {
                     true => Shape::Bool,
                     false => Shape::Int { signed: int.is_signed() },
                 };
-                Type { name: self.name(int), size: int.size(), shape }
+                Type::new(self.name(int), int.size(), shape)
             }
-            btf_rs::Type::Float(float) => {
-                Type { name: self.name(float), size: float.size(), shape: Shape::Float }
-            }
+            btf_rs::Type::Float(float) => Type::new(self.name(float), float.size(), Shape::Float),
             btf_rs::Type::Enum(e) => {
                 let value = |v: u32| if e.is_signed() { i64::from(v as i32) } else { v.into() };
                 let names = e.members.iter().map(|m| (self.name(m), value(m.val()))).collect();
@@ -231,7 +234,7 @@ impl Resolver<'_> {
             self.members(s, 0, depth, &mut fields);
             Shape::Struct { fields, union }
         });
-        Type { name, size, shape }
+        Type::new(name, size, shape)
     }
 
     /// Appends the members of `s`; those of anonymous structs and unions appear as if they were its own, as in C.
@@ -271,21 +274,17 @@ impl Resolver<'_> {
         });
         let fields: Vec<Field> = fields.collect();
         let end = fields.iter().map(|f| f.bit_offset / 8 + f.kind.size).max().unwrap_or(0);
-        Type {
-            name: self.name(d),
-            size: d.size().max(end),
-            shape: Shape::Struct { fields, union: false },
-        }
+        Type::new(self.name(d), d.size().max(end), Shape::Struct { fields, union: false })
     }
 }
 
 fn opaque(name: &str, size: usize) -> Type {
-    Type { name: name.into(), size, shape: Shape::Opaque }
+    Type::new(name, size, Shape::Opaque)
 }
 
 fn enumeration(tag: String, size: usize, signed: bool, names: Vec<(String, i64)>) -> Type {
     let name = if tag.is_empty() { "enum".into() } else { format!("enum {tag}") };
-    Type { name, size, shape: Shape::Enum { signed, names } }
+    Type::new(name, size, Shape::Enum { signed, names })
 }
 
 /// A typedef: the byte-order types of `linux/types.h` keep their meaning, others only rename.
@@ -296,17 +295,17 @@ fn alias(name: String, target: Type) -> Type {
         _ => target.shape,
     };
     // An anonymous struct takes the typedef's name; an array keeps its own.
-    Type { name, size: target.size, shape }
+    Type::new(name, target.size, shape)
 }
 
 fn array(element: Type, len: usize) -> Option<Type> {
     let size = element.size.checked_mul(len)?;
     // Plain `char` is text; `signed char`, `unsigned char` and __u8 are numbers.
     if element.name == "char" && matches!(element.shape, Shape::Int { .. }) {
-        return Some(Type { name: "char".into(), size, shape: Shape::Text });
+        return Some(Type::new("char", size, Shape::Text));
     }
     let name = element.name.clone();
-    Some(Type { name, size, shape: Shape::Array { element: Box::new(element), len } })
+    Some(Type::new(name, size, Shape::Array { element: Box::new(element), len }))
 }
 
 /// The BTF object behind a map or program loaded by anyone, parsed; `None` when it has none.

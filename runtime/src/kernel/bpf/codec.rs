@@ -83,9 +83,8 @@ impl Fault {
 type Outcome = std::result::Result<(), Fault>;
 
 fn write(kind: &Type, value: &Value, out: &mut [u8], path: &mut Path) -> Outcome {
-    if let Value::Bytes(bytes) = value
+    if let Some(bytes) = raw(kind, value)
         && bytes.len() == out.len()
-        && !matches!(kind.shape, Shape::Text)
     {
         out.copy_from_slice(bytes);
         return Ok(());
@@ -113,6 +112,17 @@ fn write(kind: &Type, value: &Value, out: &mut [u8], path: &mut Path) -> Outcome
         },
     }
     Ok(())
+}
+
+/// Bytes as they lie in memory. Text that happens to be UTF-8 counts where nothing else is text: without BTF, and for
+/// whole structs and arrays, as `string.pack` makes them.
+fn raw<'v>(kind: &Type, value: &'v Value) -> Option<&'v [u8]> {
+    let packed = matches!(kind.shape, Shape::Opaque | Shape::Struct { .. } | Shape::Array { .. });
+    match value {
+        Value::Bytes(bytes) if !matches!(kind.shape, Shape::Text) => Some(bytes),
+        Value::Str(text) if packed || kind.untyped => Some(text.as_bytes()),
+        _ => None,
+    }
 }
 
 fn write_float(kind: &Type, value: &Value, out: &mut [u8]) -> Outcome {

@@ -5,10 +5,12 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::unistd::{AccessFlags, access, geteuid};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -68,15 +70,15 @@ pub fn compile(source: &Source, options: &CompileOptions) -> Result<Compiled> {
     }
     let clang = Clang::find().map_err(about)?;
     let flags = flags(source, options);
-    let cache = cache_directory().map_err(about)?;
-    let dependencies = cache.join(format!(".deps-{}", unique()));
+    let cache = Cache::find().map_err(about)?;
+    let dependencies = cache.write.join(format!(".deps-{}", unique()));
     let preprocessed = clang.preprocess(source, &flags, &dependencies);
     let inputs = read_dependencies(&dependencies);
-    let preprocessed = preprocessed.map_err(about)?;
-    let path = cache.join(format!("{}.o", key(&clang, &flags, &preprocessed)));
-    if let Ok(bytes) = std::fs::read(&path) {
+    let object = format!("{}.o", key(&clang, &flags, &preprocessed.map_err(about)?));
+    if let Some((path, bytes)) = cache.read(&object) {
         return Ok(Compiled { path, bytes, inputs, cached: true, diagnostics: String::new() });
     }
+    let path = cache.write.join(object);
     let diagnostics = clang.compile(source, &flags, &path).map_err(about)?;
     let bytes = std::fs::read(&path).map_err(|e| about(Error::io("bpf.compile", &e)))?;
     Ok(Compiled { path, bytes, inputs, cached: false, diagnostics })
@@ -134,21 +136,55 @@ fn key(clang: &Clang, flags: &[String], preprocessed: &[u8]) -> String {
     })
 }
 
-/// `$XDG_CACHE_HOME/cnfscript`, `/var/cache/cnfscript` for root, else `~/.cache/cnfscript`.
-fn cache_directory() -> Result<PathBuf> {
-    let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let base = home("XDG_CACHE_HOME")
-        .or_else(|| nix::unistd::geteuid().is_root().then(|| "/var/cache".into()))
-        .or_else(|| home("HOME").map(|home| home.join(".cache")))
-        .ok_or_else(|| {
-            Error::new("bpf.compile", "ENOENT", "no cache directory").hint("set XDG_CACHE_HOME")
-        })?;
-    let path = base.join("cnfscript");
-    std::fs::create_dir_all(&path).map_err(|e| {
+/// Where objects are kept: `$XDG_CACHE_HOME/cnfscript`, `/var/cache/cnfscript` for root, else `~/.cache/cnfscript`. Where
+/// that cannot be written to (a read-only root, no home), what is in it is used and new objects go to a private folder
+/// in the temporary one.
+struct Cache {
+    kept: Option<PathBuf>,
+    write: PathBuf,
+}
+
+impl Cache {
+    fn find() -> Result<Cache> {
+        let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let kept = home("XDG_CACHE_HOME")
+            .or_else(|| geteuid().is_root().then(|| "/var/cache".into()))
+            .or_else(|| home("HOME").map(|home| home.join(".cache")))
+            .map(|base| base.join("cnfscript"));
+        if let Some(kept) = &kept
+            && std::fs::create_dir_all(kept).is_ok()
+            && access(kept, AccessFlags::W_OK).is_ok()
+        {
+            return Ok(Cache { kept: None, write: kept.clone() });
+        }
+        Ok(Cache { kept, write: private_directory()? })
+    }
+
+    fn read(&self, object: &str) -> Option<(PathBuf, Vec<u8>)> {
+        let folders = self.kept.iter().chain([&self.write]);
+        folders.map(|folder| folder.join(object)).find_map(|path| {
+            let bytes = std::fs::read(&path).ok()?;
+            Some((path, bytes))
+        })
+    }
+}
+
+/// `/tmp/cnfscript-0`: what is in it is loaded into the kernel, so it must be ours and nobody else may write to it.
+fn private_directory() -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("cnfscript-{}", geteuid()));
+    let failed = |e: std::io::Error| {
         let message = format!("the cache {} cannot be made: {e}", path.display());
         Error::io("bpf.compile", &e).because(message).hint("set XDG_CACHE_HOME")
-    })?;
-    Ok(path)
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(&path).map_err(failed)?;
+    match found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        true => Ok(path),
+        false => Err(failed(std::io::Error::other("somebody else made it, or may write to it"))),
+    }
 }
 
 /// Paths of a make rule as `-MD` writes it: continued lines, spaces in names escaped.

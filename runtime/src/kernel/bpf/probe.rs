@@ -8,19 +8,19 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 
 use aya_obj::generated::bpf_insn;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::statfs::{FsType, statfs};
 
-use super::hook::{self, Hook, Order, Target, rtnl};
+use super::hook::{self, Hook, Order, Target};
 use super::map::{Map, MapKind, MapSpec, Write};
 use super::program::{Program, ProgramKind};
 use super::sys;
+use crate::kernel::link::{self, End, NewLink};
+use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetnsFd;
+use crate::kernel::release;
 use crate::{Error, Result};
 
 /// Whether a feature is there; if not, why, as a clause for a message.
@@ -118,22 +118,14 @@ pub fn scratch_netns() -> Result<NetnsFd> {
     })
 }
 
-/// `6.18` of the running kernel.
-pub fn kernel_version() -> (u32, u32) {
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
-    let release = release.unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
 /// Why a feature of Linux `since` is missing here.
 fn missing(what: &str, since: (u32, u32), config: &str) -> Feature {
-    let here = kernel_version();
-    if here < since {
-        let ((a, b), (c, d)) = (since, here);
-        return Feature::no(format!("{what} needs Linux {a}.{b} or newer; this is {c}.{d}"));
+    let here = release::name();
+    if release::version().is_some_and(|version| version < since) {
+        let (a, b) = since;
+        return Feature::no(format!("{what} needs Linux {a}.{b} or newer; this is {here}"));
     }
-    Feature::no(format!("{what} is not built into this kernel ({}.{}, {config})", here.0, here.1))
+    Feature::no(format!("{what} is not built into this kernel ({here}, {config})"))
 }
 
 /// `r0 = 0; exit`
@@ -223,14 +215,14 @@ fn clsact() -> Result<Feature> {
 }
 
 fn netkit() -> Result<Feature> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Netkit)]));
-    let request = RouteNetlinkMessage::NewLink(message);
-    let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
-    match scratch_netns()?.within(|| rtnl::request(request, flags)) {
+    let netlink = Netlink::open(&scratch_netns()?)?;
+    let kind = link::kinds::find("netkit").expect("the table has it");
+    let mut pair = NewLink::new(&netlink, kind, End::named("a"));
+    pair.peer = Some((&netlink, End::named("b")));
+    match link::create(&pair) {
         Ok(_) => Ok(Feature::yes()),
         Err(e) if e.is("EPERM") => Err(e.operation("netkit.pair")),
-        Err(_) => Ok(missing("netkit", (6, 7), "CONFIG_NETKIT")),
+        Err(e) => Ok(Feature::no(e.message())),
     }
 }
 

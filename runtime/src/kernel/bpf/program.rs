@@ -90,7 +90,7 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {
     pub id: u32,
-    /// As the kernel keeps it: at most 15 bytes.
+    /// The function's whole name where it is known, else the 15 bytes that the kernel keeps.
     pub name: String,
     pub kind: ProgramKind,
     /// Hash of the instructions, as hexadecimal digits.
@@ -180,7 +180,7 @@ impl Program {
         let failed = |e| refusal("program.info", e).subject(self.name());
         let raw = raw_info(self.as_fd()).map_err(failed)?;
         let map_ids = sys::prog_map_ids(self.as_fd()).map_err(failed)?;
-        Ok(ProgramInfo::new(&raw, map_ids))
+        Ok(ProgramInfo { name: self.name().to_owned(), ..ProgramInfo::new(&raw, map_ids) })
     }
 
     /// Runs the program `repeat` times on `packet`, with `ctx` (`struct __sk_buff` or `struct xdp_md` bytes, or empty).

@@ -2,18 +2,13 @@
 
 use std::path::PathBuf;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-
 use super::compile::{CompileOptions, Source, compile};
-use super::hook::{Target, rtnl};
+use super::hook::Target;
 use super::object::{LoadOptions, Object};
 use super::probe::scratch_netns;
 use crate::Result;
-use crate::kernel::netns::NetnsFd;
+use crate::kernel::link::{self, End, NewLink};
+use crate::kernel::netlink::Netlink;
 
 /// What every test source starts with.
 pub const HEAD: &str = "\
@@ -49,50 +44,23 @@ pub fn load_with(source: &str, options: &LoadOptions) -> Object {
 
 /// A fresh namespace with a veth pair, both ends up; it goes with the targets.
 pub fn veth() -> (Target, Target) {
-    let mut peer = LinkMessage::default();
-    peer.attributes.push(LinkAttribute::IfName("b".into()));
-    let data = InfoData::Veth(InfoVeth::Peer(peer));
-    pair(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)])
+    pair("veth")
 }
 
 /// As [`veth`], netkit: the primary end first.
 pub fn netkit() -> (Target, Target) {
-    let mut peer = LinkMessage::default();
-    peer.attributes.push(LinkAttribute::IfName("b".into()));
-    let data = InfoData::Netkit(vec![InfoNetkit::Peer(peer)]);
-    pair(vec![LinkInfo::Kind(InfoKind::Netkit), LinkInfo::Data(data)])
+    pair("netkit")
 }
 
-fn pair(info: Vec<LinkInfo>) -> (Target, Target) {
+fn pair(kind: &str) -> (Target, Target) {
     let netns = scratch_netns().expect("a namespace");
-    let mut link = LinkMessage::default();
-    link.attributes.push(LinkAttribute::IfName("a".into()));
-    link.attributes.push(LinkAttribute::LinkInfo(info));
-    let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
-    netns.within(|| rtnl::request(RouteNetlinkMessage::NewLink(link), flags)).expect("a pair");
-    let [a, b] = ["a", "b"].map(|name| {
-        let index = index(&netns, name);
-        let mut up = LinkMessage::default();
-        up.header.index = index;
-        up.header.flags = LinkFlags::Up;
-        up.header.change_mask = LinkFlags::Up;
-        let request = RouteNetlinkMessage::SetLink(up);
-        netns.within(|| rtnl::request(request, NLM_F_REQUEST)).expect("up");
-        Target::new(&netns, index, name)
-    });
-    (a, b)
-}
-
-fn index(netns: &NetnsFd, name: &str) -> u32 {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.into()));
-    let request = RouteNetlinkMessage::GetLink(message);
-    let replies = netns.within(|| rtnl::request(request, NLM_F_REQUEST)).expect("the link");
-    let index = replies.into_iter().find_map(|reply| match reply.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(l)) => Some(l.header.index),
-        _ => None,
-    });
-    index.expect("an index")
+    let netlink = Netlink::open(&netns).expect("a socket");
+    let kind = link::kinds::find(kind).expect("a kind");
+    let mut pair = NewLink::new(&netlink, kind, End::named("a"));
+    pair.peer = Some((&netlink, End::named("b")));
+    let made = link::create(&pair).expect("a pair");
+    let peer = made.peer_index.expect("two ends");
+    (Target::new(&netns, made.index, "a"), Target::new(&netns, peer, "b"))
 }
 
 /// Sends `count` frames of an experimental protocol out of a link.
@@ -128,8 +96,6 @@ pub const TEST_PROTOCOL: u16 = 0x88b5;
 
 /// Deletes a link.
 pub fn delete_link(target: &Target) {
-    let mut message = LinkMessage::default();
-    message.header.index = target.index;
-    let request = RouteNetlinkMessage::DelLink(message);
-    target.netns.within(|| rtnl::request(request, NLM_F_REQUEST)).expect("deleted");
+    let netlink = Netlink::open(&target.netns).expect("a socket");
+    link::delete(&netlink, target.index).expect("deleted");
 }

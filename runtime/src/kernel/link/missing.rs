@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use super::{Kind, NewLink, info, info_by_name};
 use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::kernel::release;
 use crate::{Error, Result};
 
 /// Options younger than their kind. Kernels before these ignore them silently (nla_parse_deprecated), so they are read back.
@@ -40,13 +41,13 @@ pub fn explain(link: &NewLink<'_>, error: NetlinkError) -> Error {
 
 /// "netkit needs Linux 6.7 or newer; this is 6.1.0"
 pub fn lacking(kind: &Kind) -> String {
-    let release = release();
+    let here = release::name();
     match kind.since {
-        Some(since) if version(&release).is_some_and(|v| v < since) => {
-            format!("{} needs Linux {}.{} or newer; this is {release}", kind.name, since.0, since.1)
+        Some(since) if release::version().is_some_and(|v| v < since) => {
+            format!("{} needs Linux {}.{} or newer; this is {here}", kind.name, since.0, since.1)
         }
         _ => format!(
-            "this kernel ({release}) was built without {} ({}), or its module is not installed",
+            "this kernel ({here}) was built without {} ({}), or its module is not installed",
             kind.name, kind.config
         ),
     }
@@ -80,32 +81,9 @@ pub fn check_ignored(link: &NewLink<'_>, index: u32) -> Result<()> {
         Some((kind, word, (major, minor))) => {
             let text = format!(
                 "{kind}'s {word} needs Linux {major}.{minor} or newer; this is {}",
-                release()
+                release::name()
             );
             Err(Error::new("link", "EOPNOTSUPP", text))
         }
-    }
-}
-
-fn release() -> String {
-    nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_else(|_| "an unknown version".to_owned())
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        assert_eq!(version("6.1.0-28-cloud-amd64"), Some((6, 1)));
-        assert_eq!(version("6.18"), Some((6, 18)));
-        assert_eq!(version("odd"), None);
     }
 }

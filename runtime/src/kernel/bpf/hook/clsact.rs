@@ -7,17 +7,17 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use netlink_packet_core::{
-    NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::{Anchor, Hook, Order, Target, query, rtnl};
+use super::{Anchor, Hook, Order, Target, query};
 use crate::kernel::bpf::Program;
+use crate::kernel::netlink::Netlink;
 use crate::{Error, Result};
 
 /// A filter's place: what names it in its direction.
@@ -128,16 +128,16 @@ pub(super) fn dump(target: &Target, hook: Hook) -> Result<Vec<Dumped>> {
     let mut request = TcMessage::with_index(target.index as i32);
     request.header.parent = parent(hook);
     let request = RouteNetlinkMessage::GetTrafficFilter(request);
-    let replies = match target.netns.within(|| rtnl::request(request, NLM_F_REQUEST | NLM_F_DUMP)) {
+    let replies = match Netlink::open(&target.netns)?.dump_parsed(&request) {
         Ok(replies) => replies,
         // No qdisc there.
-        Err(e) if e.is("EINVAL") || e.is("ENOENT") => return Ok(Vec::new()),
-        Err(e) => return Err(gone(target, e)),
+        Err(e) if matches!(e.errno, Errno::EINVAL | Errno::ENOENT) => return Ok(Vec::new()),
+        Err(e) => return Err(gone(target, e.into_error(""))),
     };
     let mut found: Vec<Dumped> = replies
-        .into_iter()
-        .filter_map(|reply| match reply.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(m)) => dumped(&m),
+        .iter()
+        .filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewTrafficFilter(message) => dumped(message),
             _ => None,
         })
         .collect();
@@ -189,10 +189,9 @@ fn filter_message(
 }
 
 fn send(target: &Target, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
-    target
-        .netns
-        .within(|| rtnl::request(message, NLM_F_REQUEST | flags).map(drop))
-        .map_err(|e| gone(target, e))
+    Netlink::open(&target.netns)?
+        .request(message, flags)
+        .map_err(|e| gone(target, e.into_error("")))
 }
 
 fn gone(target: &Target, error: Error) -> Error {

@@ -9,7 +9,6 @@ mod clsact;
 mod order;
 mod query;
 mod refusal;
-pub(super) mod rtnl;
 #[cfg(test)]
 mod tests;
 

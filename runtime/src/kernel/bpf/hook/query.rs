@@ -1,12 +1,12 @@
 //! What runs on a hook, in the order it runs.
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 use nix::errno::Errno;
 
-use super::{Hook, Order, Target, XdpMode, clsact, rtnl};
+use super::{Hook, Order, Target, XdpMode, clsact};
 use crate::kernel::bpf::{Program, inventory, sys};
+use crate::kernel::netlink::Netlink;
 use crate::{Error, Result};
 
 /// The programs of a hook in the order they run.
@@ -118,9 +118,13 @@ pub(super) fn xdp(target: &Target) -> Result<Option<(u32, XdpMode)>> {
     let mut message = LinkMessage::default();
     message.header.index = target.index;
     let request = RouteNetlinkMessage::GetLink(message);
-    let replies = target.netns.within(|| rtnl::request(request, NLM_F_REQUEST))?;
-    let link = replies.into_iter().find_map(|reply| match reply.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Some(link),
+    let answer = Netlink::open(&target.netns)?.answer(request, 0);
+    let replies = answer.map_err(|e| match e.errno {
+        Errno::ENODEV => Error::new("", "ENODEV", format!("the device {} is gone", target.name)),
+        _ => e.into_error(""),
+    })?;
+    let link = replies.iter().find_map(|reply| match reply.parse() {
+        Some(RouteNetlinkMessage::NewLink(link)) => Some(link),
         _ => None,
     });
     let attributes = link.map(|l| l.attributes).unwrap_or_default();

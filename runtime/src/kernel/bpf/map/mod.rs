@@ -269,6 +269,7 @@ impl Map {
 
     /// Queue, stack or bloom filter: adds a value. E2BIG when full.
     pub fn push_bytes(&self, value: &[u8]) -> Result<()> {
+        self.keyless("map.push")?;
         self.check("map.push", "value", value.len(), self.stride())?;
         sys::map_update(self.as_fd(), None, value, sys::ANY)
             .map_err(|errno| self.error("map.push", errno))
@@ -276,6 +277,7 @@ impl Map {
 
     /// Queue: the oldest; stack: the newest; removed. `None` when empty.
     pub fn pop_bytes(&self) -> Result<Option<Vec<u8>>> {
+        self.keyless("map.pop")?;
         let mut value = vec![0; self.stride()];
         match sys::map_lookup_and_delete(self.as_fd(), None, &mut value) {
             Ok(()) => Ok(Some(value)),
@@ -286,6 +288,7 @@ impl Map {
 
     /// As [`Map::pop_bytes`], left in place.
     pub fn peek_bytes(&self) -> Result<Option<Vec<u8>>> {
+        self.keyless("map.peek")?;
         let mut value = vec![0; self.stride()];
         match sys::map_lookup(self.as_fd(), None, &mut value) {
             Ok(()) => Ok(Some(value)),
@@ -307,6 +310,15 @@ impl Map {
     /// Maps an array made with [`sys::F_MMAPABLE`] into memory, shared with the programs.
     pub fn mmap(&self) -> Result<Mapped> {
         Mapped::new(self)
+    }
+
+    fn keyless(&self, op: &'static str) -> Result<()> {
+        match self.0.info.kind.is_keyless() {
+            true => Ok(()),
+            false => Err(self
+                .error(op, Errno::EOPNOTSUPP)
+                .hint("queues, stacks and bloom filters can; others take get and set")),
+        }
     }
 
     fn check(&self, op: &'static str, what: &str, got: usize, want: usize) -> Result<()> {

@@ -1,0 +1,262 @@
+---@meta cnf.bpf
+
+--- eBPF objects, programs, maps, and what of them is loaded on this system. Loading needs CAP_BPF and CAP_NET_ADMIN
+--- (EPERM names them). See bpf(2), `Documentation/bpf/libbpf/program_types.rst`.
+---@class cnf.bpf
+local bpf = {}
+
+--- What every way of loading takes.
+---@class cnf.LoadOptions
+---@field name? string What messages call the object; the path by default.
+---@field globals? table<string, any> Values of global variables, `const volatile` ones too, set before the programs are verified. An unknown name raises ENOENT and names the nearest; a value that does not fit raises EINVAL or ERANGE.
+---@field max_entries? table<string, integer> Sizes of maps, in entries, by name.
+---@field maps? table<string, cnf.Map> Maps that exist already, used in place of the object's own of that name: this is how objects share maps. Type, key and value size must agree (EINVAL).
+---@field programs? string[] Only these programs; by default all but those in optional sections (`SEC("?tc")`).
+
+--- Loads a compiled object: makes its maps, sets its globals, relocates (CO-RE, bpf-to-bpf calls, maps) and has the
+--- verifier look at its programs.
+---
+--- Sections: `tc`, `classifier`, `action`, `tcx/ingress`, `tcx/egress`, `netkit/primary`, `netkit/peer`, `xdp`,
+--- `xdp.frags`, `xdp/devmap`, `xdp/cpumap`, `socket`, each with or without a trailing `/name`.
+---
+--- Nothing stays loaded because of an object alone: a process whose script has ended does not wait for it.
+---
+--- Raises ENOENT without the file; EINVAL for what is no eBPF object, saying what it is instead; the verifier's errno
+--- (EACCES, EINVAL, E2BIG ...) with its reason, the C source line and the end of its log (`e.detail`).
+---@param source string|{bytes: string} A path, or the file's bytes.
+---@param options? cnf.LoadOptions
+---@return cnf.Object
+function bpf.load(source, options) end
+
+--- What `bpf.compile` takes besides.
+---@class cnf.CompileOptions: cnf.LoadOptions
+---@field cflags? string[] Further flags for clang, after `-target bpf -O2 -g -mcpu=v3 -Wall`.
+---@field include? string[] Folders of headers, searched before the system's.
+
+--- Compiles C with clang and loads it. Objects are cached by the content of the source and all its headers, the flags
+--- and clang's version, in `$XDG_CACHE_HOME/cnfscript` or /var/cache/cnfscript; `$CLANG` names another clang.
+---
+--- Raises ENOENT without clang, EINVAL when it refuses, with its diagnostics as `e.detail`; else as `bpf.load`.
+---@param source string|{source: string} A path, or C text, whose `#include "..."` start at the working directory.
+---@param options? cnf.CompileOptions
+---@return cnf.Object
+function bpf.compile(source, options) end
+
+--- Loads a program that comes with cnfscript. An unknown name raises ENOENT with those there are.
+---@param name string
+---@param options? cnf.LoadOptions
+---@return cnf.Object
+function bpf.builtin(name, options) end
+
+--- Puts a program on a link: on tcx where this kernel has it (Linux 6.6), else as a clsact filter, where the order
+--- words become priorities. Options and errors as `tcx.attach` or `tc.attach`.
+---@param link cnf.Link
+---@param direction "ingress"|"egress"
+---@param program cnf.Program
+---@param options? cnf.AttachOptions
+---@return cnf.Attachment
+function bpf.attach(link, direction, program, options) end
+
+--- Every program on this system, of all processes, by id.
+---@return cnf.ProgramInfo[]
+function bpf.programs() end
+
+--- Every map on this system, of all processes, by id; names are cut at 15 bytes by the kernel.
+---@return cnf.MapInfo[]
+function bpf.maps() end
+
+--- Every bpf link on this system, of all processes, by id. `index` is an interface index, in a namespace the kernel
+--- does not tell; 0 when the device is gone.
+---@return {id: integer, type: string, program_id: integer, index: integer?}[]
+function bpf.links() end
+
+--- What this kernel can do, each feature tried: "tcx", "netkit", "xdp", "clsact", "batch", "ringbuf" ...
+---@return table<string, {available: boolean, reason: string?}>
+function bpf.features() end
+
+--- One feature. An unknown name raises EINVAL and names the nearest.
+---@param feature string
+---@return {available: boolean, reason: string?}
+function bpf.has(feature) end
+
+--- A loaded object: its programs and maps.
+---@class cnf.Object
+---@field name string
+---@field programs table<string, cnf.Program> By function name. A name that is not there raises ENOENT and names the nearest.
+---@field maps table<string, cnf.Map> By name; data sections are ".rodata", ".data", ".bss". A name that is not there raises ENOENT.
+local Object = {}
+
+--- Lets go of the object; using it afterwards raises ENODEV. What is attached stays attached, and a program or map
+--- that the script holds, or that another program uses, stays loaded.
+function Object:unload() end
+
+--- What the kernel says of a program.
+---@class cnf.ProgramInfo
+---@field id integer
+---@field name string
+---@field type string "tc", "xdp" ...
+---@field tag string Hash of its instructions, 16 hexadecimal digits.
+---@field map_ids integer[] Ids of the maps it uses.
+---@field btf_id integer
+---@field gpl_compatible boolean
+---@field uid integer Of the user who loaded it.
+---@field load_time number Seconds since boot.
+---@field translated_size integer Bytes of eBPF code as verified.
+---@field jited_size integer Bytes of machine code; 0 when it is interpreted.
+---@field verified_instructions integer
+---@field run_count integer Counted only while the sysctl kernel.bpf_stats_enabled is 1.
+---@field run_time number Seconds, counted as run_count.
+
+--- A loaded program.
+---@class cnf.Program
+---@field name string The function's whole name, as the source spells it.
+---@field type string "tc" for every hook but xdp, "xdp", "socket_filter" ...
+---@field id integer
+---@field tag string Hash of its instructions, 16 hexadecimal digits.
+local Program = {}
+
+--- Asks the kernel.
+---@return cnf.ProgramInfo
+function Program:info() end
+
+--- Runs the program on a packet that nobody sends (BPF_PROG_TEST_RUN, net/bpf/test_run.c).
+---
+--- `packet` is an Ethernet frame, at least 14 bytes (EINVAL). `ctx` of tc programs: mark, priority, ifindex,
+--- ingress_ifindex, tstamp, wire_len, gso_segs, gso_size; of xdp: ingress_ifindex, rx_queue_index. An interface index
+--- can be given as a Link, and then the program runs in its namespace.
+---@param options {packet: string, repeat_count: integer?, ctx: table?}
+---@return {retval: integer, packet: string, nanoseconds: integer} result The packet as the program left it; the time of one run, on average.
+function Program:test_run(options) end
+
+--- Keeps the program at a path on a bpffs after this process; EEXIST when the path is taken, EPERM or EINVAL with a
+--- hint when it lies on no bpffs. Remove the file to let go of it.
+---@param path string
+function Program:pin(path) end
+
+--- What the kernel says of a map.
+---@class cnf.MapInfo
+---@field id integer
+---@field name string
+---@field type string "hash", "lpm_trie" ...
+---@field key_size integer Bytes.
+---@field value_size integer Bytes, of one CPU's value in per-CPU maps.
+---@field max_entries integer
+---@field flags integer BPF_F_*
+---@field btf_id integer
+---@field key_type? string As C spells it; not in `bpf.maps()`.
+---@field value_type? string As C spells it; not in `bpf.maps()`.
+
+--- A map. Keys and values follow its BTF: structs are tables by field name (fields that are not given are zero),
+--- arrays are arrays, char arrays strings, enums their names (numbers are taken too). `__be32` reads as an IPv4 string
+--- (an integer in host order is taken too), `struct in6_addr` as an IPv6 string, `__be16` and `__be64` as integers in
+--- host order. An LPM key of a prefix length and 4 or 16 bytes is a CIDR string. A 64-bit unsigned number of 2^63 or
+--- more reads as Lua's negative integer of the same bits. Without BTF: strings of bytes, or integers where the size is
+--- 1, 2, 4 or 8.
+---
+--- Per-CPU values are arrays, the first element of CPU 0, with `:sum()`; one value that is not an array is written for
+--- every CPU. Program arrays take a Program, maps of maps a Map, and give handles back; devmaps take a Link.
+---
+--- A value of another type or an unknown field raises EINVAL, a number that does not fit ERANGE, with the field's
+--- path. `#m` is `m:len()`.
+---@class cnf.Map
+---@field name string As the source spells it.
+---@field id integer
+local Map = {}
+
+--- The value at `key`, or nil.
+---@param key any
+---@return any value
+function Map:get(key) end
+
+--- Writes one element. Raises EEXIST with "noexist" and ENOENT with "exist" when they say so; E2BIG when the map is
+--- full or an index is beyond the array's end.
+---@param key any
+---@param value any
+---@param flag? "any"|"noexist"|"exist"
+function Map:set(key, value, flag) end
+
+--- Deletes one element; whether it was there. An array's elements cannot be deleted (EINVAL).
+---@param key any
+---@return boolean
+function Map:delete(key) end
+
+--- `for key, value in m:pairs() do`: every element, in no order, read in batches before the loop starts. Of arrays
+--- every index; of program arrays and devmaps those that are set.
+---@return fun(): any, any
+function Map:pairs() end
+
+--- How many elements there are now, counted one by one; of an array all its elements. EOPNOTSUPP for queues, stacks
+--- and ring buffers, where the kernel does not say.
+---@return integer
+function Map:len() end
+
+--- Deletes every element; an array's become zero.
+function Map:clear() end
+
+--- Writes many elements in batches. Keys and values are checked before the first is written, but what was written
+--- before the kernel refused one stays, and the error says how many.
+---@param elements table<any, any>|(fun(): any, any)|{[1]: string, [2]: string} A table by key, an iterator (`m:set_many(pairs(t))`), or two strings: keys and values packed one after the other.
+---@param ... any The state and first value of the iterator.
+---@return integer count
+function Map:set_many(elements, ...) end
+
+--- Deletes many elements in batches; how many were there.
+---@param keys any[]|(fun(): any)|string An array, an iterator (`m:delete_many(pairs(t))`), or keys packed one after the other.
+---@param ... any The state and first value of the iterator.
+---@return integer count
+function Map:delete_many(keys, ...) end
+
+--- Queues, stacks, bloom filters: adds a value. E2BIG when full.
+---@param value any
+function Map:push(value) end
+
+--- Queues: the oldest value, stacks: the newest, removed; nil when empty.
+---@return any value
+function Map:pop() end
+
+--- As `pop`, but the value stays.
+---@return any value
+function Map:peek() end
+
+--- The map's shape.
+---@return cnf.MapInfo
+function Map:info() end
+
+--- Keeps the map at a path on a bpffs after this process; errors as `Program:pin`.
+---@param path string
+function Map:pin(path) end
+
+--- What an attachment is given. At most one of the order words.
+---@class cnf.AttachOptions
+---@field slot? string Names the attachment on its hook, across reloads too; the program's name by default. Two of one name: EEXIST.
+---@field first? boolean Before all that are there now.
+---@field last? boolean After all that are there now; so is the default.
+---@field before? cnf.Attachment|cnf.Program|integer An attachment, a program or a program's id on this hook; ENOENT when it is not there.
+---@field after? cnf.Attachment|cnf.Program|integer As `before`.
+
+--- The programs of a hook, in the order they run.
+---@class cnf.HookQuery
+---@field revision integer Counts the changes of a tcx or netkit hook; 0 where the kernel does not count.
+---@field programs {id: integer, name: string, tag: string, link_id: integer?}[]
+
+--- A program on a hook. It stays there until it is detached, its link is deleted, or the instance ends; losing the
+--- handle does nothing.
+---@class cnf.Attachment
+---@field link cnf.Link
+---@field slot string
+local Attachment = {}
+
+--- Puts another program in the place of this one, in one step: every packet sees one of them. ENODEV when the device
+--- is gone or it was detached, EEXIST when the program is on this hook already, EINVAL for a program of another type.
+---@param program cnf.Program
+function Attachment:replace(program) end
+
+--- Takes the program off. Nothing happens when it is off, or the device gone, already.
+function Attachment:detach() end
+
+--- Asks the kernel. ENODEV when the device is gone or it was detached. `mode` is of xdp ("native", "generic",
+--- "offload"), `priority` and `handle` of tc, `link_id` of all others.
+---@return {hook: string, side: string, link: string, index: integer, slot: string, program: string, program_id: integer, link_id: integer?, mode: string?, priority: integer?, handle: integer?}
+function Attachment:info() end
+
+return bpf
