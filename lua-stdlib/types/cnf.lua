@@ -7,6 +7,11 @@
 ---@field generation integer Which load of the script this is, counted from 1.
 ---@field args string[] What followed the script on the command line.
 ---@field log cnf.log Log lines on standard error.
+---@field event cnf.event
+---@field link cnf.link
+---@field netkit cnf.netkit
+---@field netns cnf.netns
+---@field probe cnf.probe
 ---@field task cnf.task
 ---@field test cnf.test
 local cnf = {}

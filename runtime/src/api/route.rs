@@ -189,7 +189,7 @@ fn add_route(
     let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
     let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
     let hop6 = nexthops.iter().find_map(|hop| hop.via).is_some_and(|via| via.is_ipv6());
-    let ipv6 = options.flag("ipv6")?
+    let ipv6 = family(&mut options)?.unwrap_or(false)
         || via.is_some_and(|a| a.is_ipv6())
         || src.is_some_and(|a| a.is_ipv6())
         || hop6;

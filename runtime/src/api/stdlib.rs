@@ -18,6 +18,11 @@ const MODULES: &[(&str, &str)] = &[
 /// Type stubs: the single source of the reference.
 pub const STUBS: &[(&str, &str)] = &[
     ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
+    ("event", include_str!("../../../lua-stdlib/types/event.lua")),
+    ("link", include_str!("../../../lua-stdlib/types/link.lua")),
+    ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),
+    ("netns", include_str!("../../../lua-stdlib/types/netns.lua")),
+    ("probe", include_str!("../../../lua-stdlib/types/probe.lua")),
     ("task", include_str!("../../../lua-stdlib/types/task.lua")),
     ("test", include_str!("../../../lua-stdlib/types/test.lua")),
 ];
