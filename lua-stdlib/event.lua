@@ -6,7 +6,13 @@ local task = cnf.task
 local event = {}
 
 local Subscription = { __name = "Subscription" }
-Subscription.__index = Subscription
+
+function Subscription:__index(key)
+  if Subscription[key] ~= nil then
+    return Subscription[key]
+  end
+  error(('Subscription has no field or method "%s"'):format(tostring(key)), 2)
+end
 
 function Subscription:__tostring()
   return ("Subscription(%s)"):format(self.what)

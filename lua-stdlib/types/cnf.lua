@@ -8,6 +8,11 @@
 ---@field args string[] What followed the script on the command line.
 ---@field log cnf.log Log lines on standard error.
 ---@field bpf cnf.bpf
+---@field event cnf.event
+---@field link cnf.link
+---@field netkit cnf.netkit
+---@field netns cnf.netns
+---@field probe cnf.probe
 ---@field task cnf.task
 ---@field tc cnf.tc
 ---@field tcx cnf.tcx

@@ -45,6 +45,32 @@ local instances = {
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.bpf.attach(link, "ingress", loaded().programs.pass)
   end,
+  ["cnf.Netns"] = function(t)
+    return t:netns("stub")
+  end,
+  ["cnf.Link"] = function(t)
+    return t:netns("stub"):link("lo")
+  end,
+  ["cnf.Route"] = function(t)
+    return t:netns("stub"):route({ dst = "10.0.0.0/8", dev = "lo" })
+  end,
+  ["cnf.Rule"] = function(t)
+    return t:netns("stub"):rule({ from = "10.0.0.0/8", table = 100 })
+  end,
+  ["cnf.Neigh"] = function(t)
+    local ns = t:netns("stub")
+    cnf.link.veth({ name = "a", netns = ns, peer = { name = "b", netns = ns } })
+    return ns:neigh({ dst = "10.0.0.2", lladdr = "02:00:00:00:00:02", dev = "a" })
+  end,
+  ["cnf.Process"] = function(t)
+    return t:netns("stub"):spawn({ "cat" })
+  end,
+  ["cnf.Server"] = function(t)
+    return cnf.probe.serve(t:netns("stub"), { tcp = 0 })
+  end,
+  ["cnf.Subscription"] = function(t)
+    return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
+  end,
 }
 
 local function public(value)

@@ -8,9 +8,9 @@ use mlua::{Lua, Table};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
-use super::handle::{Class, Given, Handle, Returned};
+use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
-use super::link::Link;
+use super::link::{Link, local_link};
 use super::module::{Args, Module};
 use super::netns::{Net, netns_option};
 use super::value::Data;
@@ -50,11 +50,14 @@ fn stream(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> 
         }
     };
     let mut options = args.options()?;
-    let link = options.get::<Given<Link>>("link")?.map(|given| given.0);
-    let net = match (&link, options.raw("netns")?.is_nil()) {
-        (Some(link), true) => link.net(),
+    options.set_subject(topic.clone());
+    // A Link says where it is; a name needs the namespace.
+    let named_net = !options.raw("netns")?.is_nil();
+    let net = match held::<Link>(&options.raw("link")?) {
+        Some(link) if !named_net => link.net(),
         _ => netns_option(&mut options, host)?,
     };
+    let link = local_link(&mut options, &net, "link")?;
     options.finish()?;
     let socket = Notifications::open(&net.open()?.netns.fd, topics)?;
     // SAFETY: the descriptor stays open and the same as long as its Notifications live.

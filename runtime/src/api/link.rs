@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ipnetwork::IpNetwork;
 use mlua::{Lua, MultiValue, Table, Value};
 
-use super::handle::{Class, Given, Handle, Returned, held};
+use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::module::{Args, Module};
 use super::netns::{Net, NetOption, netns_option};
@@ -39,16 +39,11 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     let name: String = options.required("name")?;
     options.set_subject(name.clone());
     let net = netns_option(&mut options, host)?;
-    let mut values = kind_values(&mut options, kind)?;
-    let end = end(&mut options, name.clone())?;
-    let on = match kind.on_link {
-        true => Some(options.required::<Given<Link>>("link")?.0),
-        false => None,
-    };
+    let mut values = kind_values(&mut options, &net, kind)?;
+    let end = end(&mut options, &net, name.clone())?;
+    let on = below(&mut options, &net, kind)?;
     let ports = match kind.name {
-        "bridge" | "bond" | "vrf" => {
-            options.get::<OneOrMany<Given<Link>>>("ports")?.unwrap_or_default().0
-        }
+        "bridge" | "bond" | "vrf" => ports(&mut options, &net)?,
         _ => Vec::new(),
     };
     let peer = if kind.is_pair() {
@@ -59,7 +54,6 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     options.finish()?;
     let open = net.open()?;
     let peer_open = peer.as_ref().map(|(net, _)| net.open()).transpose()?;
-    let ports: Vec<u32> = ports.iter().map(|port| port.0.index()).collect();
     let new = NewLink {
         netlink: &open.netlink,
         kind,
@@ -72,9 +66,70 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
             _ => None,
         },
     };
-    let made = link::create(&new)?;
+    let made = match &on {
+        Some(on) if on.net().cookie() != net.cookie() => {
+            link::create_on(&new, &on.net().open()?.netlink)?
+        }
+        _ => link::create(&new)?,
+    };
     let peer = peer.map(|(net, end)| (net, end.name));
     enter(lua, host, kind, (net, name), peer, made)
+}
+
+/// The link that a kind such as vlan stands on: a name in this namespace, or a Link of any.
+fn below(options: &mut Options, net: &Net, kind: &Kind) -> Result<Option<Link>> {
+    if !kind.on_link {
+        return Ok(None);
+    }
+    let value = options.raw("link")?;
+    match held::<Link>(&value) {
+        Some(link) => Ok(Some(link)),
+        None if value.is_nil() => {
+            Err(options.bad("link is missing: it must be a Link or the name of one"))
+        }
+        None => local(options, net, "link", value),
+    }
+}
+
+fn ports(options: &mut Options, net: &Net) -> Result<Vec<u32>> {
+    let ports = options.get::<OneOrMany<Value>>("ports")?.unwrap_or_default().0;
+    let links = ports.into_iter().map(|port| local(options, net, "ports", port));
+    Ok(links.collect::<Result<Vec<_>>>()?.iter().flatten().map(Link::index).collect())
+}
+
+/// An option that is a link of the namespace: a Link or its name.
+pub fn local_link(
+    options: &mut Options,
+    net: &Net,
+    word: &'static str,
+) -> Result<Option<Link>> {
+    let value = options.raw(word)?;
+    local(options, net, word, value)
+}
+
+/// Indexes mean nothing outside their namespace: a Link of another one is refused.
+fn local(options: &Options, net: &Net, word: &str, value: Value) -> Result<Option<Link>> {
+    match &value {
+        Value::Nil => Ok(None),
+        Value::String(name) => {
+            let info = link::info_by_name(&net.open()?.netlink, &name.to_string_lossy())
+                .map_err(|e| e.operation(options.op().to_owned()))?;
+            Ok(Some(Link::found(net, &info)))
+        }
+        other => match held::<Link>(other) {
+            Some(link) if link.net().cookie() == net.cookie() => Ok(Some(link)),
+            Some(link) => Err(options.bad(format!(
+                "{word} is {}, which is in {}, not in {}",
+                link.name(),
+                link.net().place(),
+                net.place()
+            ))),
+            None => {
+                let got = expected::describe(other);
+                Err(options.bad(format!("{word} must be a Link or the name of one, got {got}")))
+            }
+        },
+    }
 }
 
 /// Enters what was made into the ledger and makes the handles.
@@ -123,13 +178,13 @@ fn peer(
             }
         }
     }
-    let end = end(&mut peer, peer_name)?;
+    let end = end(&mut peer, &net, peer_name)?;
     peer.finish()?;
     Ok((net, end))
 }
 
 /// What every link and every end of a pair takes.
-fn end(options: &mut Options, name: String) -> Result<End> {
+fn end(options: &mut Options, net: &Net, name: String) -> Result<End> {
     link::check_name(&name).map_err(|e| e.operation(options.op().to_owned()))?;
     Ok(End {
         name,
@@ -141,7 +196,7 @@ fn end(options: &mut Options, name: String) -> Result<End> {
         txqueuelen: options.get("txqueuelen")?,
         num_tx_queues: options.get("numtxqueues")?,
         num_rx_queues: options.get("numrxqueues")?,
-        master: options.get::<Given<Link>>("master")?.map(|master| master.0.index()),
+        master: local_link(options, net, "master")?.map(|master| master.index()),
         addresses: options.get::<OneOrMany<IpNetwork>>("address")?.unwrap_or_default().0,
         addrgenmode: addrgenmode(options)?,
         up: options.get("up")?.unwrap_or(true),
@@ -157,7 +212,11 @@ fn addrgenmode(options: &mut Options) -> Result<Option<link::AddrGenMode>> {
 }
 
 /// The kind's own options, by the words of its table.
-fn kind_values(options: &mut Options, kind: &'static Kind) -> Result<Vec<(String, link::Value)>> {
+fn kind_values(
+    options: &mut Options,
+    net: &Net,
+    kind: &'static Kind,
+) -> Result<Vec<(String, link::Value)>> {
     let mut values = Vec::new();
     for field in kind.fields {
         // These are the peer's own words; a script says them inside `peer`.
@@ -165,7 +224,10 @@ fn kind_values(options: &mut Options, kind: &'static Kind) -> Result<Vec<(String
             continue;
         }
         let value = options.raw(field.word)?;
-        if !value.is_nil() {
+        if field.form == link::value::Form::Link {
+            let link = local(options, net, field.word, value)?;
+            values.extend(link.map(|l| (field.word.to_owned(), link::Value::Link(l.index()))));
+        } else if !value.is_nil() {
             values.push((field.word.to_owned(), kind_value(options, field.word, value)?));
         }
     }
@@ -174,9 +236,6 @@ fn kind_values(options: &mut Options, kind: &'static Kind) -> Result<Vec<(String
 
 /// What the table's forms make of it is the kernel layer's to say.
 fn kind_value(options: &Options, word: &str, value: Value) -> Result<link::Value> {
-    if let Some(link) = held::<Link>(&value) {
-        return Ok(link::Value::Link(link.index()));
-    }
     match &value {
         Value::Boolean(b) => Ok(link::Value::Bool(*b)),
         Value::Integer(i) if *i >= 0 => Ok(link::Value::Number(*i as u64)),
@@ -189,7 +248,7 @@ fn kind_value(options: &Options, word: &str, value: Value) -> Result<link::Value
             })
         }
         other => Err(options.bad(format!(
-            "{word} must be a number, a string, true or false, or a Link, got {}",
+            "{word} must be a number, a string, true or false, got {}",
             expected::describe(other)
         ))),
     }
@@ -308,15 +367,7 @@ fn set(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
     let master = match options.raw("master")? {
         Value::Nil => None,
         Value::Boolean(false) => Some(0),
-        other => match held::<Link>(&other) {
-            Some(master) => Some(master.index()),
-            None => {
-                let got = expected::describe(&other);
-                return Err(
-                    options.bad(format!("master must be a Link, or false for none, got {got}"))
-                );
-            }
-        },
+        other => local(&options, &this.net(), "master", other)?.map(|master| master.index()),
     };
     let wanted = Change {
         mtu: options.get("mtu")?,
@@ -333,36 +384,17 @@ fn set(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
     change(host, this, &args, wanted)
 }
 
-/// Changes attributes; on a link that is not ours, what was there before goes into the ledger.
+/// Changes attributes; on a link that is not ours, how to put back what was there goes into the ledger.
 fn change(host: &Rc<Host>, this: &Link, args: &Args, wanted: Change) -> Result<()> {
     this.ask(args.op(), |open, index| {
-        let before = match this.is_ours(host) {
-            true => None,
-            false => Some(Box::new(inverse(&link::info(&open.netlink, index)?, &wanted))),
-        };
-        link::set(&open.netlink, index, &wanted)?;
-        if let Some(before) = before {
-            let netns = open.netns.clone();
-            host.ledger.add(Owned::LinkAttributes { netns, index, name: this.name(), before })?;
+        if this.is_ours(host) {
+            return link::set(&open.netlink, index, &wanted);
         }
+        let before = Box::new(link::undo::change(&open.netlink, index, &wanted)?);
+        let netns = open.netns.clone();
+        host.ledger.add(Owned::LinkAttributes { netns, index, name: this.name(), before })?;
         Ok(())
     })
-}
-
-/// The change that restores what `wanted` is about to alter.
-fn inverse(now: &LinkInfo, wanted: &Change) -> Change {
-    const IFF_PROMISC: u32 = 0x100;
-    Change {
-        mtu: wanted.mtu.map(|_| now.mtu),
-        mac: wanted.mac.and(now.mac.as_deref()).and_then(|mac| link::parse_mac(mac).ok()),
-        master: wanted.master.map(|_| now.master.unwrap_or(0)),
-        alias: wanted.alias.as_ref().map(|_| now.alias.clone().unwrap_or_default()),
-        txqueuelen: wanted.txqueuelen.map(|_| now.txqueuelen),
-        group: wanted.group.map(|_| now.group),
-        addrgenmode: None,
-        promiscuous: wanted.promiscuous.map(|_| now.flags & IFF_PROMISC != 0),
-        up: wanted.up.map(|_| now.up),
-    }
 }
 
 fn add_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
@@ -387,18 +419,22 @@ fn delete_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Resu
             }
             _ => false,
         };
-        address::delete(&open.netlink, index, cidr)?;
+        let delete = || address::delete(&open.netlink, index, cidr);
         if host.ledger.any(same) {
+            delete()?;
             host.ledger.forget_where(same);
-        } else if !this.is_ours(host) {
+        } else if this.is_ours(host) {
+            delete()?;
+        } else {
+            // A primary address takes its secondaries and routes with it.
+            let ((), lost) = link::undo::around(&open.netlink, Some(index), delete)?;
             let (fd, name) = (open.netns.fd.clone(), this.name());
             host.ledger.add(Owned::Other {
                 netns: Some(open.netns.clone()),
                 kind: "deleted address",
                 name: format!("{cidr} on {name}"),
                 undo: std::sync::Arc::new(move || {
-                    let netlink = crate::kernel::netlink::Netlink::open(&fd)?;
-                    address::add(&netlink, index, &address::Options::new(cidr))
+                    lost.restore(&crate::kernel::netlink::Netlink::open(&fd)?)
                 }),
             })?;
         }
@@ -509,7 +545,9 @@ fn peer_of(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<Option<R
         return Ok(Some(Returned(Link(peer))));
     }
     let info = this.ask(args.op(), |open, index| link::info(&open.netlink, index))?;
-    let Some(index) = info.link else { return Ok(None) };
+    // Elsewhere IFLA_LINK is the link below.
+    let is_pair = kinds::find(&info.kind).is_some_and(Kind::is_pair);
+    let Some(index) = info.link.filter(|_| is_pair) else { return Ok(None) };
     let Some(nsid) = info.link_netnsid else {
         let net = this.net();
         let peer = link::info(&net.open()?.netlink, index)?;

@@ -49,6 +49,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),
     ];
+    crate::kernel::features::register();
     let table = lua.create_table()?;
     for (name, build) in MODULES {
         table.set(*name, lua.create_function(move |lua, ()| build(lua))?)?;

@@ -141,6 +141,14 @@ impl Net {
         Ok(open)
     }
 
+    /// As messages name it: "netns client", "the host's namespace".
+    pub fn place(&self) -> String {
+        match self.name() {
+            "" => "the host's namespace".into(),
+            name => format!("netns {name}"),
+        }
+    }
+
     /// The namespace as the ledger knows it.
     pub fn netns(&self) -> Result<Netns> {
         Ok(self.open()?.netns.clone())
@@ -228,7 +236,15 @@ fn sysctl(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String
     };
     let netns = this.netns()?;
     let Some(value) = value else { return sysctl::read(&netns.fd, &key) };
-    let before = sysctl::write(&netns.fd, &key, &value)?;
+    let ours = host.ledger.owns_netns(netns.cookie);
+    let followers = if ours { Vec::new() } else { sysctl::followers(&netns.fd, &key)? };
+    // Turning IPv6 off takes every address away.
+    let write = || sysctl::write(&netns.fd, &key, &value);
+    let (before, lost) = match ours || !key.contains("ipv6") {
+        true => (write()?, link::undo::Lost::default()),
+        false => link::undo::around(&this.open()?.netlink, None, write)?,
+    };
+    keep_followers(host, &netns, &key, followers, lost)?;
     // What was written can read back otherwise ("0x10" as 16): the ledger compares with what the kernel says.
     let after = sysctl::read(&netns.fd, &key)?;
     let same = |owned: &Owned| match owned {
@@ -244,6 +260,39 @@ fn sysctl(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String
     host.ledger.forget_where(|owned| same(owned).is_some());
     host.ledger.add(Owned::Sysctl { netns, key, before: first, after: after.clone() })?;
     Ok(after)
+}
+
+/// Enters what a write changed besides its key. Entered before the key, so undone after it.
+fn keep_followers(
+    host: &Rc<Host>,
+    netns: &Netns,
+    key: &str,
+    before: Vec<(String, String)>,
+    lost: link::undo::Lost,
+) -> Result<()> {
+    let changed: Vec<_> = before
+        .into_iter()
+        .filter(|(key, before)| sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before))
+        .collect();
+    if changed.is_empty() && lost.is_empty() {
+        return Ok(());
+    }
+    let fd = netns.fd.clone();
+    host.ledger.add(Owned::Other {
+        netns: Some(netns.clone()),
+        kind: "sysctl",
+        name: format!("what {key} changes"),
+        undo: std::sync::Arc::new(move || {
+            for (key, before) in &changed {
+                // Its device may be gone.
+                if sysctl::read(&fd, key).is_ok_and(|now| now != *before) {
+                    sysctl::write(&fd, key, before)?;
+                }
+            }
+            lost.restore(&Netlink::open(&fd)?)
+        }),
+    })?;
+    Ok(())
 }
 
 fn delete(_: &Lua, host: &Rc<Host>, this: &Net, _: Args) -> Result<()> {

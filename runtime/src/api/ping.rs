@@ -15,6 +15,7 @@ use super::handle::Given;
 use super::host::Host;
 use super::module::Args;
 use super::netns::Net;
+use super::probe::Leaving;
 use super::value::Data;
 use crate::kernel::socket;
 use crate::record;
@@ -38,7 +39,7 @@ pub fn ping(
         timeout: options.get("timeout")?.unwrap_or(Duration::from_secs(1)),
         size: options.get("size")?.unwrap_or(56),
     };
-    let source: Option<IpAddr> = options.get("source")?;
+    let leaving = Leaving::read(&mut options, &net)?;
     let dont_fragment = options.flag("df")?;
     if plan.count == 0 || plan.size > 65_000 {
         return Err(options.bad("count must be at least 1, and size at most 65000 bytes"));
@@ -46,9 +47,7 @@ pub fn ping(
     options.finish()?;
     let socket = socket::icmp(&net.open()?.netns.fd, OP, target)?;
     let failed = move |e: io::Error| Error::io(OP, &e).subject(target.to_string());
-    if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into()).map_err(failed)?;
-    }
+    leaving.apply(OP, &socket)?;
     if dont_fragment {
         forbid_fragments(&socket, target).map_err(failed)?;
     }

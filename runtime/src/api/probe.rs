@@ -14,8 +14,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use super::handle::{Class, Given, Handle, Returned};
 use super::host::Host;
+use super::link::local_link;
 use super::module::{Args, Module};
 use super::netns::Net;
+use super::option::Options;
 use super::ping;
 use super::value::Data;
 use crate::kernel::socket;
@@ -48,26 +50,45 @@ fn endpoint(args: &mut Args) -> Result<SocketAddr> {
 struct Exchange {
     timeout: Duration,
     send: Option<Vec<u8>>,
-    source: Option<IpAddr>,
+    leaving: Leaving,
 }
 
-fn exchange(args: &mut Args, target: &SocketAddr) -> Result<Exchange> {
+/// How packets leave the namespace, when not as its routes say.
+pub struct Leaving {
+    source: Option<IpAddr>,
+    /// A link, or a vrf: only its routes are looked at (SO_BINDTODEVICE of socket(7)).
+    dev: Option<String>,
+}
+
+impl Leaving {
+    pub fn read(options: &mut Options, net: &Net) -> Result<Leaving> {
+        let dev = local_link(options, net, "dev")?.map(|link| link.name());
+        Ok(Leaving { source: options.get("source")?, dev })
+    }
+
+    pub fn apply(&self, op: &'static str, socket: &Socket) -> Result<()> {
+        if let Some(dev) = &self.dev {
+            socket
+                .bind_device(Some(dev.as_bytes()))
+                .map_err(|e| Error::io(op, &e).subject(dev.clone()))?;
+        }
+        let Some(source) = self.source else { return Ok(()) };
+        socket
+            .bind(&SocketAddr::new(source, 0).into())
+            .map_err(|e| Error::io(op, &e).subject(source.to_string()))
+    }
+}
+
+fn exchange(args: &mut Args, net: &Net, target: &SocketAddr) -> Result<Exchange> {
     let mut options = args.options()?;
     options.set_subject(target.to_string());
     let exchange = Exchange {
         timeout: options.get("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
         send: options.get("send")?,
-        source: options.get("source")?,
+        leaving: Leaving::read(&mut options, net)?,
     };
     options.finish()?;
     Ok(exchange)
-}
-
-fn bind_source(op: &'static str, socket: &Socket, source: Option<IpAddr>) -> Result<()> {
-    let Some(source) = source else { return Ok(()) };
-    socket
-        .bind(&SocketAddr::new(source, 0).into())
-        .map_err(|e| Error::io(op, &e).subject(source.to_string()))
 }
 
 fn timed_out(op: &'static str, target: SocketAddr, limit: Duration) -> Error {
@@ -83,9 +104,9 @@ fn tcp(
     const OP: &str = "probe.tcp";
     let net = args.required::<Given<Net>>("netns")?.0;
     let target = endpoint(&mut args)?;
-    let Exchange { timeout, send, source } = exchange(&mut args, &target)?;
+    let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
     let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::STREAM, Protocol::TCP)?;
-    bind_source(OP, &raw, source)?;
+    leaving.apply(OP, &raw)?;
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(OP, &e).subject(target.to_string());
         let start = Instant::now();
@@ -113,9 +134,9 @@ fn udp(
     const OP: &str = "probe.udp";
     let net = args.required::<Given<Net>>("netns")?.0;
     let target = endpoint(&mut args)?;
-    let Exchange { timeout, send, source } = exchange(&mut args, &target)?;
+    let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
     let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::DGRAM, Protocol::UDP)?;
-    bind_source(OP, &raw, source)?;
+    leaving.apply(OP, &raw)?;
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(OP, &e).subject(target.to_string());
         let start = Instant::now();
@@ -184,6 +205,7 @@ fn serve(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Server>> {
             tokio::task::spawn_local(serve_tcp(listener, reply.map(Rc::from), Rc::clone(&served)))
         }
         _ => {
+            socket::tell_destination(&listening).map_err(failed)?;
             let socket = UdpSocket::from_std(listening.into()).map_err(failed)?;
             tokio::task::spawn_local(serve_udp(socket, reply, Rc::clone(&served)))
         }
@@ -248,13 +270,16 @@ async fn answer(
     Ok(())
 }
 
-async fn serve_udp(socket: UdpSocket, reply: Option<Vec<u8>>, served: Rc<Served>) {
+async fn serve_udp(server: UdpSocket, reply: Option<Vec<u8>>, served: Rc<Served>) {
+    use tokio::io::Interest;
     let mut buffer = vec![0; 65536];
     loop {
         // Errors here are about earlier answers (ICMP): the next datagram is served all the same.
-        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        let receive = || socket::receive_at(&server, &mut buffer);
+        if let Ok((length, between)) = server.async_io(Interest::READABLE, receive).await {
             let answer = reply.as_deref().unwrap_or(&buffer[..length]);
-            let _ = socket.send_to(answer, from).await;
+            let send = || socket::answer(&server, answer, &between);
+            let _ = server.async_io(Interest::WRITABLE, send).await;
             served.count(answer.len());
         }
     }

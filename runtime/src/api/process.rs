@@ -1,7 +1,7 @@
 //! Programs inside a namespace: `ns:exec`, `ns:spawn` and the handle of what was spawned.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
-use super::error::{from_lua, raise, site};
+use super::error::from_lua;
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::Args;
@@ -215,7 +215,7 @@ struct Inner {
     shown: String,
     child: Mutex<Child>,
     stdin: Mutex<Option<ChildStdin>>,
-    lines: Mutex<Option<Lines<BufReader<ChildStdout>>>>,
+    output: Rc<Output>,
     status: Cell<Option<ExitStatus>>,
     number: Cell<u64>,
     host: RefCell<std::rc::Weak<Host>>,
@@ -232,11 +232,15 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = start(&op, &mut command, &line)?;
     let pid = child.id().unwrap_or_default();
+    let output = Rc::new(Output::default());
+    if let Some(stdout) = child.stdout.take() {
+        tokio::task::spawn_local(collect(stdout, Rc::clone(&output), line.shown.clone()));
+    }
     let process = Process(Rc::new(Inner {
         pid,
         shown: line.shown.clone(),
         stdin: Mutex::new(child.stdin.take()),
-        lines: Mutex::new(child.stdout.take().map(|out| BufReader::new(out).lines())),
+        output,
         child: Mutex::new(child),
         status: Cell::new(None),
         number: Cell::new(0),
@@ -335,21 +339,70 @@ fn kill(_: &Lua, _: &Rc<Host>, this: &Process, mut args: Args) -> Result<()> {
     }
 }
 
-/// `for line in p:lines() do`: what the program prints, as it comes.
-fn lines(lua: &Lua, _: &Rc<Host>, this: &Process, _: Args) -> Result<mlua::Function> {
-    let this = this.clone();
-    lua.create_async_function(move |lua, _: Value| {
-        let this = this.clone();
-        let site = site(&lua, 2);
-        drop(lua);
-        async move {
-            let mut lines = this.0.lines.lock().await;
-            let Some(open) = lines.as_mut() else { return Ok(None) };
-            match open.next_line().await {
-                Ok(line) => Ok(line),
-                Err(e) => Err(raise(Error::io("process:lines", &e).at(site))),
+/// What a program has printed and nobody has read yet. Read all the time: a full pipe would stop the program.
+#[derive(Default)]
+struct Output {
+    lines: RefCell<VecDeque<Vec<u8>>>,
+    bytes: Cell<usize>,
+    ended: Cell<bool>,
+    more: Notify,
+}
+
+/// Bytes that are kept of what nobody reads; the oldest lines go first.
+const KEPT: usize = 1 << 20;
+
+async fn collect(stdout: ChildStdout, output: Rc<Output>, shown: String) {
+    let mut reader = BufReader::new(stdout);
+    let mut lost = false;
+    loop {
+        let mut line = Vec::new();
+        match reader.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        output.bytes.set(output.bytes.get() + line.len());
+        output.lines.borrow_mut().push_back(line);
+        while output.bytes.get() > KEPT {
+            let Some(oldest) = output.lines.borrow_mut().pop_front() else { break };
+            output.bytes.set(output.bytes.get() - oldest.len());
+            if !std::mem::replace(&mut lost, true) {
+                tracing::warn!("{shown}: nobody reads its output; only the last {KEPT} bytes are kept");
             }
         }
+        output.more.notify_one();
+    }
+    output.ended.set(true);
+    output.more.notify_waiters();
+    output.more.notify_one();
+}
+
+impl Output {
+    async fn next(&self) -> Option<Vec<u8>> {
+        loop {
+            let line = self.lines.borrow_mut().pop_front();
+            if let Some(line) = line {
+                self.bytes.set(self.bytes.get() - line.len());
+                return Some(line);
+            }
+            if self.ended.get() {
+                // Another reader may wait too.
+                self.more.notify_one();
+                return None;
+            }
+            self.more.notified().await;
+        }
+    }
+}
+
+/// `for line in p:lines() do`: what the program prints, as it comes.
+fn lines(lua: &Lua, _: &Rc<Host>, this: &Process, _: Args) -> Result<mlua::Function> {
+    let output = Rc::clone(&this.0.output);
+    lua.create_async_function(move |_, _: Value| {
+        let output = Rc::clone(&output);
+        async move { Ok(output.next().await.map(Data::Str)) }
     })
     .map_err(from_lua)
 }

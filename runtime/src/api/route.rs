@@ -9,7 +9,7 @@ use mlua::{Lua, Table, Value};
 
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
-use super::link::Link;
+use super::link::{Link, local_link};
 use super::module::Args;
 use super::netns::Net;
 use super::option::{Mac, Options, expected, parse_cidr};
@@ -41,6 +41,8 @@ pub struct Entry<K>(Rc<Kept<K>>);
 struct Kept<K> {
     net: Net,
     what: K,
+    /// For people: `10.0.0.0/8 via 10.1.0.1`.
+    text: String,
     number: u64,
 }
 
@@ -48,7 +50,12 @@ struct Kept<K> {
 pub trait Kind: Clone + Send + Sync + 'static {
     const TYPE: &'static str;
     const WORD: &'static str;
+    /// The part of its text that needs no look at the kernel.
     fn text(&self) -> String;
+    /// The link it names apart from its text, if any.
+    fn dev(&self) -> Option<u32> {
+        None
+    }
     fn delete(&self, netlink: &Netlink) -> Result<()>;
     fn info(&self, netlink: &Netlink) -> Result<Option<Data>>;
 }
@@ -61,7 +68,9 @@ impl<K: Kind> Handle for Entry<K> {
         class
             .method("delete", |_, host, this, args| {
                 let open = this.0.net.open()?;
-                this.0.what.delete(&open.netlink).map_err(|e| e.operation(args.op().to_owned()))?;
+                this.0.what.delete(&open.netlink).map_err(|e| {
+                    e.operation(args.op().to_owned()).subject(this.0.text.clone())
+                })?;
                 host.ledger.forget(this.0.number);
                 Ok(())
             })
@@ -69,19 +78,20 @@ impl<K: Kind> Handle for Entry<K> {
                 let open = this.0.net.open()?;
                 this.0.what.info(&open.netlink)?.ok_or_else(|| {
                     Error::new(args.op().to_owned(), "ENODEV", format!("the {} is gone", K::WORD))
-                        .subject(this.0.what.text())
+                        .subject(this.0.text.clone())
                 })
             });
     }
 
+    /// Each was added once: an equal one that comes after its deletion is another.
     fn identity(&self) -> String {
-        format!("{}/{}", self.0.net.cookie(), self.0.what.text())
+        self.0.number.to_string()
     }
 
     fn display(&self) -> String {
         match self.0.net.name() {
-            "" => format!("{}({})", K::TYPE, self.0.what.text()),
-            netns => format!("{}({} in netns {netns})", K::TYPE, self.0.what.text()),
+            "" => format!("{}({})", K::TYPE, self.0.text),
+            netns => format!("{}({} in netns {netns})", K::TYPE, self.0.text),
         }
     }
 }
@@ -89,43 +99,24 @@ impl<K: Kind> Handle for Entry<K> {
 /// Enters what was just added into the ledger, with its deletion as undo.
 fn keep<K: Kind>(host: &Host, net: &Net, what: K) -> Result<Returned<Entry<K>>> {
     let netns = net.netns()?;
+    let mut text = what.text();
+    if let Some(dev) = what.dev() {
+        let name = kernel_link::info(&net.open()?.netlink, dev).map(|link| link.name);
+        text += &format!(" dev {}", name.unwrap_or_else(|_| dev.to_string()));
+    }
     let (fd, undone) = (netns.fd.clone(), what.clone());
     let number = host.ledger.add(Owned::Other {
         netns: Some(netns),
         kind: K::WORD,
-        name: what.text(),
+        name: text.clone(),
         undo: Arc::new(move || undone.delete(&Netlink::open(&fd)?)),
     })?;
-    Ok(Returned(Entry(Rc::new(Kept { net: net.clone(), what, number }))))
+    Ok(Returned(Entry(Rc::new(Kept { net: net.clone(), what, text, number }))))
 }
 
 /// A `dev` option: a Link of this namespace, or its name.
 fn dev(options: &mut Options, net: &Net) -> Result<Option<u32>> {
-    let value = options.raw("dev")?;
-    match &value {
-        Value::Nil => Ok(None),
-        Value::String(name) => {
-            let name = name.to_string_lossy();
-            let info = kernel_link::info_by_name(&net.open()?.netlink, &name)
-                .map_err(|e| e.operation(options.op().to_owned()))?;
-            Ok(Some(info.index))
-        }
-        other => match held::<Link>(other) {
-            Some(link) if link.net().cookie() == net.cookie() => Ok(Some(link.index())),
-            Some(link) => {
-                let place = match link.net().name() {
-                    "" => "the host's namespace".to_owned(),
-                    name => format!("netns {name}"),
-                };
-                Err(options
-                    .bad(format!("dev is {} in {place}, not in this namespace", link.name())))
-            }
-            None => {
-                let got = expected::describe(other);
-                Err(options.bad(format!("dev must be a Link or the name of one, got {got}")))
-            }
-        },
-    }
+    Ok(local_link(options, net, "dev")?.map(|link| link.index()))
 }
 
 /// `"default"` or a CIDR; a bare address is a host route.
@@ -198,7 +189,7 @@ fn add_route(
     let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
     let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
     let hop6 = nexthops.iter().find_map(|hop| hop.via).is_some_and(|via| via.is_ipv6());
-    let ipv6 = options.flag("ipv6")?
+    let ipv6 = family(&mut options)?.unwrap_or(false)
         || via.is_some_and(|a| a.is_ipv6())
         || src.is_some_and(|a| a.is_ipv6())
         || hop6;
@@ -235,6 +226,10 @@ impl Kind for route::Options {
         if let Some(via) = self.via {
             text += &format!(" via {via}");
         }
+        for hop in &self.nexthops {
+            let via = hop.via.map_or_else(String::new, |via| format!(" via {via}"));
+            text += &format!(" nexthop{via} weight {}", hop.weight);
+        }
         if let Some(table) = self.table {
             text += &format!(" table {table}");
         }
@@ -242,6 +237,10 @@ impl Kind for route::Options {
             text += &format!(" metric {metric}");
         }
         text
+    }
+
+    fn dev(&self) -> Option<u32> {
+        self.dev
     }
 
     fn delete(&self, netlink: &Netlink) -> Result<()> {
@@ -528,7 +527,11 @@ impl Kind for neigh::Options {
     const WORD: &'static str = "neigh";
 
     fn text(&self) -> String {
-        format!("{} dev {}", self.dst, self.dev)
+        self.dst.to_string()
+    }
+
+    fn dev(&self) -> Option<u32> {
+        Some(self.dev)
     }
 
     fn delete(&self, netlink: &Netlink) -> Result<()> {

@@ -20,6 +20,11 @@ const MODULES: &[(&str, &str)] = &[
 pub const STUBS: &[(&str, &str)] = &[
     ("bpf", include_str!("../../../lua-stdlib/types/bpf.lua")),
     ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
+    ("event", include_str!("../../../lua-stdlib/types/event.lua")),
+    ("link", include_str!("../../../lua-stdlib/types/link.lua")),
+    ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),
+    ("netns", include_str!("../../../lua-stdlib/types/netns.lua")),
+    ("probe", include_str!("../../../lua-stdlib/types/probe.lua")),
     ("task", include_str!("../../../lua-stdlib/types/task.lua")),
     ("tc", include_str!("../../../lua-stdlib/types/tc.lua")),
     ("tcx", include_str!("../../../lua-stdlib/types/tcx.lua")),

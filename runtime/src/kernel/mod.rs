@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod bpf;
+pub mod features;
 pub mod capability;
 pub mod link;
 pub mod neigh;

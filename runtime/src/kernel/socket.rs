@@ -4,6 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::NetnsFd;
@@ -89,4 +92,69 @@ pub fn set_option(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a datagram socket of [`listen`] say which of the box's addresses each datagram came to ([`receive_at`]).
+pub fn tell_destination(socket: &Socket) -> io::Result<()> {
+    match socket.domain()? {
+        Domain::IPV4 => set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        _ => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
+}
+
+/// Who sent a datagram, and the address of ours that it came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Between {
+    from: SockaddrStorage,
+    to: Option<PacketInfo>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum PacketInfo {
+    V4(libc::in_pktinfo),
+    V6(libc::in6_pktinfo),
+}
+
+/// Receives a datagram: its length, and where the answer has to go ([`answer`]).
+pub fn receive_at(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Between)> {
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let received = recvmsg::<SockaddrStorage>(
+        socket.as_fd().as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )?;
+    let to = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(PacketInfo::V4(info)),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(PacketInfo::V6(info)),
+        _ => None,
+    });
+    let from = received.address.ok_or_else(|| io::Error::from_raw_os_error(libc::EDESTADDRREQ))?;
+    Ok((received.bytes, Between { from, to }))
+}
+
+/// Answers from the address that was asked: a client that connected its socket hears no other, and routing alone would choose
+/// the first address of the link that leads back.
+pub fn answer(socket: &impl AsFd, bytes: &[u8], between: &Between) -> io::Result<usize> {
+    let parts = [io::IoSlice::new(bytes)];
+    let send = |control: &[ControlMessage<'_>]| {
+        let socket = socket.as_fd().as_raw_fd();
+        Ok(sendmsg(socket, &parts, control, MsgFlags::empty(), Some(&between.from))?)
+    };
+    match between.to {
+        Some(PacketInfo::V4(mut info)) => {
+            info.ipi_ifindex = 0;
+            // The address the sender used; ipi_spec_dst would be the same but for broadcasts.
+            info.ipi_spec_dst = info.ipi_addr;
+            send(&[ControlMessage::Ipv4PacketInfo(&info)])
+        }
+        Some(PacketInfo::V6(mut info)) => {
+            // Only a link-local address needs its link; any other is routed.
+            let link_local = info.ipi6_addr.s6_addr[..2] == [0xfe, 0x80];
+            info.ipi6_ifindex = if link_local { info.ipi6_ifindex } else { 0 };
+            send(&[ControlMessage::Ipv6PacketInfo(&info)])
+        }
+        None => send(&[]),
+    }
 }

@@ -41,6 +41,33 @@ pub fn write(netns: &NetnsFd, key: &str, value: &str) -> Result<String> {
     })
 }
 
+/// The settings that writing `key` rewrites along with it, and their values inside `netns` now: `ip_forward` and `all` set
+/// every device's own (`inet_forward_change`, `addrconf_fixup_forwarding`, `addrconf_disable_ipv6`).
+pub fn followers(netns: &NetnsFd, key: &str) -> Result<Vec<(String, String)>> {
+    let words: Vec<&str> = key.split(['.', '/']).filter(|word| !word.is_empty()).collect();
+    let (family, name) = match words.as_slice() {
+        ["net", "ipv4", "ip_forward"] | ["net", "ipv4", "conf", "all", "forwarding"] => {
+            ("ipv4", "forwarding")
+        }
+        ["net", "ipv6", "conf", "all", name @ ("forwarding" | "disable_ipv6")] => ("ipv6", *name),
+        _ => return Ok(Vec::new()),
+    };
+    netns.within(|| {
+        let directory = format!("{ROOT}/net/{family}/conf");
+        let devices = std::fs::read_dir(&directory)
+            .map_err(|e| Error::io("sysctl", &e).subject(directory.clone()))?;
+        Ok(devices
+            .flatten()
+            .filter_map(|device| device.file_name().into_string().ok())
+            .filter(|device| device != "all")
+            .filter_map(|device| {
+                let value = read_here(Path::new(&format!("{directory}/{device}/{name}"))).ok()?;
+                Some((format!("net/{family}/conf/{device}/{name}"), value))
+            })
+            .collect())
+    })
+}
+
 fn read_here(path: &Path) -> io::Result<String> {
     let mut text = std::fs::read_to_string(path)?;
     text.truncate(text.trim_end_matches('\n').len());
@@ -138,5 +165,8 @@ mod tests {
         let error = write(netns, "net.ipv4.ip_forward", "maybe").unwrap_err();
         assert!(error.is("EINVAL"), "{error}");
         assert!(read(netns, "net.ipv4").unwrap_err().is("EISDIR"));
+        let followers = followers(netns, "net.ipv4.ip_forward").unwrap();
+        let lo = ("net/ipv4/conf/lo/forwarding".to_owned(), "1".to_owned());
+        assert!(followers.contains(&lo), "{followers:?}");
     }
 }

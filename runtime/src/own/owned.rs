@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use crate::Result;
-use crate::kernel::link::{self, Change};
+use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::named::Netns;
 use crate::kernel::{address, sysctl};
@@ -39,7 +39,7 @@ pub enum Owned {
         netns: Netns,
         index: u32,
         name: String,
-        before: Box<Change>,
+        before: Box<link::Undo>,
     },
     /// Anything else: a sentence's subject, and a closure that undoes it.
     Other {
@@ -96,8 +96,8 @@ impl Owned {
                 }
                 Err(error) => gone_is_done(Err(error)),
             },
-            Owned::LinkAttributes { netns, index, before, .. } => {
-                gone_is_done(link::set(&Netlink::open(&netns.fd)?, *index, before))
+            Owned::LinkAttributes { netns, before, .. } => {
+                gone_is_done(before.restore(&Netlink::open(&netns.fd)?))
             }
             Owned::Other { undo, .. } => gone_is_done(undo()),
         }

@@ -11,6 +11,7 @@ pub mod name;
 #[cfg(test)]
 mod speed;
 mod tun;
+pub mod undo;
 pub mod value;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,6 +25,7 @@ pub use change::{Change, delete, delete_many, move_to, rename, set};
 pub use info::{LinkInfo, Stats, info, info_by_name, list, stats};
 pub use kinds::Kind;
 pub use name::{check_name, parse_mac};
+pub use undo::Undo;
 pub use value::Value;
 
 use message::Made;
