@@ -76,8 +76,11 @@ static __always_inline void count(const struct set *set, __u32 id, const struct 
 	__sync_fetch_and_add(&counter->bytes, measure->bytes);
 }
 
-/* Ports, or those of the first fragment. */
-static __always_inline void read_ports(struct __sk_buff *ctx, struct packet *p)
+/*
+ * Ports, or those of the first fragment. Not inlined, for its stack: all frames of a chain of calls have 512 bytes, and
+ * Linux 6.1 rounds each up to 32.
+ */
+static __noinline int read_ports(struct __sk_buff *ctx, struct packet *p)
 {
 	struct fragment_key key = {
 		.from = {p->from.high, p->from.low},
@@ -93,12 +96,12 @@ static __always_inline void read_ports(struct __sk_buff *ctx, struct packet *p)
 	if (p->fragment == LATER_FRAGMENT) {
 		first = bpf_map_lookup_elem(&fragments, &key);
 		if (!first)
-			return;
+			return 0;
 		p->protocol = first->protocol;
 		p->source_port = first->ports >> 16;
 		p->destination_port = first->ports;
 		p->has_ports = has_ports(p->protocol);
-		return;
+		return 0;
 	}
 	if (has_ports(p->protocol) && !bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(ports))) {
 		p->source_port = bpf_ntohs(ports[0]);
@@ -113,6 +116,7 @@ static __always_inline void read_ports(struct __sk_buff *ctx, struct packet *p)
 
 		bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 	}
+	return 0;
 }
 
 static __always_inline int is_local(const struct packet *p)

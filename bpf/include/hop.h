@@ -88,17 +88,18 @@ static long try_hop(__u32 index, void *context)
 }
 
 /* A hop of the group that is up; a flow of a hop that is down goes to another until it comes back. */
-static __always_inline __u32 group_hop(const struct set *set, const struct group *group, __u32 hash)
+static __always_inline __u32 group_hop(struct hop_scan *scan, const struct group *group, __u32 hash)
 {
-	struct hop_scan scan = {.set = *set, .first = group->first_hop, .hops = group->hops};
-	__u32 wanted = bucket_hop(set, group, hash);
+	__u32 wanted = bucket_hop(&scan->set, group, hash);
 
-	if (wanted < scan.hops && hop_up(set, scan.first + wanted))
-		return scan.first + wanted;
-	scan.at = (hash >> 16) % scan.hops;
-	scan.found = NO_HOP;
-	bpf_loop(scan.hops, try_hop, &scan, 0);
-	return scan.found;
+	scan->first = group->first_hop;
+	scan->hops = group->hops;
+	if (wanted < scan->hops && hop_up(&scan->set, scan->first + wanted))
+		return scan->first + wanted;
+	scan->at = (hash >> 16) % scan->hops;
+	scan->found = NO_HOP;
+	bpf_loop(scan->hops, try_hop, scan, 0);
+	return scan->found;
 }
 
 /*
@@ -109,8 +110,8 @@ __noinline int choose(__u32 slot, __u64 value, __u32 hash, struct choice *choice
 {
 	__u32 verdict = value >> 32, kind = verdict >> VERDICT_KIND_SHIFT;
 	__u32 index = verdict & VERDICT_INDEX_MASK;
+	struct hop_scan scan;
 	struct group *group;
-	struct set set;
 
 	if (!choice)
 		return 0;
@@ -120,14 +121,14 @@ __noinline int choose(__u32 slot, __u64 value, __u32 hash, struct choice *choice
 	choice->mirror_flags = 0;
 	if (kind < VERDICT_HOP)
 		return kind;
-	if (!set_at(&set, slot))
+	if (!set_at(&scan.set, slot))
 		return 0;
 	if (kind == VERDICT_HOP) {
-		if (!hop_up(&set, index))
+		if (!hop_up(&scan.set, index))
 			choice->kind = VERDICT_NONE;
 		return choice->kind;
 	}
-	group = cell_at(set.arena, set.plan->groups + index);
+	group = cell_at(scan.set.arena, scan.set.plan->groups + index);
 	choice->kind = VERDICT_NONE;
 	if (!group)
 		return 0;
@@ -136,7 +137,7 @@ __noinline int choose(__u32 slot, __u64 value, __u32 hash, struct choice *choice
 	if (!group->hops) {
 		choice->kind = group->action;
 	} else {
-		choice->hop = group_hop(&set, group, hash);
+		choice->hop = group_hop(&scan, group, hash);
 		if (choice->hop != NO_HOP)
 			choice->kind = VERDICT_HOP;
 	}
