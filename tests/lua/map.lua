@@ -633,15 +633,13 @@ end)
 
 test.case("bpftool sees what we wrote", function(t)
   local host = netns.host()
-  local found, version = pcall(host.exec, host, { "bpftool", "version" })
-  if not found or version.code ~= 0 then
+  if not pcall(host.exec, host, { "bpftool", "version" }) then
     t:skip("bpftool is not installed")
   end
   local m = maps().nested
   m:clear()
   m:set({ x = 1, y = -2 }, { at = { x = 5 }, verdict = "DROP", grid = { { 0, 7 } } })
   local dump = host:exec({ "bpftool", "map", "dump", "id", tostring(m.id) })
-  t:equal(dump.code, 0, dump.stderr)
   t:ok(dump.stdout:find('"y": %-2'), dump.stdout)
   t:ok(dump.stdout:find('"verdict": "DROP"', 1, true), dump.stdout)
   local text = dump.stdout:gsub("%s+", "")
