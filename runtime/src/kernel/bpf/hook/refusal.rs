@@ -28,6 +28,11 @@ pub(super) fn explain(
             (errno, message, Some("load the object again to attach it twice"))
         }
         Errno::ENOENT => (errno, absent_anchor(order), None),
+        Errno::ERANGE if hook == Hook::Xdp => (
+            errno,
+            "the device's MTU is too large to run xdp natively".into(),
+            Some("give the program SEC(\"xdp.frags\"), a smaller MTU, or mode = \"generic\""),
+        ),
         Errno::ERANGE => (errno, "the hook is full: 63 programs at most".into(), None),
         Errno::EACCES if row.family == "netkit" => (
             errno,
@@ -85,6 +90,13 @@ fn occupied(target: &Target) -> String {
 fn unsupported(target: &Target, hook: Hook, order: &Order, errno: Errno) -> Error {
     let row = hook.row();
     let subject = target.subject(hook);
+    // XDP has no errno of its own for a device that is not there (`bpf_xdp_link_attach`).
+    if hook == Hook::Xdp
+        && let Err(gone) = query::xdp(target)
+        && gone.is("ENODEV")
+    {
+        return gone.operation(row.attach).about(subject);
+    }
     let missing: Result<_> = probe::has(row.feature);
     if let Ok(feature) = missing
         && !feature.available

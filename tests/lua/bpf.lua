@@ -1,0 +1,515 @@
+--- Objects as real sources are written: sections, CO-RE, globals, calls, several programs; and what is no object.
+local cnf = require("cnf")
+local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+
+local HEAD = [[
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+]]
+local LICENSE = 'char LICENSE[] SEC("license") = "GPL";\n'
+
+local FRAME = ("\0"):rep(64)
+
+local function compile(source, options)
+  return bpf.compile({ source = HEAD .. source .. LICENSE }, options)
+end
+
+--- A file of its own, removed after the case.
+local function temporary(t, contents)
+  local path = os.tmpname()
+  t:defer(function()
+    os.remove(path)
+  end)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(contents or "")
+  return path
+end
+
+--- Compiles as a person would, with clang itself; the path of the object.
+local function object_file(t, source)
+  local c, o = temporary(t, HEAD .. source .. LICENSE), temporary(t)
+  local host = netns.host()
+  local machine = host:exec("uname -m").stdout:match("%S+")
+  local done = host:exec({
+    "clang",
+    "-target",
+    "bpf",
+    "-O2",
+    "-g",
+    "-idirafter",
+    "/usr/include/" .. machine .. "-linux-gnu",
+    "-x",
+    "c",
+    "-c",
+    c,
+    "-o",
+    o,
+  }, { timeout = 120 })
+  t:equal(done.code, 0)
+  return o
+end
+
+local function contents(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read("a")
+end
+
+local SECTIONS = {
+  { "tc", "tc" },
+  { "tc/named", "tc" },
+  { "classifier", "tc" },
+  { "classifier/named", "tc" },
+  { "tcx/ingress", "tc" },
+  { "tcx/ingress/named", "tc" },
+  { "tcx/egress", "tc" },
+  { "tcx/egress/named", "tc" },
+  { "netkit/primary", "tc" },
+  { "netkit/primary/named", "tc" },
+  { "netkit/peer", "tc" },
+  { "netkit/peer/named", "tc" },
+  { "xdp", "xdp" },
+  { "xdp/named", "xdp" },
+  { "xdp.frags", "xdp" },
+  { "xdp.frags/named", "xdp" },
+  { "action", "tc_action" },
+  { "socket", "socket_filter" },
+}
+
+test.case("every spelling of a section", function(t)
+  local source = ""
+  for i, section in ipairs(SECTIONS) do
+    source = source .. ('SEC("%s") int p%d(void *ctx) { return %d; }\n'):format(section[1], i, i)
+  end
+  local o = compile(source)
+  for i, section in ipairs(SECTIONS) do
+    local program = o.programs["p" .. i]
+    t:equal(program.type, section[2], section[1])
+    if section[2] ~= "socket_filter" then
+      t:equal(program:test_run({ packet = FRAME }).retval, i, section[1])
+    end
+  end
+end)
+
+test.case("several programs in one section, with static functions between them", function(t)
+  local o = compile([[
+static __noinline int twice(int n) { return n * 2; }
+static __noinline int thrice(int n) { return twice(n) + n; }
+__noinline int global_function(int n) { return thrice(n) + 1; }
+SEC("tc") int first(struct __sk_buff *skb) { return twice(skb->mark); }
+SEC("tc") int second(struct __sk_buff *skb) { return thrice(skb->mark); }
+SEC("tc") int third(struct __sk_buff *skb) { return global_function(skb->mark); }
+SEC("xdp") int fourth(struct xdp_md *ctx) { return twice(ctx->data_end - ctx->data); }
+]])
+  local function run(name)
+    return o.programs[name]:test_run({ packet = FRAME, ctx = { mark = 5 } }).retval
+  end
+  t:equal({ run("first"), run("second"), run("third") }, { 10, 15, 16 })
+  t:equal(o.programs.fourth:test_run({ packet = FRAME }).retval, 128)
+  local names = {}
+  for name, program in pairs(o.programs) do
+    t:equal(program.name, name)
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  t:equal(names, { "first", "fourth", "second", "third" })
+  t:equal(tostring(o), "Object(source, 4 programs, 0 maps)")
+end)
+
+test.case("CO-RE reads the running kernel's structs", function(t)
+  t:requires("btf")
+  local o = compile([[
+#include <bpf/bpf_core_read.h>
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct task_struct { int tgid; };
+struct task_struct___other { int no_such_field; };
+struct no_such_struct { int field; };
+struct sk_buff { unsigned int len; };
+#pragma clang attribute pop
+enum bpf_map_type___here { BPF_MAP_TYPE_HASH___here = 77 };
+
+SEC("tc") int pid(struct __sk_buff *skb) {
+  struct task_struct *task = (void *)bpf_get_current_task();
+  return BPF_CORE_READ(task, tgid);
+}
+SEC("tcx/ingress") int fields(struct __sk_buff *skb) {
+  int found = 0;
+  if (bpf_core_field_exists(struct task_struct, tgid)) found |= 1;
+  if (bpf_core_field_exists(struct task_struct___other, no_such_field)) found |= 2;
+  if (bpf_core_type_exists(struct sk_buff)) found |= 4;
+  if (bpf_core_type_exists(struct no_such_struct)) found |= 8;
+  if (bpf_core_field_size(struct sk_buff, len) == 4) found |= 16;
+  return found;
+}
+SEC("netkit/peer") int value(struct __sk_buff *skb) {
+  return bpf_core_enum_value(enum bpf_map_type___here, BPF_MAP_TYPE_HASH___here);
+}
+]])
+  t:equal(o.programs.pid:test_run({ packet = FRAME }).retval, tonumber(cnf._test.pid()))
+  t:equal(o.programs.fields:test_run({ packet = FRAME }).retval, 1 + 4 + 16)
+  t:equal(o.programs.value:test_run({ packet = FRAME }).retval, 1)
+end)
+
+test.case("globals are set before the program is verified, and read as maps", function(t)
+  local source = [[
+struct pair { __u16 left; __be32 right; };
+const volatile __u32 limit = 5;
+const volatile struct pair constants = { 1, 0 };
+const volatile char greeting[8] = "hello";
+__u64 start = 40;
+__u32 list[4];
+int seen;
+static volatile const __u8 switched_off = 1;
+SEC("tc") int run(struct __sk_buff *skb) {
+  seen = limit + start + constants.left + list[2];
+  if (limit == 0) return bpf_get_smp_processor_id() / limit;
+  return seen;
+}
+]]
+  local plain = compile(source)
+  t:equal(plain.programs.run:test_run({ packet = FRAME }).retval, 46)
+  t:equal(plain.maps[".bss"]:get(0).seen, 46)
+  t:equal(plain.maps[".data"]:get(0).start, 40)
+  t:equal(plain.maps[".rodata"]:get(0).greeting, "hello")
+  plain.maps[".data"]:set(0, { start = 100 })
+  t:equal(plain.programs.run:test_run({ packet = FRAME }).retval, 106)
+  t:raises(function()
+    plain.maps[".rodata"]:set(0, {})
+  end, "frozen")
+
+  local o = compile(source, {
+    globals = {
+      limit = 7,
+      start = 1,
+      list = { 0, 0, 100 },
+      constants = { left = 1000, right = "10.0.0.1" },
+      greeting = "bye",
+    },
+  })
+  t:equal(o.programs.run:test_run({ packet = FRAME }).retval, 7 + 1 + 100 + 1000)
+  t:equal(o.maps[".rodata"]:get(0).constants, { left = 1000, right = "10.0.0.1" })
+  t:equal(o.maps[".rodata"]:get(0).greeting, "bye")
+
+  local unknown = t:raises(function()
+    compile(source, { globals = { limits = 1 } })
+  end, "ENOENT")
+  t:equal(unknown.hint, 'did you mean "limit"?')
+  for name, wrong in pairs({ limit = -1, greeting = "far too long", constants = { left = 65536 } }) do
+    local bad = t:raises(function()
+      compile(source, { globals = { [name] = wrong } })
+    end, "ERANGE")
+    t:ok(bad.message:find(('global "%s": '):format(name), 1, true), bad.message)
+  end
+  t:raises(function()
+    compile(source, { globals = { limit = "five" } })
+  end, "takes an integer")
+end)
+
+local COUNTER = [[
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 4);
+  __type(key, __u32);
+  __type(value, __u64);
+} counts SEC(".maps");
+SEC("tc") int count(struct __sk_buff *skb) {
+  __u32 key = skb->mark;
+  __u64 one = 1, *n = bpf_map_lookup_elem(&counts, &key);
+  if (n) __sync_fetch_and_add(n, 1);
+  else bpf_map_update_elem(&counts, &key, &one, BPF_ANY);
+  return -1;
+}
+SEC("?tc") int optional(struct __sk_buff *skb) { return 7; }
+]]
+
+test.case("an object from a file, and from bytes", function(t)
+  local path = object_file(t, COUNTER)
+  for _, from in ipairs({ path, { bytes = contents(path) } }) do
+    local o = bpf.load(from, { name = "counter" })
+    t:equal(o.name, "counter")
+    t:equal(o.programs.count:test_run({ packet = FRAME, ctx = { mark = 3 } }).retval, -1)
+    t:equal(o.maps.counts:get(3), 1)
+    t:equal(o.maps.counts:info().key_type, "__u32", "its BTF is kept")
+  end
+  t:equal(bpf.load(path).name, path)
+end)
+
+test.case("only the programs asked for", function(t)
+  local path = object_file(t, COUNTER)
+  t:raises(function()
+    return bpf.load(path).programs.optional
+  end, "ENOENT")
+  local o = bpf.load(path, { programs = { "optional" } })
+  t:equal(o.programs.optional:test_run({ packet = FRAME }).retval, 7)
+  t:raises(function()
+    return o.programs.count
+  end, 'there is no program "count"')
+  local wrong = t:raises(function()
+    bpf.load(path, { programs = { "cuont" } })
+  end, "ENOENT")
+  t:equal(wrong.hint, 'did you mean "count"?')
+end)
+
+test.case("objects share maps, and make them larger", function(t)
+  local path = object_file(t, COUNTER)
+  local first = bpf.load(path, { max_entries = { counts = 1000 } })
+  t:equal(first.maps.counts:info().max_entries, 1000)
+  local second = bpf.load(path, { maps = { counts = first.maps.counts } })
+  t:equal(second.maps.counts, first.maps.counts)
+  for _, o in ipairs({ first, second, first }) do
+    o.programs.count:test_run({ packet = FRAME, ctx = { mark = 9 } })
+  end
+  t:equal(second.maps.counts:get(9), 3)
+  local other = compile([[
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 4);
+  __type(key, __u32);
+  __type(value, __u32);
+} counts SEC(".maps");
+SEC("tc") int look(struct __sk_buff *skb) {
+  __u32 key = 0;
+  return bpf_map_lookup_elem(&counts, &key) != 0;
+}
+]])
+  local misfit = t:raises(function()
+    bpf.load(path, { maps = { counts = other.maps.counts } })
+  end, "EINVAL")
+  t:ok(misfit.message:find("value size is 8 in the source and 4 in the map", 1, true), misfit.message)
+  for _, options in ipairs({
+    { maps = { count = first.maps.counts } },
+    { max_entries = { count = 5 } },
+  }) do
+    local wrong = t:raises(function()
+      bpf.load(path, options)
+    end, "ENOENT")
+    t:equal(wrong.hint, 'did you mean "counts"?')
+  end
+  for _, options in ipairs({
+    { maps = { counts = 5 } },
+    { max_entries = { counts = 0 } },
+    { max_entries = { counts = 2 ^ 33 } },
+    { globals = { [1] = 5 } },
+    { programs = "count" },
+    { global = {} },
+  }) do
+    t:raises(function()
+      bpf.load(path, options)
+    end, "EINVAL")
+  end
+end)
+
+test.case("what is pinned stays", function(t)
+  local path = object_file(t, COUNTER)
+  local o = bpf.load(path)
+  local host = netns.host()
+  local mount = os.tmpname() .. ".bpffs"
+  host:exec({ "mkdir", mount })
+  t:defer(function()
+    os.execute("umount " .. mount)
+    host:exec({ "rmdir", mount })
+  end)
+  -- Not by exec: its commands have mounts of their own.
+  if not os.execute("mount -t bpf bpffs " .. mount) then
+    t:skip("no bpf file system can be mounted")
+  end
+  local program, map = o.programs.count.id, o.maps.counts.id
+  o.maps.counts:pin(mount .. "/map")
+  o.programs.count:pin(mount .. "/program")
+  t:raises(function()
+    o.maps.counts:pin(mount .. "/map")
+  end, "EEXIST")
+  o:unload()
+  o = nil
+  collectgarbage()
+  collectgarbage()
+  local function listed(list, id)
+    for _, each in ipairs(list) do
+      if each.id == id then
+        return true
+      end
+    end
+    return false
+  end
+  t:equal({ listed(bpf.programs(), program), listed(bpf.maps(), map) }, { true, true })
+  os.remove(mount .. "/map")
+  os.remove(mount .. "/program")
+  t:eventually(function()
+    return not listed(bpf.programs(), program) and not listed(bpf.maps(), map)
+  end)
+end)
+
+test.case("a pin wants a bpf file system", function(t)
+  local path = object_file(t, COUNTER)
+  local o = bpf.load(path)
+  local place = temporary(t) .. ".pin"
+  for _, object in ipairs({ o.maps.counts, o.programs.count }) do
+    local refused = t:raises(function()
+      object:pin(place)
+    end, "the path is not on a bpf file system")
+    t:equal(refused.hint, "mount one: mount -t bpf bpffs /sys/fs/bpf")
+    t:equal(refused.subject, place)
+  end
+end)
+
+test.case("what is loaded is listed, and gone when nothing holds it", function(t)
+  local path = object_file(t, COUNTER)
+  local o = bpf.load(path)
+  local program, map = o.programs.count.id, o.maps.counts.id
+  local function listed(list, id)
+    for _, each in ipairs(list) do
+      if each.id == id then
+        return each
+      end
+    end
+  end
+  local info = o.programs.count:info()
+  t:equal(info.map_ids, { map })
+  t:equal(info.name, "count")
+  t:equal(info.type, "tc")
+  t:equal(info.tag, o.programs.count.tag)
+  t:equal(info.gpl_compatible, true)
+  t:equal(listed(bpf.programs(), program).tag, info.tag)
+  t:equal(listed(bpf.maps(), map).type, "hash")
+  o:unload()
+  for _, use in ipairs({
+    function()
+      return o.programs
+    end,
+    function()
+      return o.maps
+    end,
+  }) do
+    local gone = t:raises(use, "ENODEV")
+    t:equal(gone.message, "it has been unloaded")
+  end
+  t:equal(tostring(o), ("Object(%s, unloaded)"):format(path))
+  o:unload()
+  collectgarbage()
+  collectgarbage()
+  t:eventually(function()
+    return not listed(bpf.programs(), program) and not listed(bpf.maps(), map)
+  end)
+end)
+
+test.case("what is attached stays when its object is let go", function(t)
+  local a, b = t:netns("a"), t:netns("b")
+  local near = link.veth({
+    name = "near",
+    netns = a,
+    address = "10.0.0.1/24",
+    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
+  })
+  local o = compile(COUNTER)
+  local counts = o.maps.counts
+  bpf.attach(near, "egress", o.programs.count)
+  o:unload()
+  o = nil
+  collectgarbage()
+  collectgarbage()
+  t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01 }).received, 3)
+  t:ok(counts:get(0) >= 3)
+end)
+
+test.case("a test run sees the context it is given", function(t)
+  local o = compile([[
+SEC("tc") int mark(struct __sk_buff *skb) { return skb->mark; }
+SEC("tc") int priority(struct __sk_buff *skb) { return skb->priority; }
+SEC("tc") int device(struct __sk_buff *skb) { return skb->ifindex; }
+SEC("tc") int segments(struct __sk_buff *skb) { return skb->gso_segs; }
+SEC("tc") int shorten(struct __sk_buff *skb) { return bpf_skb_change_tail(skb, 32, 0); }
+SEC("xdp") int frame(struct xdp_md *ctx) { return ctx->ingress_ifindex; }
+SEC("xdp") int cut(struct xdp_md *ctx) { return bpf_xdp_adjust_tail(ctx, -10) ? 0 : XDP_TX; }
+]])
+  local function run(name, ctx, packet)
+    return o.programs[name]:test_run({ packet = packet or FRAME, ctx = ctx })
+  end
+  t:equal(run("mark", { mark = 2 ^ 31 - 1 }).retval, 2 ^ 31 - 1)
+  t:equal(run("priority", { priority = 6 }).retval, 6)
+  t:equal(run("segments", { gso_segs = 4 }).retval, 4)
+  local near = link.veth({ name = "near", netns = t:netns("a") })
+  near:up()
+  t:equal(run("device", { ifindex = near }).retval, near.index, "a Link, in its namespace")
+  t:equal(run("device", {}).retval, 1)
+  t:equal(run("frame").retval, 1)
+  t:equal(#run("shorten").packet, 32)
+  t:equal(#run("cut").packet, 54)
+  t:equal(run("cut").retval, 3)
+  t:equal(run("mark", nil, ("abcd"):rep(20)).packet, ("abcd"):rep(20))
+  local timed = o.programs.mark:test_run({ packet = FRAME, repeat_count = 1000 })
+  t:equal(math.type(timed.nanoseconds), "integer")
+  for _, wrong in ipairs({
+    { packet = "short" },
+    {},
+    { packet = FRAME, repeats = 1 },
+    { packet = FRAME, ctx = { marks = 1 } },
+    { packet = FRAME, ctx = { mark = 2 ^ 32 } },
+    { packet = 5 },
+  }) do
+    t:raises(function()
+      o.programs.mark:test_run(wrong)
+    end, "EINVAL")
+  end
+end)
+
+test.case("a cut-off object is refused at every length", function(t)
+  local whole = contents(object_file(t, COUNTER))
+  local lengths = { 0, 1, 4, 16, 63, 64, 65, #whole - 1, #whole - 64 }
+  for length = 100, #whole - 1, #whole // 60 do
+    lengths[#lengths + 1] = length
+  end
+  for _, length in ipairs(lengths) do
+    t:raises(function()
+      bpf.load({ bytes = whole:sub(1, length) }, { name = "cut" })
+    end, "EINVAL")
+  end
+end)
+
+test.case("a damaged object is refused, or loads; nothing worse", function(t)
+  local whole = contents(object_file(t, COUNTER))
+  local seed = 7
+  local function random(limit)
+    seed = (seed * 1103515245 + 12345) % 2147483648
+    return seed // 65536 % limit
+  end
+  for _ = 1, 150 do
+    local bytes = { whole:byte(1, -1) }
+    for _ = 1, 1 + random(4) do
+      bytes[1 + random(#bytes)] = random(256)
+    end
+    local parts = {}
+    for i = 1, #bytes, 4096 do
+      parts[#parts + 1] = string.char(table.unpack(bytes, i, math.min(i + 4095, #bytes)))
+    end
+    local ok, problem = pcall(bpf.load, { bytes = table.concat(parts) }, { name = "damaged" })
+    t:ok(ok or problem.code ~= nil, tostring(problem))
+  end
+end)
+
+test.case("the verifier's reason and the source line", function(t)
+  local refused = t:raises(function()
+    compile([[
+SEC("tc") int bad(struct __sk_buff *skb) {
+  char *data = (void *)(long)skb->data;
+  return data[100];
+}
+]])
+  end, "EACCES")
+  t:equal(refused.op, "bpf.compile")
+  t:ok(refused.message:find("invalid access to packet", 1, true), refused.message)
+  t:ok(refused.message:find("return data[100];", 1, true), refused.message)
+  t:equal(refused.hint, "compare the pointer with data_end before reading")
+  t:ok(refused.detail:find("processed", 1, true), refused.detail)
+end)
+
+test.case("features are tried, and named", function(t)
+  local features = bpf.features()
+  for name, feature in pairs(features) do
+    t:equal(feature.available, feature.reason == nil, name)
+    t:equal(bpf.has(name), feature)
+  end
+  t:equal(features.bpf.available, true)
+  t:raises(function()
+    bpf.has("netkitt")
+  end, "EINVAL")
+end)

@@ -1,0 +1,675 @@
+--- Maps as scripts see them: keys and values by BTF, many at once, and the kinds that hold programs, maps and devices.
+local cnf = require("cnf")
+local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+
+local SOURCE = [[
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <bpf/bpf_helpers.h>
+
+enum verdict { PASS = 0, DROP = 2, LATER = 7 };
+enum sign { MINUS = -1, NONE, PLUS };
+
+struct widths {
+  __u8 u8; __s8 s8; __u16 u16; __s16 s16; __u32 u32; __s32 s32; __u64 u64; __s64 s64;
+  bool yes; char text[6]; __u8 mac[6];
+};
+struct point { __s32 x, y; };
+struct nested {
+  struct point at, line[2];
+  __u16 grid[2][3];
+  enum verdict verdict;
+  enum sign sign;
+  struct { __u8 inner; } anonymous;
+  union { __u32 whole; __u16 half[2]; };
+  __u32 low : 3, high : 5;
+  const volatile __u32 constant;
+};
+struct wire { __be16 port; __be32 v4; __be64 wide; struct in_addr host; struct in6_addr v6; };
+struct lpm4 { __u32 length; __u8 octets[4]; };
+struct lpm6 { struct bpf_lpm_trie_key key; struct in6_addr address; };
+
+#define MAP(name, kind, entries, k, v, ...)                                              \
+  struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, entries);              \
+    __type(key, k); __type(value, v); __VA_ARGS__ } name SEC(".maps")
+#define LAZY __uint(map_flags, BPF_F_NO_PREALLOC);
+
+MAP(widths, HASH, 8, __u32, struct widths);
+MAP(nested, HASH, 8, struct point, struct nested);
+MAP(wire, HASH, 8, __be16, struct wire);
+MAP(by_address, HASH, 8, __be32, struct in6_addr);
+MAP(by_name, HASH, 8, char[8], enum verdict);
+MAP(by_verdict, HASH, 8, enum verdict, __u8);
+MAP(bytes, HASH, 300, __u8, __u16);
+MAP(wide, HASH, 8, __u64, __s64);
+MAP(signed_keys, HASH, 8, __s32, __s8);
+MAP(cells, ARRAY, 16, __u32, __u64);
+MAP(routes4, LPM_TRIE, 64, struct lpm4, __u32, LAZY);
+MAP(routes6, LPM_TRIE, 64, struct lpm6, __u32, LAZY);
+MAP(counts, PERCPU_ARRAY, 4, __u32, __u64);
+MAP(both, PERCPU_HASH, 4, __u32, struct point);
+MAP(recent, LRU_HASH, 4, __u32, __u32);
+MAP(many, HASH, 20000, __u32, __u32);
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_size, 6);
+  __uint(value_size, 3); } plain SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_size, 4);
+  __uint(value_size, 8); } plain_numbers SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4);
+  __uint(value_size, 4); } jumps SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_DEVMAP); __uint(max_entries, 4); __uint(key_size, 4);
+  __uint(value_size, 4); } devices SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_DEVMAP_HASH); __uint(max_entries, 4); __uint(key_size, 4);
+  __uint(value_size, 4); } device_hash SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_CPUMAP); __uint(max_entries, 1); __uint(key_size, 4);
+  __uint(value_size, 4); } cpus SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 2);
+  __type(value, __u32); } queue SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 2);
+  __type(value, struct point); } stack SEC(".maps");
+struct inner { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);
+  __type(value, __u32); } first SEC(".maps"), second SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4); __type(key, __u32);
+  __array(values, struct inner); } outer SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32);
+  __array(values, struct inner); } slots SEC(".maps");
+
+SEC("tc") int count(struct __sk_buff *skb) {
+  __u32 zero = 0;
+  __u64 *n = bpf_map_lookup_elem(&counts, &zero);
+  if (n) *n += 1;
+  return -1;
+}
+SEC("tc") int jump(struct __sk_buff *skb) { bpf_tail_call(skb, &jumps, skb->mark); return 100; }
+SEC("tc") int seven(struct __sk_buff *skb) { return 7; }
+SEC("tc") int eight(struct __sk_buff *skb) { return 8; }
+SEC("tc") int through(struct __sk_buff *skb) {
+  __u32 key = skb->mark, one = 1, *value;
+  void *map = bpf_map_lookup_elem(&outer, &key);
+  if (!map) return 100;
+  value = bpf_map_lookup_elem(map, &one);
+  return value ? *value : 101;
+}
+SEC("tc") int keep(struct __sk_buff *skb) { /* so that every map is in use */
+  __u32 k = 0; return (bpf_map_lookup_elem(&widths, &k) != 0);
+}
+SEC("xdp") int forward(struct xdp_md *ctx) { return bpf_redirect_map(&devices, 0, XDP_PASS); }
+SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+]]
+
+local shared
+local function maps()
+  shared = shared or bpf.compile({ source = SOURCE })
+  return shared.maps
+end
+
+local FRAME = ("\0"):rep(64)
+
+local function sorted(map)
+  local keys = {}
+  for key in map:pairs() do
+    keys[#keys + 1] = key
+  end
+  table.sort(keys)
+  return keys
+end
+
+test.case("integers of every width, at their ends", function(t)
+  local m = maps().widths
+  local ends = {
+    { u8 = 255, s8 = -128, u16 = 65535, s16 = -32768, u32 = 2 ^ 32 - 1, s32 = -2 ^ 31 },
+    { u8 = 0, s8 = 127, u16 = 0, s16 = 32767, u32 = 0, s32 = 2 ^ 31 - 1 },
+  }
+  for i, value in ipairs(ends) do
+    value.u64, value.s64 = math.maxinteger, math.mininteger
+    value.yes, value.text, value.mac = true, "sixsix", { 1, 2, 3, 4, 5, 255 }
+    m:set(i, value)
+    t:equal(m:get(i), value)
+    t:equal(math.type(m:get(i).u32), "integer")
+  end
+  for field, wrong in pairs({
+    u8 = 256,
+    s8 = -129,
+    u16 = -1,
+    s16 = 32768,
+    u32 = 2 ^ 32,
+    s32 = -2 ^ 31 - 1,
+    u64 = -1,
+    s64 = 2 ^ 63,
+  }) do
+    local problem = t:raises(function()
+      m:set(1, { [field] = wrong })
+    end, "ERANGE")
+    t:ok(problem.message:find("value: " .. field .. ": ", 1, true), problem.message)
+    t:equal(problem.op, "map:set")
+    t:equal(problem.subject, "widths")
+  end
+  -- What is not named is zero; a fraction is no integer; text is no number.
+  m:set(3, { u8 = 1 })
+  t:equal(m:get(3).u64, 0)
+  t:equal(m:get(3).text, "")
+  for _, wrong in ipairs({ { u8 = 1.5 }, { u8 = "1" }, { text = 5 }, { text = "seven77" }, { yes = 2 } }) do
+    t:raises(function()
+      m:set(3, wrong)
+    end)
+  end
+  local unknown = t:raises(function()
+    m:set(3, { u80 = 1 })
+  end, "EINVAL")
+  t:equal(unknown.hint, 'did you mean "u8"?')
+  t:raises(function()
+    m:set(-1, { u8 = 1 })
+  end, "key: %-1 does not fit __u32")
+  t:raises(function()
+    m:set({ 1 }, { u8 = 1 })
+  end, "EINVAL")
+  t:raises(function()
+    m:set(3, { u8 = 1, 5 })
+  end, "both an array and a table of fields")
+end)
+
+test.case("structs in structs, arrays, enums, unions and bit fields", function(t)
+  local m = maps().nested
+  local value = {
+    at = { x = -1, y = 2 },
+    line = { { x = 1, y = 1 }, { x = 2, y = 2 } },
+    grid = { { 1, 2, 3 }, { 4, 5, 6 } },
+    verdict = "DROP",
+    sign = "MINUS",
+    anonymous = { inner = 9 },
+    low = 5,
+    high = 31,
+    constant = 77,
+    half = { 0x5678, 0x1234 },
+  }
+  m:set({ x = 3, y = -4 }, value)
+  local read = m:get({ x = 3, y = -4 })
+  value.whole = 0x12345678
+  t:equal(read, value)
+  m:set({ x = 0, y = 0 }, { verdict = 7, sign = 1 })
+  t:equal(m:get({ y = 0 }).verdict, "LATER")
+  t:equal(m:get({}).sign, "PLUS")
+  m:set({}, { verdict = 5 })
+  t:equal(m:get({}).verdict, 5, "a number without a name stays one")
+  for wrong, code in pairs({
+    [{ verdict = "DORP" }] = "EINVAL",
+    [{ low = 8 }] = "ERANGE",
+    [{ line = { {}, {}, {} } }] = "ERANGE",
+    [{ grid = { { 1, 2, 3, 4 } } }] = "ERANGE",
+    [{ grid = { { 1, 65536 } } }] = "ERANGE",
+    [{ at = 5 }] = "EINVAL",
+    [{ at = { z = 1 } }] = "EINVAL",
+  }) do
+    t:raises(function()
+      m:set({}, wrong)
+    end, code)
+  end
+  local deep = t:raises(function()
+    m:set({}, { grid = { {}, { 1, 65536 } } })
+  end)
+  t:equal(deep.message, "value: grid[2][2]: 65536 does not fit __u16 (0 to 65535)")
+  local found = 0
+  for key, each in m:pairs() do
+    t:ok(each.at and key.x, "pairs gives tables on both sides")
+    found = found + 1
+  end
+  t:equal(found, 2)
+  m:clear()
+end)
+
+test.case("network byte order and addresses", function(t)
+  local m = maps().wire
+  local value =
+    { port = 443, v4 = "10.1.2.3", wide = 0x0102030405060708, host = "192.168.0.1", v6 = "fd00::1" }
+  m:set(8080, value)
+  t:equal(m:get(8080), value)
+  m:set(8080, { v4 = 0x0a000001 })
+  t:equal(m:get(8080).v4, "10.0.0.1", "an integer is in host order")
+  for _, wrong in ipairs({ { v4 = "10.0.0" }, { v6 = "10.0.0.1" }, { port = 65536 }, { v4 = 2 ^ 32 } }) do
+    t:raises(function()
+      m:set(1, wrong)
+    end)
+  end
+  local addresses = maps().by_address
+  addresses:set("10.0.0.1", "fd00::a")
+  t:equal(addresses:get("10.0.0.1"), "fd00::a")
+  t:equal(addresses:get(0x0a000001), "fd00::a")
+  t:equal(sorted(addresses), { "10.0.0.1" })
+end)
+
+test.case("text and names as keys", function(t)
+  local m = maps().by_name
+  m:set("eth0", "DROP")
+  m:set("12345678", 0)
+  t:equal(m:get("eth0"), "DROP")
+  t:equal(m:get("eth1"), nil)
+  t:equal(sorted(m), { "12345678", "eth0" })
+  t:raises(function()
+    m:set("123456789", 0)
+  end, "ERANGE")
+  local verdicts = maps().by_verdict
+  verdicts:set("LATER", 1)
+  t:equal(verdicts:get(7), 1)
+  t:equal(sorted(verdicts), { "LATER" })
+  local signed = maps().signed_keys
+  signed:set_many({ [-5] = -128, [5] = 127 })
+  t:equal(signed:get(-5), -128)
+  t:equal(sorted(signed), { -5, 5 })
+  local wide = maps().wide
+  wide:set(math.maxinteger, math.mininteger)
+  t:equal(wide:get(math.maxinteger), math.mininteger)
+end)
+
+test.case("set says whether the key may be there, get and delete whether it is", function(t)
+  local m = maps().bytes
+  m:set(1, 10, "noexist")
+  t:raises(function()
+    m:set(1, 11, "noexist")
+  end, "EEXIST")
+  m:set(1, 12, "exist")
+  t:equal(m:get(1), 12)
+  t:raises(function()
+    m:set(2, 1, "exist")
+  end, "ENOENT")
+  t:equal(m:get(2), nil)
+  t:equal(m:delete(1), true)
+  t:equal(m:delete(1), false)
+  t:raises(function()
+    m:set(1, 1, "maybe")
+  end, 'there is no flag "maybe"')
+  t:raises(function()
+    m:get()
+  end, "a key is missing")
+  t:equal(m:len(), 0)
+end)
+
+test.case("a full map says how large it is, an old entry makes room in an LRU", function(t)
+  local m = maps().widths
+  m:clear()
+  for i = 1, 8 do
+    m:set(i, {})
+  end
+  t:equal(m:len(), 8)
+  t:equal(#m, 8)
+  local full = t:raises(function()
+    m:set(9, {})
+  end, "E2BIG")
+  t:equal(full.message, "the map is full: it holds 8 entries")
+  m:set(8, { u8 = 1 })
+  m:clear()
+  t:equal(m:len(), 0)
+  local recent = maps().recent
+  for i = 1, 100 do
+    recent:set(i, i)
+  end
+  t:ok(recent:len() <= 4)
+end)
+
+test.case("arrays have all of their elements", function(t)
+  local m = maps().cells
+  t:equal(m:len(), 16)
+  t:equal(m:get(15), 0)
+  t:equal(m:get(16), nil)
+  m:set(3, 9)
+  local sum, count = 0, 0
+  for _, value in m:pairs() do
+    sum, count = sum + value, count + 1
+  end
+  t:equal({ sum, count }, { 9, 16 })
+  t:raises(function()
+    m:set(16, 1)
+  end, "beyond the array's 16 elements")
+  t:raises(function()
+    m:delete(3)
+  end, "cannot be deleted")
+  t:raises(function()
+    m:set(3, 1, "noexist")
+  end, "EEXIST")
+  m:clear()
+  t:equal(m:get(3), 0)
+end)
+
+test.case("LPM keys are CIDRs, whatever their fields are called", function(t)
+  local four, six = maps().routes4, maps().routes6
+  four:set_many({ ["10.0.0.0/8"] = 8, ["10.1.0.0/16"] = 16, ["0.0.0.0/0"] = 1 })
+  t:equal(four:get("10.1.2.3/32"), 16)
+  t:equal(four:get("10.1.2.3"), 16, "an address alone is a whole key")
+  t:equal(four:get("10.2.0.0/16"), 8)
+  t:equal(four:get("11.0.0.0/8"), 1)
+  four:set("10.3.3.3/16", 3)
+  t:equal(sorted(four), { "0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.3.0.0/16" })
+  t:equal(four:delete("10.1.0.0/16"), true)
+  t:equal(four:get("10.1.2.3"), 8)
+  six:set("fd00:1::/32", 32)
+  six:set("::/0", 0)
+  t:equal(six:get("fd00:1:2::5"), 32)
+  t:equal(six:get("fe80::1"), 0)
+  t:equal(sorted(six), { "::/0", "fd00:1::/32" })
+  for map, wrong in pairs({ [four] = "fd00::/8", [six] = "10.0.0.0/8" }) do
+    t:raises(function()
+      map:set(wrong, 1)
+    end, "CIDR")
+  end
+  for _, wrong in ipairs({ "10.0.0.0/33", "10.0.0/8", "any", 5, {} }) do
+    t:raises(function()
+      four:set(wrong, 1)
+    end, "CIDR")
+  end
+  four:clear()
+  t:equal(four:len(), 0)
+end)
+
+test.case("per-CPU values add up", function(t)
+  local counts, both = maps().counts, maps().both
+  counts:clear()
+  for _ = 1, 5 do
+    shared.programs.count:test_run({ packet = FRAME })
+  end
+  local values = counts:get(0)
+  t:equal(values:sum(), 5)
+  t:ok(#values >= 1)
+  counts:set(1, 3)
+  t:equal(counts:get(1):sum(), 3 * #values, "one value is written for every CPU")
+  counts:set(1, { 7 })
+  t:equal(counts:get(1)[1], 7)
+  t:equal(counts:get(1):sum(), 7, "the others are zero")
+  both:set(1, { { x = 1, y = -2 } })
+  t:equal(both:get(1):sum(), { x = 1, y = -2 })
+  both:set(1, { x = 1, y = 2 })
+  t:equal(both:get(1):sum(), { x = #values, y = 2 * #values })
+  for _, value in counts:pairs() do
+    t:equal(type(value:sum()), "number")
+  end
+  local too_many = {}
+  for i = 1, #values + 1 do
+    too_many[i] = i
+  end
+  t:raises(function()
+    counts:set(1, too_many)
+  end, "ERANGE")
+end)
+
+test.case("many at once: tables, iterators, packed strings", function(t)
+  local m = maps().many
+  local all = {}
+  for i = 1, 20000 do
+    all[i] = i * 2
+  end
+  t:equal(m:set_many(all), 20000)
+  t:equal(m:len(), 20000)
+  t:equal(m:get(20000), 40000)
+  local sum = 0
+  for key, value in m:pairs() do
+    t:ok(value == key * 2)
+    sum = sum + 1
+  end
+  t:equal(sum, 20000)
+  local keys = {}
+  for i = 1, 9999 do
+    keys[i] = i
+  end
+  keys[10000] = 70000
+  t:equal(m:delete_many(keys), 9999, "one was not there")
+  t:equal(m:len(), 10001)
+  m:clear()
+  t:equal(m:len(), 0)
+
+  t:equal(m:set_many(pairs({ [5] = 50, [6] = 60 })), 2)
+  local i = 0
+  t:equal(
+    m:set_many(function()
+      i = i + 1
+      if i <= 3 then
+        return i, i
+      end
+    end),
+    3
+  )
+  t:equal(sorted(m), { 1, 2, 3, 5, 6 })
+  t:equal(m:delete_many(pairs({ [5] = true, [6] = true })), 2)
+  t:equal(m:set_many({ string.pack("=I4I4", 7, 8), string.pack("=I4I4", 70, 80) }), 2)
+  t:equal({ m:get(7), m:get(8) }, { 70, 80 })
+  t:equal(m:delete_many(string.pack("=I4I4", 7, 8)), 2)
+  t:equal(sorted(m), { 1, 2, 3 })
+
+  t:raises(function()
+    m:set_many({ string.pack("=I4", 7), string.pack("=I4I4", 70, 80) })
+  end, "must be as many keys of 4 as values of 4")
+  t:raises(function()
+    m:delete_many("123")
+  end, "not a multiple of 4")
+  t:raises(function()
+    m:set_many({ [1] = 5, [2] = "no" })
+  end, "EINVAL")
+  t:equal(m:get(1), 1, "nothing is written when one does not fit")
+  t:raises(function()
+    m:set_many(function()
+      error("from the iterator")
+    end)
+  end, "from the iterator")
+  t:raises(function()
+    m:set_many(5)
+  end, "takes a table, an iterator")
+  local full = t:raises(function()
+    maps().widths:set_many({ {}, {}, {}, {}, {}, {}, {}, {}, {}, {} })
+  end, "E2BIG")
+  t:ok(full.message:find("after 8 of 10 entries", 1, true), full.message)
+  maps().widths:clear()
+end)
+
+test.case("without BTF: bytes, or integers where the size is a number's", function(t)
+  local plain, numbers = maps().plain, maps().plain_numbers
+  plain:set("abcdef", "\0\1\2")
+  t:equal(plain:get("abcdef"), "\0\1\2")
+  plain:set("\xff\xfe\xfd\xfc\xfb\xfa", "xyz")
+  t:equal(plain:get("\xff\xfe\xfd\xfc\xfb\xfa"), "xyz")
+  t:raises(function()
+    plain:set("abc", "xyz")
+  end, "EINVAL")
+  t:raises(function()
+    plain:set(1, "xyz")
+  end, "a string of 6 bytes")
+  numbers:set(1, 2)
+  t:equal(numbers:get(1), 2)
+  t:equal(numbers:get(string.pack("=I4", 1)), 2, "bytes are taken too")
+  t:raises(function()
+    numbers:set(2 ^ 32, 1)
+  end, "ERANGE")
+end)
+
+test.case("program arrays take programs", function(t)
+  local jumps, p = maps().jumps, shared.programs
+  local function run(mark)
+    return p.jump:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
+  end
+  t:equal(run(1), 100)
+  jumps:set(1, p.seven)
+  t:equal(run(1), 7)
+  jumps:set(1, p.eight)
+  t:equal(run(1), 8)
+  t:equal(jumps:get(1), p.eight)
+  t:equal(jumps:get(2), nil)
+  t:equal(jumps:set_many({ [1] = p.seven, [2] = p.eight }), 2)
+  t:equal({ run(1), run(2) }, { 7, 8 })
+  local set = {}
+  for index, program in jumps:pairs() do
+    set[index] = program.name
+  end
+  t:equal(set, { [1] = "seven", [2] = "eight" })
+  t:equal(jumps:delete(1), true)
+  t:equal(run(1), 100)
+  t:raises(function()
+    jumps:set(1, p.frames)
+  end, "EINVAL")
+  t:raises(function()
+    jumps:set(1, 5)
+  end, "prog_array maps take a Program, not 5")
+  t:raises(function()
+    maps().many:set(1, p.seven)
+  end, "EINVAL")
+end)
+
+test.case("maps of maps take maps", function(t)
+  local m, p = maps(), shared.programs
+  local function run(mark)
+    return p.through:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
+  end
+  t:equal(run(3), 100)
+  m.outer:set(3, m.first)
+  t:equal(run(3), 101)
+  m.first:set(1, 11)
+  m.second:set(1, 22)
+  t:equal(run(3), 11)
+  m.outer:set(3, m.second)
+  t:equal(run(3), 22)
+  t:equal(m.outer:get(3).id, m.second.id)
+  t:equal(m.outer:get(3):get(1), 22)
+  t:equal(m.outer:get(4), nil)
+  m.outer:set(4, m.first, "noexist")
+  t:raises(function()
+    m.outer:set(4, m.second, "noexist")
+  end, "EEXIST")
+  t:equal(sorted(m.outer), { 3, 4 })
+  t:equal(m.outer:delete(3), true)
+  t:equal(run(3), 100)
+  m.slots:set(0, m.first)
+  t:equal(m.slots:get(0).id, m.first.id)
+  t:raises(function()
+    m.outer:set(5, m.cells)
+  end, "EINVAL")
+  t:raises(function()
+    m.outer:set(5, 5)
+  end, "hash_of_maps maps take a Map, not 5")
+end)
+
+test.case("devmaps take links, of their own namespace", function(t)
+  local m = maps()
+  local a, b, c = t:netns("a"), t:netns("b"), t:netns("c")
+  local _, left = link.veth({
+    name = "near",
+    netns = a,
+    address = "10.0.0.1/24",
+    peer = { name = "left", netns = b },
+  })
+  local right, far = link.veth({
+    name = "right",
+    netns = b,
+    peer = { name = "far", netns = c, address = "10.0.0.2/24" },
+  })
+  m.devices:set(0, right)
+  m.device_hash:set(77, left)
+  t:equal(m.devices:get(0), right.index)
+  t:equal(m.device_hash:get(77), left.index)
+  t:equal(m.devices:delete(0), true)
+  t:equal(m.devices:get(0), nil)
+  -- From left to right by the map, and back by a map of its own.
+  m.devices:set_many({ [0] = right })
+  local back = bpf.compile({ source = SOURCE }, { programs = { "forward" } })
+  back.maps.devices:set(0, left)
+  cnf.xdp.attach(left, shared.programs.forward)
+  cnf.xdp.attach(right, back.programs.forward)
+  -- A veth takes redirected frames only when its other end runs XDP too.
+  cnf.xdp.attach(far, shared.programs.frames)
+  cnf.xdp.attach(a:link("near"), shared.programs.frames)
+  t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01 }).received, 3)
+  t:raises(function()
+    m.devices:set(0, "right")
+  end, "EINVAL")
+  m.cpus:set(0, 64)
+  t:equal(m.cpus:get(0), 64)
+end)
+
+test.case("queues and stacks", function(t)
+  local queue, stack = maps().queue, maps().stack
+  queue:push(1)
+  queue:push(2)
+  t:raises(function()
+    queue:push(3)
+  end, "E2BIG")
+  t:equal({ queue:peek(), queue:pop(), queue:pop() }, { 1, 1, 2 })
+  t:equal(queue:pop(), nil)
+  t:equal(queue:peek(), nil)
+  stack:push({ x = 1 })
+  stack:push({ x = 2, y = 3 })
+  t:equal(stack:pop(), { x = 2, y = 3 })
+  t:equal(stack:peek(), { x = 1, y = 0 })
+  stack:clear()
+  t:equal(stack:pop(), nil)
+  t:raises(function()
+    maps().bytes:push(1)
+  end, "hash maps cannot do this")
+  t:raises(function()
+    queue:len()
+  end, "EOPNOTSUPP")
+end)
+
+test.case("a map tells its shape", function(t)
+  local info = maps().routes4:info()
+  t:equal(info.id, maps().routes4.id)
+  info.id, info.btf_id, info.flags = nil, nil, nil
+  t:equal(info, {
+    name = "routes4",
+    type = "lpm_trie",
+    key_size = 8,
+    value_size = 4,
+    max_entries = 64,
+    key_type = "struct bpf_lpm_trie_key",
+    value_type = "__u32",
+  })
+  t:equal(maps().nested:info().value_type, "struct nested")
+  t:equal(maps().by_name:info().key_type, "char[8]")
+  t:equal(maps().counts:info().value_size, 8)
+  t:equal(tostring(maps().cells), ("Map(cells, array %d)"):format(maps().cells.id))
+  local listed
+  for _, each in ipairs(bpf.maps()) do
+    listed = each.id == maps().cells.id and each or listed
+  end
+  t:equal(listed.name, "cells")
+  t:equal(maps().cells, maps().cells)
+end)
+
+test.case("bpftool sees what we wrote", function(t)
+  local host = netns.host()
+  if not pcall(host.exec, host, { "bpftool", "version" }) then
+    t:skip("bpftool is not installed")
+  end
+  local m = maps().nested
+  m:clear()
+  m:set({ x = 1, y = -2 }, { at = { x = 5 }, verdict = "DROP", grid = { { 0, 7 } } })
+  local dump = host:exec({ "bpftool", "map", "dump", "id", tostring(m.id) })
+  t:ok(dump.stdout:find('"y": %-2'), dump.stdout)
+  t:ok(dump.stdout:find('"verdict": "DROP"', 1, true), dump.stdout)
+  local text = dump.stdout:gsub("%s+", "")
+  t:ok(text:find('"grid":[[0,7,0],[0,0,0]]', 1, true), dump.stdout)
+  local hex = ("00 0a 0c 00"):gsub("%x%x", "0x%0")
+  local routes = maps().routes4
+  routes:clear()
+  host:exec(
+    ("bpftool map update id %d key 0x18 0 0 0 %s value 9 0 0 0"):format(routes.id, hex)
+  )
+  t:equal(routes:get("0.10.12.0/24"), 9)
+  m:clear()
+  routes:clear()
+end)
+
+test.case("a map outlives its object while the script holds it", function(t)
+  local o = bpf.compile({ source = SOURCE }, { programs = { "keep" } })
+  local cells, id = o.maps.cells, o.maps.widths.id
+  cells:set(0, 5)
+  o:unload()
+  o = nil
+  collectgarbage()
+  collectgarbage()
+  t:equal(cells:get(0), 5)
+  t:eventually(function()
+    for _, each in ipairs(bpf.maps()) do
+      if each.id == id then
+        return false
+      end
+    end
+    return true
+  end)
+end)

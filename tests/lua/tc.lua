@@ -1,0 +1,191 @@
+--- Legacy clsact: the order words as priorities, filters replaced in place, and the qdisc left as it was found.
+local cnf = require("cnf")
+local bpf, link, netns, probe, tc, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.tc, cnf.test
+
+local SOURCE = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 8);
+  __type(key, __u32);
+  __type(value, __u64);
+} turns SEC(".maps"), hits SEC(".maps");
+__u64 turn = 0;
+static __always_inline int ran(__u32 number, int result) {
+  __u64 *last = bpf_map_lookup_elem(&turns, &number), *hit = bpf_map_lookup_elem(&hits, &number);
+  if (last && hit) {
+    *last = ++turn;
+    __sync_fetch_and_add(hit, 1);
+  }
+  return result;
+}
+SEC("tc") int one(struct __sk_buff *skb) { return ran(1, -1); }
+SEC("tc") int two(struct __sk_buff *skb) { return ran(2, -1); }
+SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
+SEC("tc") int pass(struct __sk_buff *skb) { return ran(4, 0); }
+SEC("tc") int drop(struct __sk_buff *skb) { return ran(5, 2); }
+SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+]]
+
+local shared
+local function object()
+  shared = shared or bpf.compile({ source = SOURCE })
+  shared.maps.turns:clear()
+  shared.maps.hits:clear()
+  return shared
+end
+
+local function pair(t)
+  local a, b = t:netns("a"), t:netns("b")
+  local near = link.veth({
+    name = "near",
+    netns = a,
+    address = "10.0.0.1/24",
+    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
+  })
+  return a, near
+end
+
+local function names(where, direction)
+  local found = {}
+  for i, program in ipairs(tc.query(where, direction).programs) do
+    found[i] = program.name
+  end
+  return found
+end
+
+local function met(maps)
+  local numbers = {}
+  for number, turn in maps.turns:pairs() do
+    if turn > 0 then
+      numbers[#numbers + 1] = number
+    end
+  end
+  table.sort(numbers, function(a, b)
+    return maps.turns:get(a) < maps.turns:get(b)
+  end)
+  return numbers
+end
+
+for _, direction in ipairs({ "ingress", "egress" }) do
+  test.case("order words become priorities, " .. direction, function(t)
+    t:requires("clsact")
+    local a, near = pair(t)
+    local o = object()
+    local p = o.programs
+    local two = tc.attach(near, direction, p.two)
+    tc.attach(near, direction, p.one, { first = true })
+    tc.attach(near, direction, p.pass, { last = true })
+    tc.attach(near, direction, p.three, { before = p.pass })
+    t:equal(names(near, direction), { "one", "two", "three", "pass" })
+    t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+    t:equal(met(o.maps), { 1, 2, 3, 4 })
+    two:detach()
+    tc.attach(near, direction, p.two, { after = p.three.id })
+    o.maps.turns:clear()
+    t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+    t:equal(met(o.maps), { 1, 3, 2, 4 })
+    tc.attach(near, direction, p.drop, { after = p.one })
+    t:equal(probe.ping(a, "10.0.0.2", { count = 1, timeout = 0.1 }).received, 0)
+  end)
+end
+
+test.case("a priority is taken as given", function(t)
+  t:requires("clsact")
+  local _, near = pair(t)
+  local p = object().programs
+  local ten = tc.attach(near, "ingress", p.one, { priority = 10 })
+  tc.attach(near, "ingress", p.two, { priority = 5, handle = 7 })
+  t:equal(names(near, "ingress"), { "two", "one" })
+  local info = ten:info()
+  t:equal({ info.priority, info.handle, info.hook, info.side }, { 10, 1, "tc", "ingress" })
+  t:equal(info.link_id, nil)
+  local taken = t:raises(function()
+    tc.attach(near, "ingress", p.three, { priority = 10 })
+  end, "EEXIST")
+  t:equal(taken.message, "priority 10 handle 1 is taken")
+  tc.attach(near, "ingress", p.three, { priority = 11 })
+  t:raises(function()
+    tc.attach(near, "ingress", p.pass, { after = ten })
+  end, "ERANGE")
+  t:raises(function()
+    tc.attach(near, "ingress", p.pass, { priority = 12, first = true })
+  end, "say different places")
+  t:raises(function()
+    tc.attach(near, "ingress", p.pass, { priority = 65536 })
+  end, "EINVAL")
+  t:raises(function()
+    tc.attach(near, "ingress", p.pass, { before = p.drop })
+  end, "ENOENT")
+  t:raises(function()
+    tc.attach(near, "ingress", p.one)
+  end, 'slot "one" is taken')
+  tc.attach(near, "ingress", p.one, { slot = "again" })
+  t:raises(function()
+    tc.attach(near, "ingress", p.frames)
+  end, "this hook takes tc")
+end)
+
+test.case("fifty replacements lose no packet", function(t)
+  t:requires("clsact")
+  local a, near = pair(t)
+  local o = object()
+  local p = o.programs
+  local attachment = tc.attach(near, "egress", p.one)
+  probe.ping(a, "10.0.0.2", { count = 1 })
+  local flood = cnf.task.spawn(function()
+    return probe.ping(a, "10.0.0.2", { count = 300, interval = 0.002, timeout = 2 })
+  end)
+  for round = 1, 50 do
+    attachment:replace(round % 2 == 1 and p.two or p.one)
+    cnf.task.sleep(0.005)
+  end
+  local reply = flood:join()
+  t:equal(reply.received, reply.sent)
+  t:equal(names(near, "egress"), { "one" })
+  t:ok(o.maps.hits:get(1) > 0 and o.maps.hits:get(2) > 0)
+  t:ok(o.maps.hits:get(1) + o.maps.hits:get(2) >= 300)
+end)
+
+test.case("the qdisc goes with the last filter, if it came with the first", function(t)
+  t:requires("clsact")
+  local a, near = pair(t)
+  local p = object().programs
+  local function qdiscs()
+    return a:exec("tc qdisc show dev near").stdout:find("clsact", 1, true) ~= nil
+  end
+  local one = tc.attach(near, "ingress", p.one)
+  local two = tc.attach(near, "egress", p.two)
+  t:equal(qdiscs(), true)
+  one:detach()
+  t:equal(qdiscs(), true)
+  two:detach()
+  t:equal(qdiscs(), false)
+  a:exec("tc qdisc add dev near clsact")
+  tc.attach(near, "ingress", p.one):detach()
+  t:equal(qdiscs(), true, "somebody else's stays")
+  t:equal(tc.query(near, "ingress"), { revision = 0, programs = {} })
+end)
+
+test.case("filters of others are seen, and left", function(t)
+  t:requires("clsact")
+  local a, near = pair(t)
+  local p = object().programs
+  local one = tc.attach(near, "ingress", p.one)
+  local shown = a:exec("tc filter show dev near ingress")
+  t:ok(shown.stdout:find("direct-action", 1, true), shown.stdout .. shown.stderr)
+  t:ok(shown.stdout:find("one", 1, true), shown.stdout)
+  -- Somebody else takes ours away.
+  a:exec(("tc filter del dev near ingress pref %d"):format(one:info().priority))
+  t:raises(function()
+    one:replace(p.two)
+  end, "the filter is gone")
+  one:detach()
+  near:delete()
+  t:raises(function()
+    tc.attach(near, "ingress", p.one)
+  end, "ENODEV")
+  t:ok(netns.host())
+end)

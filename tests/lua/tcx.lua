@@ -1,0 +1,384 @@
+--- tcx: programs in the order they were asked to run, replaced under traffic, and gone with their script.
+local cnf = require("cnf")
+local bpf, tcx, link, netns, probe, test = cnf.bpf, cnf.tcx, cnf.link, cnf.netns, cnf.probe, cnf.test
+
+local SOURCE = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* How often each program ran, and when it ran last, counted over all of them. */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 8);
+  __type(key, __u32);
+  __type(value, __u64);
+} hits SEC(".maps"), turns SEC(".maps");
+__u64 turn = 0;
+
+static __always_inline int ran(__u32 number, int result) {
+  __u64 *hit = bpf_map_lookup_elem(&hits, &number), *last = bpf_map_lookup_elem(&turns, &number);
+  if (hit && last) {
+    __sync_fetch_and_add(hit, 1);
+    *last = ++turn;
+  }
+  return result;
+}
+
+SEC("tcx/ingress") int one(struct __sk_buff *skb) { return ran(1, -1); }
+SEC("tcx/egress") int two(struct __sk_buff *skb) { return ran(2, -1); }
+SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
+SEC("classifier") int four(struct __sk_buff *skb) { return ran(4, -1); }
+SEC("tc") int pass(struct __sk_buff *skb) { return ran(5, 0); }
+SEC("tc") int drop(struct __sk_buff *skb) { return ran(6, 2); }
+SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+]]
+
+local shared
+local function object()
+  shared = shared or bpf.compile({ source = SOURCE })
+  shared.maps.hits:clear()
+  shared.maps.turns:clear()
+  return shared
+end
+
+--- Two namespaces and a link between them.
+local function pair(t)
+  local a, b = t:netns("a"), t:netns("b")
+  local near, far = link.veth({
+    name = "near",
+    netns = a,
+    address = "10.0.0.1/24",
+    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
+  })
+  return a, b, near, far
+end
+
+local function names(where, direction)
+  local found = {}
+  for i, program in ipairs(tcx.query(where, direction).programs) do
+    found[i] = program.name
+  end
+  return found
+end
+
+--- The numbers of the programs that the last packet met, in the order it met them.
+local function met(maps)
+  local numbers = {}
+  for number, turn in maps.turns:pairs() do
+    if turn > 0 then
+      numbers[#numbers + 1] = number
+    end
+  end
+  table.sort(numbers, function(a, b)
+    return maps.turns:get(a) < maps.turns:get(b)
+  end)
+  return numbers
+end
+
+for _, direction in ipairs({ "ingress", "egress" }) do
+  test.case("packets meet the programs in the order asked for, " .. direction, function(t)
+    t:requires("tcx")
+    local a, _, near = pair(t)
+    local o = object()
+    local p = o.programs
+    local two = tcx.attach(near, direction, p.two)
+    tcx.attach(near, direction, p.one, { first = true })
+    local four = tcx.attach(near, direction, p.four, { last = true })
+    tcx.attach(near, direction, p.three, { before = four })
+    t:equal(names(near, direction), { "one", "two", "three", "four" })
+    t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+    t:equal(met(o.maps), { 1, 2, 3, 4 })
+
+    four:detach()
+    t:equal(names(near, direction), { "one", "two", "three" })
+    tcx.attach(near, direction, p.four, { after = p.one })
+    t:equal(names(near, direction), { "one", "four", "two", "three" })
+    tcx.attach(near, direction, p.pass, { before = two })
+    t:equal(names(near, direction), { "one", "four", "pass", "two", "three" })
+    o.maps.turns:clear()
+    t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+    t:equal(met(o.maps), { 1, 4, 5 }, "a result other than next ends the chain")
+  end)
+
+  test.case("a program that drops stops the traffic, " .. direction, function(t)
+    t:requires("tcx")
+    local a, _, near = pair(t)
+    local o = object()
+    local attachment = tcx.attach(near, direction, o.programs.drop)
+    t:equal(probe.ping(a, "10.0.0.2", { count = 2, interval = 0.01, timeout = 0.1 }).received, 0)
+    t:ok(o.maps.hits:get(6) > 0)
+    attachment:detach()
+    t:equal(probe.ping(a, "10.0.0.2", { count = 2, interval = 0.01 }).received, 2)
+  end)
+end
+
+test.case("an anchor is an attachment, a program or a program's id", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local p = object().programs
+  local one = tcx.attach(near, "egress", p.one)
+  for _, anchor in ipairs({ one, p.one, p.one.id }) do
+    tcx.attach(near, "egress", p.two, { before = anchor }):detach()
+    local two = tcx.attach(near, "egress", p.two, { before = anchor })
+    local three = tcx.attach(near, "egress", p.three, { after = anchor })
+    t:equal(names(near, "egress"), { "two", "one", "three" })
+    two:detach()
+    three:detach()
+  end
+  local stranger = t:raises(function()
+    tcx.attach(near, "egress", p.two, { after = p.four })
+  end, "ENOENT")
+  t:equal(stranger.message, '"four" is not on this hook')
+  t:raises(function()
+    tcx.attach(near, "egress", p.two, { after = one, first = true })
+  end, "say different places")
+  t:raises(function()
+    tcx.attach(near, "egress", p.two, { after = "one" })
+  end, 'after must be an Attachment, a Program or a program id, got "one"')
+end)
+
+test.case("a hook that has changed is not changed again by one who did not look", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local p = object().programs
+  local before = tcx.query(near, "ingress")
+  t:equal(before.programs, {})
+  tcx.attach(near, "ingress", p.one, { expected_revision = before.revision })
+  local stale = t:raises(function()
+    tcx.attach(near, "ingress", p.two, { expected_revision = before.revision })
+  end, "ESTALE")
+  local now = tcx.query(near, "ingress")
+  t:equal(
+    stale.message,
+    ("the hook has changed: revision %d was expected, it is %d"):format(before.revision, now.revision)
+  )
+  t:equal(stale.op, "tcx.attach")
+  t:equal(stale.subject, "near, ingress")
+  tcx.attach(near, "ingress", p.two, { expected_revision = now.revision })
+  t:equal(#tcx.query(near, "ingress").programs, 2)
+end)
+
+test.case("query tells who runs, and by which link", function(t)
+  t:requires("tcx")
+  local _, _, near, far = pair(t)
+  local p = object().programs
+  local attachment = tcx.attach(near, "ingress", p.one)
+  local found = tcx.query(near, "ingress").programs
+  t:equal(found, {
+    { id = p.one.id, name = "one", tag = p.one.tag, link_id = attachment:info().link_id },
+  })
+  t:equal(tcx.query(near, "egress").programs, {})
+  t:equal(tcx.query(far, "ingress").programs, {})
+  local listed
+  for _, each in ipairs(bpf.links()) do
+    if each.id == found[1].link_id then
+      listed = each
+    end
+  end
+  t:equal(listed.type, "tcx")
+  t:equal(listed.program_id, p.one.id)
+  t:equal(listed.index, near.index)
+end)
+
+test.case("an attachment says where it is, until it is nowhere", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local p = object().programs
+  local attachment = tcx.attach(near, "egress", p.one, { slot = "meter" })
+  t:equal(attachment.slot, "meter")
+  t:equal(attachment.link, near)
+  t:equal(tostring(attachment), "Attachment(meter on tcx egress of near)")
+  local info = attachment:info()
+  t:equal(info.link_id ~= nil, true)
+  info.link_id = nil
+  t:equal(info, {
+    hook = "tcx",
+    side = "egress",
+    link = "near",
+    index = near.index,
+    slot = "meter",
+    program = "one",
+    program_id = p.one.id,
+  })
+  attachment:detach()
+  attachment:detach()
+  t:raises(function()
+    attachment:info()
+  end, "ENODEV")
+  t:raises(function()
+    attachment:replace(p.two)
+  end, "attachment:replace%(meter%): it has been detached")
+end)
+
+test.case("one program, one slot, one place", function(t)
+  t:requires("tcx")
+  local _, _, near, far = pair(t)
+  local p = object().programs
+  local first = tcx.attach(near, "egress", p.one)
+  local again = t:raises(function()
+    tcx.attach(near, "egress", p.one)
+  end, "EEXIST")
+  t:equal(again.message, 'program "one" is already attached here')
+  t:raises(function()
+    tcx.attach(near, "egress", p.one, { slot = "another" })
+  end, "EEXIST")
+  local taken = t:raises(function()
+    tcx.attach(near, "egress", p.two, { slot = "one" })
+  end, "EEXIST")
+  t:equal(taken.message, 'slot "one" is taken on this hook')
+  -- Another hook, another link: another place.
+  tcx.attach(near, "ingress", p.one)
+  tcx.attach(far, "egress", p.one)
+  first:detach()
+  tcx.attach(near, "egress", p.two, { slot = "one" })
+  t:equal(names(near, "egress"), { "two" })
+end)
+
+test.case("a hundred replacements lose no packet", function(t)
+  t:requires("tcx")
+  local a, _, near = pair(t)
+  local o = object()
+  local p = o.programs
+  t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+  for _, direction in ipairs({ "ingress", "egress" }) do
+    local attachment = tcx.attach(near, direction, p.one, { slot = "swapped" })
+    local flood = cnf.task.spawn(function()
+      return probe.ping(a, "10.0.0.2", { count = 400, interval = 0.002, timeout = 2 })
+    end)
+    for round = 1, 100 do
+      attachment:replace(round % 2 == 1 and p.two or p.one)
+      cnf.task.sleep(0.005)
+    end
+    local reply = flood:join()
+    t:equal(reply.received, reply.sent, direction)
+    t:equal(attachment:info().program, "one")
+    t:equal(names(near, direction), { "one" })
+    attachment:detach()
+  end
+  local hits = o.maps.hits
+  -- Each packet met one of the two, never both, never neither; ARP may add a few.
+  t:ok(hits:get(1) > 0 and hits:get(2) > 0)
+  t:ok(hits:get(1) + hits:get(2) >= 800, ("met %d"):format(hits:get(1) + hits:get(2)))
+end)
+
+test.case("what cannot take the place of a program does not", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local p = object().programs
+  local attachment = tcx.attach(near, "ingress", p.one)
+  tcx.attach(near, "ingress", p.two)
+  t:raises(function()
+    attachment:replace(p.two)
+  end, "EEXIST")
+  t:raises(function()
+    attachment:replace(p.frames)
+  end, 'program "frames" is of type xdp, this hook takes tc')
+  t:raises(function()
+    attachment:replace("two")
+  end, "must be a Program")
+  t:equal(names(near, "ingress"), { "one", "two" })
+end)
+
+test.case("a device that has gone takes its programs with it", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local p = object().programs
+  local attachment = tcx.attach(near, "ingress", p.one)
+  near:delete()
+  for _, call in ipairs({
+    function()
+      tcx.attach(near, "ingress", p.two)
+    end,
+    function()
+      tcx.query(near, "ingress")
+    end,
+    function()
+      attachment:replace(p.two)
+    end,
+    function()
+      attachment:info()
+    end,
+  }) do
+    t:raises(call, "ENODEV")
+  end
+  attachment:detach()
+end)
+
+test.case("63 programs fit a hook", function(t)
+  t:requires("tcx")
+  local _, _, near = pair(t)
+  local source = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+  for i = 1, 64 do
+    source = source .. ('SEC("tc/%d") int p%d(void *skb) { return -1; }\n'):format(i, i)
+  end
+  local many = bpf.compile({ source = source .. 'char LICENSE[] SEC("license") = "GPL";' })
+  for i = 1, 63 do
+    tcx.attach(near, "ingress", many.programs["p" .. i])
+  end
+  t:equal(#tcx.query(near, "ingress").programs, 63)
+  t:raises(function()
+    tcx.attach(near, "ingress", many.programs.p64)
+  end, "the hook is full")
+end)
+
+test.case("bpf.attach takes tcx where the kernel has it, else clsact", function(t)
+  local a, _, near = pair(t)
+  local o = object()
+  local attachment = bpf.attach(near, "egress", o.programs.three)
+  t:equal(attachment:info().hook, bpf.has("tcx").available and "tcx" or "tc")
+  bpf.attach(near, "egress", o.programs.one, { before = attachment })
+  bpf.attach(near, "egress", o.programs.four, { last = true })
+  bpf.attach(near, "egress", o.programs.two, { after = o.programs.one })
+  t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+  t:equal(met(o.maps), { 1, 2, 3, 4 })
+  attachment:replace(o.programs.pass)
+  o.maps.turns:clear()
+  t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+  t:equal(met(o.maps), { 1, 2, 5 })
+end)
+
+test.case("nothing remains of a script that has ended", function(t)
+  t:requires("tcx")
+  local a, _, near = pair(t)
+  local o = object()
+  local path = os.tmpname()
+  t:defer(function()
+    os.remove(path)
+  end)
+  local file <close> = assert(io.open(path, "w"))
+  file:write(([[
+    local cnf = require("cnf")
+    local o = cnf.bpf.compile({ source = %q })
+    local near = cnf.netns.get(%q):link("near")
+    cnf.tcx.attach(near, "ingress", o.programs.one)
+    cnf.tcx.attach(near, "egress", o.programs.two)
+    cnf.tc.attach(near, "egress", o.programs.three)
+    cnf.xdp.attach(near, o.programs.frames)
+    collectgarbage()
+    print("attached")
+  ]]):format(SOURCE, a.name))
+  file:close()
+  local binary = netns.host():exec({ "readlink", "/proc/" .. cnf._test.pid() .. "/exe" }).stdout
+  local script = netns.host():spawn({ binary:match("%S+"), path })
+  local line = script:lines()()
+  t:equal(line, "attached")
+  -- The attachments keep it running, and belong to it.
+  t:never(function()
+    return #tcx.query(near, "ingress").programs ~= 1
+  end, { during = 0.2 })
+  t:equal(names(near, "egress"), { "two" })
+  t:equal(#cnf.xdp.query(near).programs, 1)
+  t:equal(#cnf.tc.query(near, "egress").programs, 1)
+  script:kill("TERM")
+  script:wait(20)
+  t:equal(tcx.query(near, "ingress").programs, {})
+  t:equal(tcx.query(near, "egress").programs, {})
+  t:equal(cnf.xdp.query(near).programs, {})
+  t:equal(cnf.tc.query(near, "egress").programs, {})
+  -- An object alone keeps nobody.
+  local loader = ("local o = require('cnf').bpf.compile{source=%q} print(o.name)"):format(SOURCE)
+  local alone = netns.host():exec({ binary:match("%S+"), "-e", loader }, { timeout = 60 })
+  t:equal(alone.stdout, "source\n")
+  t:ok(o)
+end)
