@@ -218,6 +218,13 @@ fn kind_values(
     kind: &'static Kind,
 ) -> Result<Vec<(String, link::Value)>> {
     let mut values = Vec::new();
+    // One key for both directions, as with `ip`.
+    if kind.field("ikey").is_some()
+        && let Some(key) = options.get::<u32>("key")?
+    {
+        let key = link::Value::Number(key.into());
+        values.extend([("ikey".to_owned(), key.clone()), ("okey".to_owned(), key)]);
+    }
     for field in kind.fields {
         // These are the peer's own words; a script says them inside `peer`.
         if field.word.starts_with("peer_") {
@@ -230,6 +237,10 @@ fn kind_values(
         } else if !value.is_nil() {
             values.push((field.word.to_owned(), kind_value(options, field.word, value)?));
         }
+    }
+    // IANA's port; the kernel's own default (8472) is older than the standard.
+    if kind.name == "vxlan" && !values.iter().any(|(word, _)| word == "dstport") {
+        values.push(("dstport".to_owned(), link::Value::Number(4789)));
     }
     Ok(values)
 }

@@ -17,7 +17,7 @@ const PROBES: &[(&str, Probe)] = &[
     ("netkit_headroom", || netkit("headroom", Value::Number(32))),
     ("bridge", || kind("bridge", &[])),
     ("vlan", || kind("vlan", &[("id", Value::Number(7))])),
-    ("vxlan", || kind("vxlan", &[("id", Value::Number(7)), ("port", Value::Number(4789))])),
+    ("vxlan", || kind("vxlan", &[("id", Value::Number(7)), ("dstport", Value::Number(4789))])),
     ("geneve", || kind("geneve", &[("id", Value::Number(7)), ("remote", ip("10.0.0.2"))])),
     ("dummy", || kind("dummy", &[])),
     ("ifb", || kind("ifb", &[])),
