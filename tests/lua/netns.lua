@@ -238,7 +238,7 @@ test.case("all that was done in a foreign namespace is undone", function(t)
   pcall(t.eventually, t, function()
     t:equal(state(), before)
     return true
-  end, { within = 2 })
+  end)
   t:equal(state(), before)
   t:equal(netns.get(name):sysctl("net.ipv4.ip_forward"), "0")
   t:equal(netns.get(name):sysctl("net.ipv4.conf.x0.forwarding"), forward)

@@ -16,6 +16,7 @@ const PROBES: &[(&str, Probe)] = &[
     ("netkit_scrub", || netkit("scrub", Value::Text("none".into()))),
     ("netkit_headroom", || netkit("headroom", Value::Number(32))),
     ("bridge", || kind("bridge", &[])),
+    ("bridge_vlan", || kind("bridge", &[("vlan_filtering", Value::Bool(true))])),
     ("vlan", || kind("vlan", &[("id", Value::Number(7))])),
     ("vxlan", || kind("vxlan", &[("id", Value::Number(7)), ("dstport", Value::Number(4789))])),
     ("geneve", || kind("geneve", &[("id", Value::Number(7)), ("remote", ip("10.0.0.2"))])),
