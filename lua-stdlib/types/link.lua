@@ -35,14 +35,14 @@ function link.bridge(options) end
 ---@return cnf.Link
 function link.vlan(options) end
 
---- Ethernet over UDP (RFC 7348). `remote` is a unicast end point, `group` a multicast group, which needs `dev`. `port` is 4789
---- unless given.
----@param options {name: string, id: integer, remote?: string, group?: string, local?: string, dev?: cnf.Link|string, port?: integer, ttl?: integer, tos?: integer, learning?: boolean, ageing?: integer, limit?: integer, proxy?: boolean, rsc?: boolean, l2miss?: boolean, l3miss?: boolean, udpcsum?: boolean, udp6zerocsumtx?: boolean, udp6zerocsumrx?: boolean, gbp?: boolean, external?: boolean}
+--- Ethernet over UDP (RFC 7348). `remote` is a unicast end point, `group` a multicast group, which needs `dev`. `dstport` is
+--- 4789 unless given.
+---@param options {name: string, id: integer, remote?: string, group?: string, local?: string, dev?: cnf.Link|string, dstport?: integer, ttl?: integer, tos?: integer, learning?: boolean, ageing?: integer, maxaddress?: integer, proxy?: boolean, rsc?: boolean, l2miss?: boolean, l3miss?: boolean, udpcsum?: boolean, udp6zerocsumtx?: boolean, udp6zerocsumrx?: boolean, gbp?: boolean, external?: boolean}
 ---@return cnf.Link
 function link.vxlan(options) end
 
 --- Generic network virtualization encapsulation (RFC 8926).
----@param options {name: string, id: integer, remote: string, port?: integer, ttl?: integer, tos?: integer, external?: boolean, udpcsum?: boolean, udp6zerocsumtx?: boolean, udp6zerocsumrx?: boolean}
+---@param options {name: string, id: integer, remote: string, dstport?: integer, ttl?: integer, tos?: integer, external?: boolean, udpcsum?: boolean, udp6zerocsumtx?: boolean, udp6zerocsumrx?: boolean}
 ---@return cnf.Link
 function link.geneve(options) end
 
@@ -82,8 +82,8 @@ function link.bond(options) end
 ---@return cnf.Link
 function link.tun(options) end
 
---- IP in GRE over IPv4 (RFC 2784).
----@param options {name: string, remote?: string, local?: string, dev?: cnf.Link|string, ikey?: integer, okey?: integer, ttl?: integer, tos?: integer, pmtudisc?: boolean, external?: boolean}
+--- IP in GRE over IPv4 (RFC 2784). `key` is both ikey and okey.
+---@param options {name: string, remote?: string, local?: string, dev?: cnf.Link|string, key?: integer, ikey?: integer, okey?: integer, ttl?: integer, tos?: integer, pmtudisc?: boolean, external?: boolean}
 ---@return cnf.Link
 function link.gre(options) end
 
@@ -93,7 +93,7 @@ function link.gre(options) end
 function link.gretap(options) end
 
 --- IP in GRE over IPv6.
----@param options {name: string, remote?: string, local?: string, dev?: cnf.Link|string, ikey?: integer, okey?: integer, ttl?: integer, encap_limit?: integer, external?: boolean}
+---@param options {name: string, remote?: string, local?: string, dev?: cnf.Link|string, key?: integer, ikey?: integer, okey?: integer, ttl?: integer, encap_limit?: integer, external?: boolean}
 ---@return cnf.Link
 function link.ip6gre(options) end
 

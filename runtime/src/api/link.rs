@@ -40,7 +40,7 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     options.set_subject(name.clone());
     let net = netns_option(&mut options, host)?;
     let mut values = kind_values(&mut options, &net, kind)?;
-    let end = end(&mut options, &net, name.clone())?;
+    let end = end(&mut options, &net, kind, name.clone())?;
     let on = below(&mut options, &net, kind)?;
     let ports = match kind.name {
         "bridge" | "bond" | "vrf" => ports(&mut options, &net)?,
@@ -178,20 +178,23 @@ fn peer(
             }
         }
     }
-    let end = end(&mut peer, &net, peer_name)?;
+    let end = end(&mut peer, &net, kind, peer_name)?;
     peer.finish()?;
     Ok((net, end))
 }
 
 /// What every link and every end of a pair takes.
-fn end(options: &mut Options, net: &Net, name: String) -> Result<End> {
+fn end(options: &mut Options, net: &Net, kind: &Kind, name: String) -> Result<End> {
     link::check_name(&name).map_err(|e| e.operation(options.op().to_owned()))?;
     Ok(End {
         name,
         index: options.get("index")?,
         mac: options.get::<Mac>("mac")?.map(|mac| mac.0),
         mtu: options.get("mtu")?,
-        group: options.get("group")?,
+        group: match options.raw("group")? {
+            value if is_kinds_own(kind, "group", &value) => None,
+            _ => options.get("group")?,
+        },
         alias: options.get("alias")?,
         txqueuelen: options.get("txqueuelen")?,
         num_tx_queues: options.get("numtxqueues")?,
@@ -211,6 +214,11 @@ fn addrgenmode(options: &mut Options) -> Result<Option<link::AddrGenMode>> {
     )
 }
 
+/// vxlan's `group` is a multicast address, every link's `group` a number: one word for both, as with `ip`.
+fn is_kinds_own(kind: &Kind, word: &str, value: &Value) -> bool {
+    kind.field(word).is_some() && (word != "group" || matches!(value, Value::String(_)))
+}
+
 /// The kind's own options, by the words of its table.
 fn kind_values(
     options: &mut Options,
@@ -218,6 +226,13 @@ fn kind_values(
     kind: &'static Kind,
 ) -> Result<Vec<(String, link::Value)>> {
     let mut values = Vec::new();
+    // One key for both directions, as with `ip`.
+    if kind.field("ikey").is_some()
+        && let Some(key) = options.get::<u32>("key")?
+    {
+        let key = link::Value::Number(key.into());
+        values.extend([("ikey".to_owned(), key.clone()), ("okey".to_owned(), key)]);
+    }
     for field in kind.fields {
         // These are the peer's own words; a script says them inside `peer`.
         if field.word.starts_with("peer_") {
@@ -227,9 +242,13 @@ fn kind_values(
         if field.form == link::value::Form::Link {
             let link = local(options, net, field.word, value)?;
             values.extend(link.map(|l| (field.word.to_owned(), link::Value::Link(l.index()))));
-        } else if !value.is_nil() {
+        } else if !value.is_nil() && is_kinds_own(kind, field.word, &value) {
             values.push((field.word.to_owned(), kind_value(options, field.word, value)?));
         }
+    }
+    // IANA's port; the kernel's own default (8472) is older than the standard.
+    if kind.name == "vxlan" && !values.iter().any(|(word, _)| word == "dstport") {
+        values.push(("dstport".to_owned(), link::Value::Number(4789)));
     }
     Ok(values)
 }

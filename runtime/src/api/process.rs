@@ -248,7 +248,7 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
     }));
     // The pid is ours until the child is reaped, and then the entry is gone.
     let number = host.ledger.add(Owned::Other {
-        netns: None,
+        netns: Some(this.netns()?),
         kind: "process",
         name: format!("{pid} ({})", line.shown),
         undo: Arc::new(move || process::kill_group(pid, Signal::SIGKILL)),

@@ -17,7 +17,9 @@ use crate::{Error, Result};
 /// Everything the child does before it becomes the program. Prepared in the parent, because between fork and exec only
 /// system calls are allowed.
 struct Plan {
-    netns: NetnsFd,
+    /// None for the namespace that this process is in: then its mounts are right as they are, and `ip netns add` in the child
+    /// is seen by all.
+    netns: Option<NetnsFd>,
     parent: i32,
     /// Mount points below /sys that the new sysfs would hide (bpffs, cgroups), parents first.
     keep: Vec<CString>,
@@ -27,14 +29,14 @@ struct Plan {
 
 /// A command that will run `program` inside `netns`; `name` selects /etc/netns/NAME.
 ///
-/// It gets its own mount namespace and process group, and is killed when the thread that starts it ends: start it from a thread
+/// It gets its own mount namespace (not in the host's namespace) and process group, and is killed when the thread that starts it ends: start it from a thread
 /// that lives as long as the process. `tokio::process::Command::from` takes it as it is.
 ///
 /// # Errors
 /// EINVAL for a name with a zero byte. Starting it: EPERM without CAP_SYS_ADMIN, ENOENT when there is no such program.
 pub fn command(netns: &NetnsFd, name: Option<&str>, program: impl AsRef<OsStr>) -> Result<Command> {
     let plan = Plan {
-        netns: netns.clone(),
+        netns: (!netns.same(NetnsFd::host()?)).then(|| netns.clone()),
         parent: std::process::id() as i32,
         keep: mounts_below_sys()?,
         etc: match name {
@@ -103,9 +105,10 @@ fn enter(plan: &Plan) -> io::Result<()> {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
     }
+    let Some(netns) = &plan.netns else { return Ok(()) };
     // SAFETY: setns and unshare take numbers only.
     unsafe {
-        check(libc::setns(plan.netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET))?;
+        check(libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET))?;
         check(libc::unshare(libc::CLONE_NEWNS))?;
     }
     // Mounts of ours stay here; the host's still arrive.

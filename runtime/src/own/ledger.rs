@@ -174,22 +174,43 @@ fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
     let mut removed = Removed::default();
     let mut links: BTreeMap<u64, Vec<Owned>> = BTreeMap::new();
     let mut namespaces = Vec::new();
+    // A route comes back only when the subnet of its gateway has, whose undo may be the next: so again after each.
+    let mut again: Vec<Owned> = Vec::new();
     for (_, owned) in entries.into_iter().rev() {
         let inside = owned.netns().is_some_and(|netns| ours.contains(&netns.cookie));
         match &owned {
             Owned::Netns(_) => namespaces.push(owned),
             // Their undo also releases what the kernel does not: processes, descriptors.
             Owned::Other { .. } => {
-                let outcome = owned.undo();
-                removed.count(&owned, if inside { Ok(()) } else { outcome });
+                match owned.undo() {
+                    Err(_) if !inside => {
+                        again.push(owned);
+                        continue;
+                    }
+                    _ => removed.count(&owned, Ok(())),
+                }
             }
             _ if inside => removed.count(&owned, Ok(())),
             Owned::Link { netns, .. } => links.entry(netns.cookie).or_default().push(owned),
-            _ => {
-                let outcome = owned.undo();
-                removed.count(&owned, outcome);
-            }
+            _ => match owned.undo() {
+                Err(_) => {
+                    again.push(owned);
+                    continue;
+                }
+                Ok(()) => removed.count(&owned, Ok(())),
+            },
         }
+        again.retain(|owned| match owned.undo() {
+            Ok(()) => {
+                removed.count(owned, Ok(()));
+                false
+            }
+            Err(_) => true,
+        });
+    }
+    for owned in again {
+        let outcome = owned.undo();
+        removed.count(&owned, outcome);
     }
     for group in links.into_values() {
         let outcome = delete_links(&group);

@@ -77,7 +77,7 @@ fn every_kind() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
             "vxlan",
             vec![
                 ("id", Value::Number(7)),
-                ("port", Value::Number(4789)),
+                ("dstport", Value::Number(4789)),
                 ("local", ip("10.0.0.1")),
                 ("remote", ip("10.0.0.2")),
                 ("learning", Value::Bool(false)),

@@ -31,7 +31,7 @@ pub fn change(netlink: &Netlink, index: u32, wanted: &Change) -> Result<Undo> {
 }
 
 impl Undo {
-    /// Puts back every attribute that still is as it was made, and what was lost. A link that is gone needs nothing.
+    /// Puts back every attribute that still is as it was made, and what was lost. Called again, it does what is left.
     ///
     /// # Errors
     /// What the kernel refuses; the rest is done all the same.
@@ -42,8 +42,10 @@ impl Undo {
             ($($field:ident),*) => {
                 Change {
                     addrgenmode: None,
-                    $($field: if now.$field == self.after.$field {
-                        self.before.$field.clone().filter(|before| Some(before) != now.$field.as_ref())
+                    $($field: if now.$field == self.before.$field {
+                        None
+                    } else if now.$field == self.after.$field {
+                        self.before.$field.clone()
                     } else {
                         left.push(stringify!($field));
                         None

@@ -175,8 +175,13 @@ impl Field {
     }
 
     fn chosen(&self, words: &[(&'static str, u64)], value: &Value) -> Result<u64> {
+        let word = |wanted: &str| words.iter().find(|(word, _)| *word == wanted).map(|(_, n)| *n);
         match value {
             Value::Number(n) => Ok(*n),
+            // A switch that the kernel has as a number.
+            Value::Bool(on) if word("on").is_some() => {
+                word(if *on { "on" } else { "off" }).ok_or_else(|| self.wrong("a word"))
+            }
             Value::Text(text) => match words.iter().find(|(word, _)| word == text) {
                 Some((_, number)) => Ok(*number),
                 None => {
