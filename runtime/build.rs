@@ -37,7 +37,11 @@ fn compile(source: &Path, object: &Path) {
         .arg("-o")
         .arg(object)
         // The build machine's paths do not belong into the binary.
-        .arg("-fdebug-prefix-map=".to_owned() + &env::current_dir().expect("a directory").display().to_string() + "=.")
+        .arg(
+            "-fdebug-prefix-map=".to_owned()
+                + &env::current_dir().expect("a directory").display().to_string()
+                + "=.",
+        )
         .output();
     let output = match output {
         Ok(output) => output,

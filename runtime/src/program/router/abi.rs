@@ -1,7 +1,5 @@
 //! The layout that the eBPF half reads: bpf/include/router_abi.h, field by field.
 
-use super::policy::Family;
-
 /// A cell of an arena, in 64-bit words.
 pub const CELL_WORDS: usize = 8;
 pub const CELL_BYTES: u32 = 64;
@@ -141,10 +139,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn zero(&self, family: Family, side: Side) -> u64 {
-        self.zero[family as usize][side as usize]
-    }
-
     /// `struct plan`, as words.
     pub fn words(&self) -> Vec<u64> {
         let mut out = Vec::with_capacity(PLAN_BYTES);

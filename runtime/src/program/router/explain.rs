@@ -46,9 +46,8 @@ pub trait Live {
 fn matches(policy: &Policy, query: &Query) -> bool {
     let m = &policy.matching;
     let has_ports = query.proto.is_none_or(|p| [6, 17, 33, 132, 136].contains(&p));
-    let is = |wanted: Option<u16>, got: Option<u16>| {
-        wanted.is_none_or(|w| has_ports && got == Some(w))
-    };
+    let is =
+        |wanted: Option<u16>, got: Option<u16>| wanted.is_none_or(|w| has_ports && got == Some(w));
     policy.serves(Family::of(query.from))
         && m.from.is_none_or(|p| p.contains(query.from))
         && m.to.is_none_or(|p| p.contains(query.to))
@@ -89,7 +88,10 @@ fn candidates<'a>(
         .map(|(_, policy)| {
             let m = &policy.matching;
             let why = match stage(policy) {
-                0 => format!("conditional policy of priority {}, the best that matches", policy.priority),
+                0 => format!(
+                    "conditional policy of priority {}, the best that matches",
+                    policy.priority
+                ),
                 1 => format!("longest source prefix, {} bits", m.from.map_or(0, |p| p.length())),
                 2 => format!("longest destination prefix, {} bits", m.to.map_or(0, |p| p.length())),
                 _ => "the default policy".to_owned(),
@@ -114,8 +116,7 @@ fn choose(policy: &Policy, query: &Query, live: &dyn Live) -> Option<(Hop, Strin
     }
     let words = |a: IpAddr| [(number(a) >> 64) as u64, number(a) as u64];
     let ports = [query.sport.unwrap_or(0), query.dport.unwrap_or(0)];
-    let hash =
-        flow_hash(words(query.from), words(query.to), query.proto.unwrap_or(0), ports);
+    let hash = flow_hash(words(query.from), words(query.to), query.proto.unwrap_or(0), ports);
     let wanted = live.bucket(policy, family, hash)?;
     if let Some(hop) = hops.get(wanted).filter(|hop| up(hop)) {
         return Some(((*hop).clone(), "; the flow's hash names this hop".to_owned()));
@@ -172,8 +173,6 @@ fn stays(to: IpAddr) -> bool {
             let first = a.octets()[0];
             first == 0 || first == 127 || a.is_link_local() || a.is_multicast() || a.is_broadcast()
         }
-        IpAddr::V6(a) => {
-            a.is_multicast() || a.is_unicast_link_local() || u128::from(a) <= 1
-        }
+        IpAddr::V6(a) => a.is_multicast() || a.is_unicast_link_local() || u128::from(a) <= 1,
     }
 }

@@ -33,10 +33,6 @@ impl<'a> Neighbourhood<'a> {
         Ok(Neighbourhood { netlink, links, direct: None, reached: HashSet::new() })
     }
 
-    pub fn link(&self, index: u32) -> Option<&LinkInfo> {
-        self.links.get(&index)
-    }
-
     /// Fills in the devices that the policy leaves to the kernel's routes, and refuses what cannot be reached.
     ///
     /// # Errors
@@ -137,7 +133,8 @@ pub fn local_prefix(route: &RouteInfo) -> Option<Prefix> {
         return None;
     }
     destination(route).filter(|prefix| {
-        prefix.length() == prefix.family().bits() || (route.table == TABLE_LOCAL && prefix.length() > 0)
+        prefix.length() == prefix.family().bits()
+            || (route.table == TABLE_LOCAL && prefix.length() > 0)
     })
 }
 

@@ -14,8 +14,8 @@ use super::policy::{Action, Family, Policy, Prefix};
 use super::programs::Place;
 use super::set;
 use crate::kernel::address;
-use crate::kernel::bpf::map::{Map, Mapped, Write};
 use crate::kernel::bpf::Object;
+use crate::kernel::bpf::map::{Map, Mapped, Write};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetnsFd;
@@ -222,10 +222,8 @@ impl Follower for Links {
             }
             Event::Address(..) => self.refresh_ports(),
             Event::Route(action, route) => match (local_prefix(route), action) {
-                (Some(prefix), notify::Action::Delete) => {
-                    // The same address may stay on another link.
-                    self.refresh().map(|()| drop(prefix))
-                }
+                // The same address may stay on another link: look at all.
+                (Some(_), notify::Action::Delete) => self.refresh(),
                 (Some(prefix), _) => self.add_local(&mut self.known(), prefix),
                 (None, _) => Ok(()),
             },

@@ -1,7 +1,7 @@
 //! The policy router: source-based policy routing in eBPF (`bpf/router.bpf.c`).
 //!
 //! `policy` is what a script says, `set` turns a set of policies into the bytes that packets read (`abi` their layout,
-//! `table` their hash tables, `group` the hops' shares), `explain` evaluates the same policies plainly. `router` owns the
+//! `table` their hash tables, `group` the hops' shares), `explain` evaluates the same policies plainly. `instance` owns the
 //! kernel's objects (`programs` on their hooks, `slots` the two sets, `counters`), `hops` asks the kernel about next
 //! hops, `links` and `monitor` follow its links.
 
@@ -10,19 +10,20 @@ mod counters;
 mod explain;
 mod group;
 mod hops;
+mod instance;
 mod links;
 mod monitor;
 mod policy;
 mod programs;
-mod router;
+
 mod set;
 mod slots;
 mod table;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
+pub use instance::{Attach, Hook, PolicyStats, Router, RouterSpec, Stats, Totals};
 pub use policy::{Action, Device, Family, Hop, Match, Policy, Prefix, protocol_name};
-pub use router::{Attach, Hook, PolicyStats, Router, RouterSpec, Stats, Totals};
 
 #[cfg(test)]
 mod tests;

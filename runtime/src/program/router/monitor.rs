@@ -46,8 +46,7 @@ fn monitor() -> Result<&'static Arc<Monitor>> {
     static MONITOR: OnceLock<std::result::Result<Arc<Monitor>, Error>> = OnceLock::new();
     let made = MONITOR.get_or_init(|| {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake =
-            EventFd::from_flags(flags).map_err(|e| Error::errno("router.monitor", e))?;
+        let wake = EventFd::from_flags(flags).map_err(|e| Error::errno("router.monitor", e))?;
         let monitor = Arc::new(Monitor { watches: Mutex::default(), wake });
         let running = monitor.clone();
         std::thread::Builder::new()

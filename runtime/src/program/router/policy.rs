@@ -195,7 +195,7 @@ const PROTOCOLS: &[(u8, &str)] = &[
     (132, "sctp"),
 ];
 
-/// A protocol as policies print it.
+/// As policies print it: a name, or the number.
 pub fn protocol_name(number: u8) -> String {
     match PROTOCOLS.iter().find(|(n, _)| *n == number) {
         Some((_, name)) => (*name).to_owned(),
@@ -308,7 +308,10 @@ impl Policy {
             if m.family() == Some(Family::V6) && hop.via.is_some_and(|via| via.is_ipv4()) {
                 return wrong("IPv6 packets cannot go by an IPv4 next hop");
             }
-            if hop.via.is_some_and(|via| via.is_unspecified() || via.is_multicast() || via.is_loopback()) {
+            if hop
+                .via
+                .is_some_and(|via| via.is_unspecified() || via.is_multicast() || via.is_loopback())
+            {
                 return wrong("via must be a neighbour's own address");
             }
         }
@@ -371,12 +374,8 @@ mod tests {
             weight: 2,
             onlink: false,
         };
-        let matching = Match {
-            from: Some(prefix),
-            proto: Some(6),
-            dport: Some(80),
-            ..Match::default()
-        };
+        let matching =
+            Match { from: Some(prefix), proto: Some(6), dport: Some(80), ..Match::default() };
         let policy = Policy::new(matching, Action::Route(vec![hop]));
         assert_eq!(
             policy.to_string(),

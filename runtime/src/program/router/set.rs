@@ -372,10 +372,7 @@ fn shape_fields(m: &Match) -> u8 {
 }
 
 /// The table of conditional policies, and the plan's shapes, best first.
-fn condition_table(
-    plan: &mut Plan,
-    conditions: &[(Family, u32, &Policy, u64)],
-) -> Result<Table> {
+fn condition_table(plan: &mut Plan, conditions: &[(Family, u32, &Policy, u64)]) -> Result<Table> {
     type ShapeKey = (u8, u8, u8);
     let key = |m: &Match| -> ShapeKey {
         (shape_fields(m), m.from.map_or(0, |p| p.length()), m.to.map_or(0, |p| p.length()))
@@ -405,7 +402,9 @@ fn condition_table(
             .subject(policy.to_string())
             .hint("policies share a shape when they match the same fields with the same prefix lengths"));
         }
-        if fields & (abi::SHAPE_SOURCE_PORT | abi::SHAPE_DESTINATION_PORT | abi::SHAPE_PROTOCOL) != 0 {
+        if fields & (abi::SHAPE_SOURCE_PORT | abi::SHAPE_DESTINATION_PORT | abi::SHAPE_PROTOCOL)
+            != 0
+        {
             plan.flags |= abi::PLAN_NEEDS_PORTS;
         }
     }
@@ -453,7 +452,7 @@ pub fn longest(compiled: &Compiled, family: Family, side: Side, address: IpAddr)
     let words = &compiled.arena[start..start + (mask as usize + 1) * abi::CELL_WORDS];
     let table = Table::from_words(kind, plan.seed, words.to_vec());
     let steps = &plan.steps[family as usize][side as usize];
-    let mut best = plan.zero(family, side);
+    let mut best = plan.zero[family as usize][side as usize];
     let mut at = usize::from(steps.len() > 1);
     while at != 0 {
         let step = steps[at];

@@ -73,8 +73,7 @@ impl Slots {
         if slot.arena.as_ref().is_none_or(|arena| arena.len() < bytes) {
             // Head room: a set that grows a little finds place.
             let cells = (compiled.arena.len() / CELL_WORDS + 1).next_power_of_two().max(64);
-            let spec =
-                MapSpec::new("router_arena", MapKind::ARRAY, 4, CELL_BYTES, cells as u32);
+            let spec = MapSpec::new("router_arena", MapKind::ARRAY, 4, CELL_BYTES, cells as u32);
             let map = Map::create(&spec.flags(INNER_FLAGS))?;
             let memory = map.mmap()?;
             self.sets.update_fd(&key(abi::SETS_ARENA, next), map.as_fd())?;

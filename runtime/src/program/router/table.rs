@@ -203,7 +203,8 @@ mod tests {
             [(Kind::Prefix4, 1, 1), (Kind::Prefix6, 3, 1), (Kind::Condition, 6, 2)]
         {
             let mut table = Table::new(kind, 7, 0);
-            let key = |i: u64| -> Vec<u64> { (0..keys).map(|w| (i + 1) << (w * 3) | 1 << 63).collect() };
+            let key =
+                |i: u64| -> Vec<u64> { (0..keys).map(|w| (i + 1) << (w * 3) | 1 << 63).collect() };
             for i in 0..5000 {
                 table.insert(&key(i), &vec![i; payload]);
             }

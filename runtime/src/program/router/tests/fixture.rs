@@ -9,10 +9,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::super::instance::{Attach, Hook, Router, RouterSpec};
 use super::super::policy::{Action, Device, Hop as NextHop, Match, Policy};
-use super::super::router::{Attach, Hook, Router, RouterSpec};
 use crate::kernel::bpf::Target;
-use crate::kernel::link::{self, End, NewLink, kinds};
+use crate::kernel::link::{self, End, NewLink, Stats, kinds};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::named;
 use crate::kernel::{address, route};
@@ -111,9 +111,24 @@ impl Net {
         let r = &net.router;
         r.sysctl("net/ipv4/ip_forward", "1");
         r.sysctl("net/ipv6/conf/all/forwarding", "1");
-        veth(&net.client, ("c0", &["10.1.0.2/24", "fd01::2/64"]), r, ("rc", &["10.1.0.1/24", "fd01::1/64"]));
-        veth(&net.a, ("a0", &["10.2.0.2/24", "fd02::2/64"]), r, ("ra", &["10.2.0.1/24", "fd02::1/64"]));
-        veth(&net.b, ("b0", &["10.3.0.2/24", "fd03::2/64"]), r, ("rb", &["10.3.0.1/24", "fd03::1/64"]));
+        veth(
+            &net.client,
+            ("c0", &["10.1.0.2/24", "fd01::2/64"]),
+            r,
+            ("rc", &["10.1.0.1/24", "fd01::1/64"]),
+        );
+        veth(
+            &net.a,
+            ("a0", &["10.2.0.2/24", "fd02::2/64"]),
+            r,
+            ("ra", &["10.2.0.1/24", "fd02::1/64"]),
+        );
+        veth(
+            &net.b,
+            ("b0", &["10.3.0.2/24", "fd03::2/64"]),
+            r,
+            ("rb", &["10.3.0.1/24", "fd03::1/64"]),
+        );
         net.client.add_route(None, "10.1.0.1");
         net.client.add_route(Some("::/0"), "fd01::1");
         for (end, via, via6) in [(&net.a, "10.2.0.1", "fd02::1"), (&net.b, "10.3.0.1", "fd03::1")] {
@@ -155,6 +170,12 @@ impl Net {
 
     pub fn to_b6(&self) -> Action {
         Action::Route(vec![self.hop("fd03::2", "rb")])
+    }
+
+    /// Packets that b's link took in.
+    pub fn b_received(&self) -> u64 {
+        let stats = link::stats(&self.b.netlink, self.b.index("b0")).expect("statistics");
+        Stats::get(&stats.rx, "packets")
     }
 
     /// Who gets a datagram from that client address and port: "a", "b" or "nobody".

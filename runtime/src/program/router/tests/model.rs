@@ -119,8 +119,11 @@ fn shapes_are_sorted_and_limited() {
         Policy { priority, ..Policy::new(matching, Action::Drop) }
     };
     let entry = |(i, policy)| Entry { policy, id: 16 + i as u32 };
-    let set: Vec<Entry> =
-        [policy(8, 1000), policy(24, 1000), policy(16, 5)].into_iter().enumerate().map(entry).collect();
+    let set: Vec<Entry> = [policy(8, 1000), policy(24, 1000), policy(16, 5)]
+        .into_iter()
+        .enumerate()
+        .map(entry)
+        .collect();
     let compiled = compile(&set, None, &NoDevices, &Ancestors::default()).unwrap();
     let lengths: Vec<u8> = compiled.plan.shapes[0].iter().map(|s| s.from_length).collect();
     assert_eq!(lengths, [16, 24, 8]);

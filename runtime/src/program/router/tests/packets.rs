@@ -1,11 +1,12 @@
 //! Real packets between real namespaces.
 
-use super::super::policy::{Action, Match, Policy};
-use super::super::router::Hook;
+use super::super::explain::Query;
+use super::super::instance::{Hook, Router};
+use super::super::policy::{Action, Match, Policy, Prefix};
 use super::fixture::{Net, from, to};
 use crate::kernel::link::{self, Change};
 
-fn count(net: &super::super::router::Router, at: usize) -> u64 {
+fn count(net: &Router, at: usize) -> u64 {
     net.stats().policies[at].packets
 }
 
@@ -85,9 +86,8 @@ fn flows_stick_to_weighted_hops_and_fail_over() {
     let router = net.router(&[("rc", Hook::Ingress)]);
     let both = Action::Route(vec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
     router.set(vec![from("10.1.0.0/24", both.clone())]).unwrap();
-    let take = || -> Vec<_> {
-        (0..24).map(|i| net.who(("10.1.0.2", 4000 + i), 5000, b"x")).collect()
-    };
+    let take =
+        || -> Vec<_> { (0..24).map(|i| net.who(("10.1.0.2", 4000 + i), 5000, b"x")).collect() };
     let first = take();
     assert!(first.contains(&"a") && first.contains(&"b"), "{first:?}");
     router.add(from("10.9.0.0/16", Action::Drop)).unwrap();
@@ -162,11 +162,7 @@ fn bad_policies_change_nothing() {
     let far = net.hop("10.77.0.2", "rb");
     let error = router.set(vec![to("10.9.0.0/16", Action::Route(vec![far]))]).unwrap_err();
     assert!(error.is("ENETUNREACH"), "{error}");
-    assert_eq!(
-        error.get_subject(),
-        Some("to 10.9.0.0/16 via 10.77.0.2 dev rb"),
-        "{error}"
-    );
+    assert_eq!(error.get_subject(), Some("to 10.9.0.0/16 via 10.77.0.2 dev rb"), "{error}");
     assert_eq!(net.who(("10.1.0.2", 4000), 5000, b"x"), "b");
 }
 
@@ -188,7 +184,7 @@ fn a_set_is_never_seen_by_half() {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 sender.send_to(&[0], "203.0.113.1:5000").unwrap();
                 sent += 1;
-                if sent % 16 == 0 {
+                if sent.is_multiple_of(16) {
                     std::thread::sleep(std::time::Duration::from_micros(300));
                 }
             }
@@ -202,5 +198,167 @@ fn a_set_is_never_seen_by_half() {
     });
     drop(b);
     let total = router.stats().total;
-    assert_eq!((total.routed.packets, total.dropped.packets, total.unmatched.packets), (sent, 0, 0));
+    assert_eq!(
+        (total.routed.packets, total.dropped.packets, total.unmatched.packets),
+        (sent, 0, 0)
+    );
+}
+
+#[test]
+fn explain_and_packets_agree() {
+    let net = Net::new();
+    let router = net.router(&[("rc", Hook::Ingress)]);
+    let both = Action::Route(vec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
+    let matching = Match { proto: Some(17), dport: Some(5001), ..Match::default() };
+    let blocked = Policy::new(matching, Action::Drop);
+    router.set(vec![from("10.1.0.0/24", both), blocked]).unwrap();
+    for sport in 4000..4016 {
+        for port in [5000, 5001] {
+            let query = Query {
+                from: "10.1.0.2".parse().unwrap(),
+                to: "203.0.113.1".parse().unwrap(),
+                proto: Some(17),
+                sport: Some(sport),
+                dport: Some(port),
+                mark: 0,
+                vlan: None,
+            };
+            let said = router.explain(&query);
+            let wanted = match said.hop.as_ref().and_then(|hop| hop.dev.as_ref()) {
+                Some(dev) if dev.name == "rb" => "b",
+                Some(_) => "a",
+                None => "nobody",
+            };
+            assert_eq!(net.who(("10.1.0.2", sport), port, b"x"), wanted, "{said:?}");
+        }
+    }
+    let mut query = Query {
+        from: "10.1.0.2".parse().unwrap(),
+        to: "10.1.0.1".parse().unwrap(),
+        proto: None,
+        sport: None,
+        dport: None,
+        mark: 0,
+        vlan: None,
+    };
+    assert_eq!(router.explain(&query).policy, None);
+    query.to = "203.0.113.1".parse().unwrap();
+    query.from = "10.7.0.1".parse().unwrap();
+    assert_eq!(router.explain(&query).why, "the kernel's own routing: no policy matches");
+}
+
+/// What the program makes of a frame, run in the router's namespace.
+fn run(net: &Net, router: &Router, frame: &[u8]) -> (i32, Vec<u8>) {
+    let program = router.programs().into_iter().find(|p| p.name() == "ingress").unwrap();
+    let out = net.router.netns.fd.within(|| program.test_run(frame, &[], 1)).unwrap();
+    (out.retval as i32, out.packet)
+}
+
+const REDIRECT: i32 = 7;
+const NEXT: i32 = -1;
+
+fn frame(vlan: Option<u16>, ttl: u8) -> Vec<u8> {
+    use etherparse::{PacketBuilder, VlanId};
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0; 6]);
+    let mut out = Vec::new();
+    let (from, to) = ([10, 1, 0, 2], [203, 0, 113, 1]);
+    let built = match vlan {
+        Some(id) => ethernet.single_vlan(VlanId::try_new(id).unwrap()).ipv4(from, to, ttl),
+        None => ethernet.ipv4(from, to, ttl),
+    };
+    built.udp(4000, 5000).write(&mut out, &[1; 32]).unwrap();
+    out
+}
+
+#[test]
+fn a_tag_is_matched_and_stripped() {
+    let net = Net::new();
+    let router = net.router(&[("rc", Hook::Ingress)]);
+    let tagged = Policy::new(
+        Match { vlan: Some(7), ..Match::default() },
+        Action::Route(vec![net.hop("10.3.0.2", "rb")]),
+    );
+    router.set(vec![from("10.1.0.0/24", Action::Drop), tagged]).unwrap();
+    assert_eq!(run(&net, &router, &frame(None, 64)).0, 2);
+    assert_eq!(run(&net, &router, &frame(Some(8), 64)).0, NEXT);
+    let (verdict, packet) = run(&net, &router, &frame(Some(7), 64));
+    assert_eq!(verdict, REDIRECT);
+    // Untagged, a hop less to live, the checksum of a header made that way.
+    assert_eq!(packet, frame(None, 63));
+}
+
+#[test]
+fn a_mirror_gets_a_copy() {
+    let net = Net::new();
+    let router = net.router(&[("rc", Hook::Ingress)]);
+    let mirror = net.hop("10.3.0.2", "rb").dev;
+    let policy = Policy { mirror, ..from("10.1.0.0/24", Action::Pass) };
+    router.set(vec![policy]).unwrap();
+    assert_eq!(net.who(("10.1.0.2", 4000), 5000, b"x"), "a");
+    let total = router.stats().total;
+    assert_eq!((total.mirrored.packets, total.passed.packets), (1, 1));
+    assert!(net.b_received() > 0);
+}
+
+#[test]
+fn segments_are_counted() {
+    use std::io::{Read, Write};
+    let net = Net::new();
+    let router = net.router(&[("rc", Hook::Ingress)]);
+    router.set(vec![from("10.1.0.0/24", net.to_b())]).unwrap();
+    let listener = net
+        .b
+        .netns
+        .fd
+        .within(|| {
+            std::net::TcpListener::bind("203.0.113.1:80").map_err(|e| crate::Error::io("tcp", &e))
+        })
+        .unwrap();
+    let server = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        received.len()
+    });
+    let mut client = net
+        .client
+        .netns
+        .fd
+        .within(|| {
+            std::net::TcpStream::connect("203.0.113.1:80").map_err(|e| crate::Error::io("tcp", &e))
+        })
+        .unwrap();
+    client.write_all(&vec![5; 1 << 20]).unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap(), 1 << 20);
+    let stats = &router.stats().policies[0];
+    // A megabyte is 724 full segments; GSO hands over far fewer packets.
+    assert!(stats.packets >= 725, "{stats:?}");
+    assert!(stats.bytes >= (1 << 20) + 725 * 52, "{stats:?}");
+}
+
+/// Run by hand: `cargo test --release --lib program::router -- --ignored a_million --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn a_million_policies() {
+    let net = Net::new();
+    let router = net.router(&[("rc", Hook::Ingress)]);
+    let action = net.to_b();
+    let policies: Vec<Policy> = (0..1_000_000u32)
+        .map(|i| {
+            let address = std::net::Ipv4Addr::from(0x1400_0000 + i * 7);
+            let prefix = Prefix::new(address.into(), if i % 2 == 0 { 32 } else { 31 }).unwrap();
+            Policy::new(Match { from: Some(prefix), ..Match::default() }, action.clone())
+        })
+        .chain([from("10.1.0.0/24", action.clone())])
+        .collect();
+    let start = std::time::Instant::now();
+    router.set(policies).unwrap();
+    println!("set: {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    router.add(from("10.1.0.0/25", action)).unwrap();
+    println!("add: {:?}", start.elapsed());
+    assert_eq!(net.who(("10.1.0.2", 4000), 5000, b"x"), "b");
+    let start = std::time::Instant::now();
+    assert_eq!(router.stats().policies.len(), 1_000_002);
+    println!("stats: {:?}", start.elapsed());
 }

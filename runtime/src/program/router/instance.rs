@@ -270,9 +270,10 @@ impl Router {
             .iter()
             .chain(sets.fallback.as_ref().filter(|_| !sets.overridden()))
             .map(|policy| {
-                let count = sets.ids.get(&policy.matching).map_or(Count::default(), |id| {
-                    sets.count(id.id).minus(id.before)
-                });
+                let count = sets
+                    .ids
+                    .get(&policy.matching)
+                    .map_or(Count::default(), |id| sets.count(id.id).minus(id.before));
                 PolicyStats { policy: policy.clone(), packets: count.packets, bytes: count.bytes }
             })
             .collect();
@@ -387,8 +388,7 @@ impl Sets {
         let fallback = fallback.is_some().then(|| entries.pop()).flatten();
         let devices = links.devices(entries.iter().chain(&fallback).map(|entry| &entry.policy))?;
         self.read_buckets();
-        let mut compiled =
-            set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
+        let mut compiled = set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
         let counters = match next_id > self.counters.capacity {
             true => Arc::new(Counters::new(next_id)?),
             false => self.counters.clone(),
