@@ -95,19 +95,17 @@ impl Handle for Stream {
     }
 }
 
-fn next(stream: Stream) -> impl Future<Output = Result<Data>> {
-    async move {
-        let failed = |e: std::io::Error| Error::io("event.on", &e);
-        let mut socket = stream.0.socket.lock().await;
-        loop {
-            while let Some(event) = socket.get_mut().receive()? {
-                if let Some(data) = stream.wanted(event) {
-                    return Ok(data);
-                }
+async fn next(stream: Stream) -> Result<Data> {
+    let failed = |e: std::io::Error| Error::io("event.on", &e);
+    let mut socket = stream.0.socket.lock().await;
+    loop {
+        while let Some(event) = socket.get_mut().receive()? {
+            if let Some(data) = stream.wanted(event) {
+                return Ok(data);
             }
-            let mut ready = socket.readable().await.map_err(failed)?;
-            ready.clear_ready();
         }
+        let mut ready = socket.readable().await.map_err(failed)?;
+        ready.clear_ready();
     }
 }
 

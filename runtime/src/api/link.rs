@@ -98,11 +98,7 @@ fn ports(options: &mut Options, net: &Net) -> Result<Vec<u32>> {
 }
 
 /// An option that is a link of the namespace: a Link or its name.
-pub fn local_link(
-    options: &mut Options,
-    net: &Net,
-    word: &'static str,
-) -> Result<Option<Link>> {
+pub fn local_link(options: &mut Options, net: &Net, word: &'static str) -> Result<Option<Link>> {
     let value = options.raw(word)?;
     local(options, net, word, value)
 }

@@ -15,13 +15,13 @@ use super::link::Link;
 use super::module::{Args, Module};
 use super::option::{Options, expected, parse_cidr};
 use super::route::ip_protocol;
+use crate::Result;
 use crate::kernel::bpf::Target;
 use crate::own::Owned;
 use crate::program::router::{
     self, Action, Attach, Count, Device, Explanation, Hook, Hop, Match, Policy, Prefix, Query,
     RouterSpec, Totals,
 };
-use crate::Result;
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
     Module::new(lua, "policy").function("router", new).build()
@@ -41,7 +41,8 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
     options.finish()?;
     let net = links[0].net();
     let netns = net.netns()?;
-    let spec = RouterSpec { name: name.clone(), netns: netns.fd.clone(), attach, default: fallback };
+    let spec =
+        RouterSpec { name: name.clone(), netns: netns.fd.clone(), attach, default: fallback };
     let made = router::Router::new(spec)?;
     let undone = made.clone();
     let number = host.ledger.add(Owned::Other {
@@ -76,7 +77,10 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
                 .hint("\"ingress\" or \"egress\" of any link, \"primary\" or \"peer\" of a netkit's primary end"));
         };
         let open = link.net().open()?;
-        attach.push(Attach { target: Target::new(&open.netns.fd, link.index(), link.name()), hook: *hook });
+        attach.push(Attach {
+            target: Target::new(&open.netns.fd, link.index(), link.name()),
+            hook: *hook,
+        });
         links.push(link);
     }
     Ok((links, attach))
@@ -150,11 +154,17 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
         .enumerate()
         .map(|(i, value)| match value.map_err(from_lua)? {
             Value::Table(one) => policy(&options, &format!("[{}]", i + 1), one, &this.0.devices),
-            other => Err(options.bad(format!("[{}] must be a policy, got {}", i + 1, expected::describe(&other)))),
+            other => Err(options.bad(format!(
+                "[{}] must be a policy, got {}",
+                i + 1,
+                expected::describe(&other)
+            ))),
         })
         .collect::<Result<Vec<Policy>>>()?;
     if policies.is_empty() && table.pairs::<Value, Value>().next().is_some() {
-        return Err(options.bad("takes an array of policies").hint("r:set{{from = ..., via = ...}, ...}"));
+        return Err(options
+            .bad("takes an array of policies")
+            .hint("r:set{{from = ..., via = ...}, ...}"));
     }
     this.0.router.set(policies)
 }
@@ -178,7 +188,13 @@ fn remove(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
 }
 
 fn list(lua: &Lua, _: &Rc<Host>, this: &Router, _: Args) -> Result<Table> {
-    let tables = this.0.router.list().iter().map(|one| policy_table(lua, this, one)).collect::<Result<Vec<_>>>()?;
+    let tables = this
+        .0
+        .router
+        .list()
+        .iter()
+        .map(|one| policy_table(lua, this, one))
+        .collect::<Result<Vec<_>>>()?;
     lua.create_sequence_from(tables).map_err(from_lua)
 }
 
@@ -189,7 +205,10 @@ fn stats(lua: &Lua, _: &Rc<Host>, this: &Router, _: Args) -> Result<Table> {
         let all = lua.create_table_with_capacity(stats.policies.len(), 1)?;
         for (i, one) in stats.policies.iter().enumerate() {
             let row = lua.create_table_with_capacity(0, 3)?;
-            row.raw_set("policy", policy_table(lua, this, &one.policy).map_err(super::error::raise)?)?;
+            row.raw_set(
+                "policy",
+                policy_table(lua, this, &one.policy).map_err(super::error::raise)?,
+            )?;
             row.raw_set("packets", one.packets as i64)?;
             row.raw_set("bytes", one.bytes as i64)?;
             all.raw_set(i + 1, row)?;
@@ -248,7 +267,9 @@ fn explain(lua: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<Tab
         table.raw_set("policy", policy.as_ref().map(convert).transpose()?)?;
         table.raw_set(
             "hop",
-            hop.as_ref().map(|hop| hop_table(lua, this, hop).map_err(super::error::raise)).transpose()?,
+            hop.as_ref()
+                .map(|hop| hop_table(lua, this, hop).map_err(super::error::raise))
+                .transpose()?,
         )?;
         table.raw_set("why", why.as_str())?;
         let skipped = skipped.iter().map(convert).collect::<mlua::Result<Vec<_>>>()?;
@@ -282,7 +303,9 @@ fn policy(outer: &Options, place: &str, table: Table, devices: &Devices) -> Resu
         }
         Some(action @ ("drop" | "pass")) => {
             if !hops.is_empty() {
-                return Err(options.bad(format!("action \"{action}\" goes nowhere: via, dev and nexthops are for \"route\"")));
+                return Err(options.bad(format!(
+                    "action \"{action}\" goes nowhere: via, dev and nexthops are for \"route\""
+                )));
             }
             if action == "drop" { Action::Drop } else { Action::Pass }
         }
@@ -326,7 +349,7 @@ fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
     let onlink = options.flag("onlink")?;
     let many: Option<Vec<Table>> = options.get("nexthops")?;
     let Some(many) = many else {
-        let one = (via.is_some() || dev.is_some()).then(|| Hop { via, dev, weight: 1, onlink });
+        let one = (via.is_some() || dev.is_some()).then_some(Hop { via, dev, weight: 1, onlink });
         return Ok(one.into_iter().collect());
     };
     if via.is_some() || dev.is_some() {
@@ -365,7 +388,8 @@ fn policy_table(lua: &Lua, router: &Router, one: &Policy) -> Result<Table> {
         if m.is_conditional() {
             table.raw_set("priority", one.priority)?;
         }
-        let give = |device: &Device| router.0.devices.give(lua, device).map_err(super::error::raise);
+        let give =
+            |device: &Device| router.0.devices.give(lua, device).map_err(super::error::raise);
         if let Some(mirror) = &one.mirror {
             table.raw_set("mirror", give(mirror)?)?;
         }
@@ -401,7 +425,8 @@ fn hop_table(lua: &Lua, router: &Router, hop: &Hop) -> Result<Table> {
         let table = lua.create_table()?;
         table.raw_set("via", hop.via.map(|via| via.to_string()))?;
         if let Some(device) = &hop.dev {
-            table.raw_set("dev", router.0.devices.give(lua, device).map_err(super::error::raise)?)?;
+            table
+                .raw_set("dev", router.0.devices.give(lua, device).map_err(super::error::raise)?)?;
         }
         table.raw_set("weight", hop.weight)?;
         table.raw_set("onlink", hop.onlink.then_some(true))?;

@@ -369,7 +369,9 @@ async fn collect(stdout: ChildStdout, output: Rc<Output>, shown: String) {
             let Some(oldest) = output.lines.borrow_mut().pop_front() else { break };
             output.bytes.set(output.bytes.get() - oldest.len());
             if !std::mem::replace(&mut lost, true) {
-                tracing::warn!("{shown}: nobody reads its output; only the last {KEPT} bytes are kept");
+                tracing::warn!(
+                    "{shown}: nobody reads its output; only the last {KEPT} bytes are kept"
+                );
             }
         }
         output.more.notify_one();

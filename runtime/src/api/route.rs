@@ -68,9 +68,10 @@ impl<K: Kind> Handle for Entry<K> {
         class
             .method("delete", |_, host, this, args| {
                 let open = this.0.net.open()?;
-                this.0.what.delete(&open.netlink).map_err(|e| {
-                    e.operation(args.op().to_owned()).subject(this.0.text.clone())
-                })?;
+                this.0
+                    .what
+                    .delete(&open.netlink)
+                    .map_err(|e| e.operation(args.op().to_owned()).subject(this.0.text.clone()))?;
                 host.ledger.forget(this.0.number);
                 Ok(())
             })

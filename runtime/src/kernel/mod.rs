@@ -2,8 +2,8 @@
 
 pub mod address;
 pub mod bpf;
-pub mod features;
 pub mod capability;
+pub mod features;
 pub mod link;
 pub mod neigh;
 pub mod netlink;

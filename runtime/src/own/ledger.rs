@@ -181,15 +181,13 @@ fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
         match &owned {
             Owned::Netns(_) => namespaces.push(owned),
             // Their undo also releases what the kernel does not: processes, descriptors.
-            Owned::Other { .. } => {
-                match owned.undo() {
-                    Err(_) if !inside => {
-                        again.push(owned);
-                        continue;
-                    }
-                    _ => removed.count(&owned, Ok(())),
+            Owned::Other { .. } => match owned.undo() {
+                Err(_) if !inside => {
+                    again.push(owned);
+                    continue;
                 }
-            }
+                _ => removed.count(&owned, Ok(())),
+            },
             _ if inside => removed.count(&owned, Ok(())),
             Owned::Link { netns, .. } => links.entry(netns.cookie).or_default().push(owned),
             _ => match owned.undo() {

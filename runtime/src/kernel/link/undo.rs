@@ -58,11 +58,8 @@ impl Undo {
             let words = left.join(", ");
             tracing::warn!("{words} of link index {} left: changed by someone else", self.index);
         }
-        let outcome = if back == Change::default() {
-            Ok(())
-        } else {
-            set(netlink, self.index, &back)
-        };
+        let outcome =
+            if back == Change::default() { Ok(()) } else { set(netlink, self.index, &back) };
         outcome.and(self.lost.restore(netlink))
     }
 }
