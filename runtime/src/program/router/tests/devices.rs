@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 
-use super::super::instance::Hook;
 use super::super::policy::{Action, Device, Hop};
+use super::super::spec::Hook;
 use super::fixture::{Net, from};
 use crate::kernel::link::{self, Change, End, NewLink, kinds};
 
