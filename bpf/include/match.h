@@ -190,6 +190,13 @@ static __noinline int match(struct search *search)
 	const struct plan *plan = search->set.plan;
 	__u32 family = p->family & 1;
 
+	/*
+	 * Before Linux 6.7 the verifier takes a callback of bpf_loop for called once, with what it knows at the first call,
+	 * and removes as dead what only a later one reaches: so it must not know that nothing was found yet.
+	 */
+	search->value = *(volatile __u64 *)&search->set.state->nothing;
+	search->rank[0] = search->value;
+	search->rank[1] = search->value;
 	if (plan->shapes[family])
 		bpf_loop(plan->shapes[family], match_shape, search, 0);
 	/* A tagged frame is only for policies that name its tag, and these are conditional. */

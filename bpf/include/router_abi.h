@@ -204,7 +204,8 @@ struct state {
 	__u32 tag;	      /* tc_index of what this router redirected */
 	__u64 answer_window;  /* rate limit of ICMP errors: now >> ANSWER_WINDOW_SHIFT, and how many in it */
 	__u64 answers;
-	__u64 pad[5];
+	__u64 nothing; /* always 0, which the verifier does not know */
+	__u64 pad[4];
 	struct plan plan[2];
 	__u8 down[MAX_DEVICES]; /* by device index; 1 while its device cannot send */
 };

@@ -17,15 +17,18 @@ mod policy;
 mod programs;
 
 mod set;
+mod shapes;
 mod slots;
+mod spec;
 mod table;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
-pub use instance::{Attach, Hook, PolicyStats, Router, RouterSpec, Stats, Totals};
+pub use instance::Router;
 pub use policy::{
     Action, DEFAULT_PRIORITY, Device, Family, Hop, Match, Policy, Prefix, protocol, protocol_name,
 };
+pub use spec::{Attach, Hook, PolicyStats, RouterSpec, Stats, Totals};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::hops;
-use super::instance::{Attach, Hook};
+use super::spec::{Attach, Hook};
 use crate::kernel::bpf::{self, Attachment, LoadOptions, Object, Order, Target};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;

@@ -1,5 +1,6 @@
 //! The router's compiler against a plain model, and the router on real packets.
 
+mod devices;
 mod fixture;
 mod model;
 mod packets;

@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::super::instance::{Attach, Hook, Router, RouterSpec};
+use super::super::instance::Router;
 use super::super::policy::{Action, Device, Hop as NextHop, Match, Policy};
+use super::super::spec::{Attach, Hook, RouterSpec};
 use crate::kernel::bpf::Target;
 use crate::kernel::link::{self, End, NewLink, Stats, kinds};
 use crate::kernel::netlink::Netlink;

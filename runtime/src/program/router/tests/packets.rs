@@ -1,8 +1,9 @@
 //! Real packets between real namespaces.
 
 use super::super::explain::Query;
-use super::super::instance::{Hook, Router};
+use super::super::instance::Router;
 use super::super::policy::{Action, Match, Policy, Prefix};
+use super::super::spec::Hook;
 use super::fixture::{Net, from, to};
 use crate::kernel::link::{self, Change};
 
