@@ -9,7 +9,7 @@
 //! --- requires: netkit               a feature without which the script is skipped
 //! ```
 //!
-//! What differs from run to run is replaced: process ids by PID, the kernel's version by KERNEL, temporary paths by TMP.
+//! What differs from run to run is replaced: process ids by PID (in names too, as golden-PID), the kernel's version by KERNEL, temporary paths by TMP.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,6 +85,7 @@ fn normalised(text: &str) -> String {
         text.replace(kernel, "KERNEL").replace(&format!("this is {short}"), "this is KERNEL");
     out = out.replace(&format!("{temporary}/"), "TMP/");
     out = replace_number_after(&out, "pid ", "PID");
+    out = replace_number_after(&out, "golden-", "PID");
     out = replace_number_after(&out, "\"time\":", "TIME");
     for prefix in ["e-", "stdin-", "repl-"] {
         out = replace_number_after(&out, &format!("instance {prefix}"), "PID");
