@@ -10,7 +10,7 @@
 //! --- run: env PATH=/nowhere         words before the command line
 //! ```
 //!
-//! What differs from run to run is replaced: process ids by PID, the kernel's version by KERNEL, temporary paths by TMP.
+//! What differs from run to run is replaced: process ids by PID (in names too, as golden-PID), the kernel's version by KERNEL, temporary paths by TMP.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -90,6 +90,7 @@ fn normalised(text: &str) -> String {
         text.replace(kernel, "KERNEL").replace(&format!("this is {short}"), "this is KERNEL");
     out = out.replace(&format!("{temporary}/"), "TMP/").replace(BINARY, "cnfscript");
     out = replace_number_after(&out, "pid ", "PID");
+    out = replace_number_after(&out, "golden-", "PID");
     out = replace_number_after(&out, "\"time\":", "TIME");
     out = replace_number_after(&out, "(id ", "ID");
     for prefix in ["e-", "stdin-", "repl-"] {
