@@ -400,10 +400,13 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("icmp", 1),
     ("tcp", 6),
     ("udp", 17),
+    ("dccp", 33),
     ("gre", 47),
     ("esp", 50),
+    ("ah", 51),
     ("icmpv6", 58),
     ("sctp", 132),
+    ("udplite", 136),
 ];
 
 /// A protocol of IP by name or number.

@@ -1,13 +1,17 @@
-//! `_test`: what `lua-stdlib/test.lua` cannot say itself: undoing what a case created, time.
+//! `_test`: what `lua-stdlib/test.lua` and our own tests cannot say themselves: undoing what a case created, time, and
+//! packets made byte by byte.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mlua::{Lua, Table};
 
+use super::handle::Given;
 use super::host::Host;
+use super::link::Link;
 use super::module::{Args, Module};
 use crate::Result;
+use crate::kernel::socket;
 use crate::own::Mark;
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -21,6 +25,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("now", move |_, _, _| Ok(start.elapsed().as_secs_f64()))
         .function("pid", |_, _, _| Ok(std::process::id()))
         .function("task_failures", |_, host, _| Ok(host.tasks.take_failures()))
+        .function("send_frames", send_frames)
         .build()
 }
 
@@ -38,4 +43,19 @@ fn undo(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// `send_frames(link, {bytes, ...} [, mark])` sends frames, link header and all, out of the link.
+fn send_frames(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
+    let link = args.required::<Given<Link>>("link")?.0;
+    let frames: Table = args.required("frames")?;
+    let mark: Option<u32> = args.optional("mark")?;
+    let frames: Vec<Vec<u8>> = frames
+        .sequence_values::<mlua::LuaString>()
+        .map(|frame| frame.map(|bytes| bytes.as_bytes().to_vec()).map_err(super::error::from_lua))
+        .collect::<Result<_>>()?;
+    link.ask("_test.send_frames", |open, index| {
+        let frames = frames.iter().map(Vec::as_slice);
+        socket::send_frames(&open.netns.fd, "_test.send_frames", index, frames, mark)
+    })
 }

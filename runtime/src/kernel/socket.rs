@@ -79,6 +79,45 @@ pub fn listen(
     }
 }
 
+/// Sends whole frames out of a link, as they are: its egress hooks see them, and whatever is at its other end receives
+/// them. `mark` is theirs in the kernel. (`packet(7)`)
+///
+/// # Errors
+/// ENODEV, ENETDOWN when the link is down, EMSGSIZE for one longer than its MTU allows, EPERM without CAP_NET_RAW.
+pub fn send_frames<'a>(
+    netns: &NetnsFd,
+    op: &'static str,
+    index: u32,
+    frames: impl IntoIterator<Item = &'a [u8]>,
+    mark: Option<u32>,
+) -> Result<()> {
+    let failed = |e: io::Error| Error::io(op, &e);
+    let socket =
+        netns.within(|| Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed))?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark).map_err(failed)?;
+    }
+    // SAFETY: the storage is larger than a sockaddr_ll and zeroed, which is a valid one; its length is told.
+    let (_, address) = unsafe {
+        socket2::SockAddr::try_init(|storage, length| {
+            let link = storage.cast::<libc::sockaddr_ll>();
+            (*link).sll_family = libc::AF_PACKET as u16;
+            (*link).sll_ifindex = index as i32;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }
+    .map_err(failed)?;
+    for frame in frames {
+        match socket.send_to(frame, &address) {
+            // A program on the link's egress hook dropped it.
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+            sent => drop(sent.map_err(failed)?),
+        }
+    }
+    Ok(())
+}
+
 /// Sets an integer option that the socket crates have no name for (`ip(7)`).
 pub fn set_option(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the socket is open, and the kernel reads the four bytes of `value`.

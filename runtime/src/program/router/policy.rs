@@ -188,11 +188,13 @@ const PROTOCOLS: &[(u8, &str)] = &[
     (1, "icmp"),
     (6, "tcp"),
     (17, "udp"),
+    (33, "dccp"),
     (47, "gre"),
     (50, "esp"),
     (51, "ah"),
-    (58, "icmp6"),
+    (58, "icmpv6"),
     (132, "sctp"),
+    (136, "udplite"),
 ];
 
 /// As policies print it: a name, or the number.

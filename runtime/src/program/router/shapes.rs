@@ -8,9 +8,15 @@ use super::policy::{Family, Match, Policy};
 use super::table::{Kind, Table};
 use crate::{Error, Result};
 
+/// Fields that packets' programs do not look at: a prefix without length is another match than none.
+const SHAPE_FROM: u8 = 0x40;
+const SHAPE_TO: u8 = 0x80;
+
 fn shape_fields(m: &Match) -> u8 {
     let mut fields = 0;
     for (present, bit) in [
+        (m.from.is_some(), SHAPE_FROM),
+        (m.to.is_some(), SHAPE_TO),
         (m.proto.is_some(), abi::SHAPE_PROTOCOL),
         (m.sport.is_some(), abi::SHAPE_SOURCE_PORT),
         (m.dport.is_some(), abi::SHAPE_DESTINATION_PORT),
