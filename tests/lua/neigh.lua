@@ -47,7 +47,9 @@ end)
 test.case("what the kernel learns is listed", function(t)
   local a, _, _, w = pair(t)
   for _, ip in ipairs({ "10.0.0.2", "fd00::2" }) do
-    probe.ping(a, ip, { count = 1 })
+    t:eventually(function()
+      return probe.ping(a, ip, { count = 1 }).received == 1
+    end)
     t:equal(a:neighs({ dst = ip })[1].lladdr, w:info().mac)
   end
 end)
