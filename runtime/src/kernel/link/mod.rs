@@ -333,7 +333,10 @@ fn activate(follow: &[Follow<'_>]) {
             batch.push(RouteNetlinkMessage::GetLink(question), 0);
         }
         // One that could not be made is gone.
-        batch.run(run[0].netlink);
+        let up = batch.run(run[0].netlink).iter().any(|answer| answer.is_ok());
+        let addresses =
+            run.iter().filter(|one| one.end.up && up).flat_map(|one| &one.end.addresses);
+        address::wait_usable(run[0].netlink, addresses.map(IpNetwork::ip));
     }
 }
 
