@@ -37,7 +37,7 @@ test.case("veth: both ends placed, named, addressed and up at creation", functio
     end
   end
   for _, ip in ipairs({ "10.0.0.2", "fd00::2" }) do
-    t:equal(probe.ping(a, ip, { count = 1 }).received, 1, ip)
+    t:equal(probe.ping(a, ip, { count = 1, timeout = 3 }).received, 1, ip)
   end
   t:equal(v:peer(), w)
   t:equal(w:peer(), v)
@@ -327,9 +327,9 @@ end)
 test.case("stats count real packets", function(t)
   local v, w, a = pair(t)
   for _, ip in ipairs({ "10.0.0.2", "fd00::2" }) do
-    t:equal(probe.ping(a, ip, { count = 1 }).received, 1)
+    t:equal(probe.ping(a, ip, { count = 1, timeout = 3 }).received, 1)
     local before, there = v:stats(), w:stats()
-    t:equal(probe.ping(a, ip, { count = 10, interval = 0.01, size = 500 }).received, 10)
+    t:equal(probe.ping(a, ip, { count = 10, interval = 0.01, size = 500, timeout = 3 }).received, 10)
     local after, now = v:stats(), w:stats()
     for side, stats in pairs({ tx = after.tx.packets - before.tx.packets,
       rx = after.rx.packets - before.rx.packets, there = now.rx.packets - there.rx.packets }) do

@@ -1,6 +1,7 @@
 //! IP addresses of links (`ip-address(8)`, net/ipv4/devinet.c, net/ipv6/addrconf.c).
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -102,7 +103,25 @@ fn message(index: u32, options: &Options) -> AddressMessage {
 pub fn add(netlink: &Netlink, index: u32, options: &Options) -> Result<()> {
     netlink
         .request(new_message(index, options), ADD)
-        .map_err(|e| explain(e, "link.add_address", &options.address))
+        .map_err(|e| explain(e, "link.add_address", &options.address))?;
+    if !options.detect_duplicates {
+        wait_usable(netlink, [options.address.ip()]);
+    }
+    Ok(())
+}
+
+/// Waits until IPv6 addresses that were added without duplicate address detection are heard: the kernel joins their multicast
+/// groups and adds their local routes in a work of its own (`addrconf_dad_work`), a moment after it has agreed. What comes
+/// before is lost: a datagram for good, a neighbour's question for a second. At most 0.1 s: then the link itself is not ready.
+pub(in crate::kernel) fn wait_usable(netlink: &Netlink, all: impl IntoIterator<Item = IpAddr>) {
+    const RTN_LOCAL: u8 = 2;
+    let start = Instant::now();
+    for ip in all.into_iter().filter(IpAddr::is_ipv6) {
+        let heard = || super::route::get(netlink, ip, None).is_ok_and(|r| r.kind == RTN_LOCAL);
+        while !heard() && start.elapsed() < Duration::from_millis(100) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
 }
 
 /// Adds several in one send; the first refusal is reported, the others are added.

@@ -312,6 +312,7 @@ fn finish(links: &[NewLink<'_>], sender: Option<&Netlink>, outcomes: &mut [Resul
             }
         }
     }
+    activate(&follow);
     for (link, outcome) in links.iter().zip(outcomes.iter_mut()) {
         if let Ok(made) = *outcome
             && let Err(error) = missing::check_ignored(link, made.index)
@@ -319,6 +320,23 @@ fn finish(links: &[NewLink<'_>], sender: Option<&Netlink>, outcomes: &mut [Resul
             let _ = delete(link.netlink, made.index);
             *outcome = Err(error.operation(link.op()).about(&*link.end.name));
         }
+    }
+}
+
+/// Asks for every link that is up, because asking makes the kernel finish its carrier event (`linkwatch_sync_dev` in
+/// `rtnl_getlink`, Linux 6.8): until then it drops what is sent, and ARP tries again only after a second.
+fn activate(follow: &[Follow<'_>]) {
+    for run in follow.chunk_by(|a, b| a.netlink.cookie() == b.netlink.cookie()) {
+        let mut batch = Batch::new();
+        for one in run.iter().filter(|one| one.end.up) {
+            let question = info::without_stats(message::change(one.index));
+            batch.push(RouteNetlinkMessage::GetLink(question), 0);
+        }
+        // One that could not be made is gone.
+        let up = batch.run(run[0].netlink).iter().any(|answer| answer.is_ok());
+        let addresses =
+            run.iter().filter(|one| one.end.up && up).flat_map(|one| &one.end.addresses);
+        address::wait_usable(run[0].netlink, addresses.map(IpNetwork::ip));
     }
 }
 
