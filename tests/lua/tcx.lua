@@ -305,6 +305,18 @@ test.case("a device that has gone takes its programs with it", function(t)
   attachment:detach()
 end)
 
+test.case("a link made again under the old index starts with free slots", function(t)
+  t:requires("tcx")
+  local a = t:netns("a")
+  local p = object().programs
+  for _ = 1, 2 do
+    local near = link.veth({ name = "near", index = 77, netns = a, peer = { name = "far", netns = a } })
+    tcx.attach(near, "ingress", p.one)
+    t:equal(names(near, "ingress"), { "one" })
+    near:delete()
+  end
+end)
+
 test.case("63 programs fit a hook", function(t)
   t:requires("tcx")
   local _, _, near = pair(t)

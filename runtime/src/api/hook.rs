@@ -109,9 +109,8 @@ fn attach(
         hook.family(),
         hook.side()
     );
-    let kind = "attachment";
     let taken = || {
-        let same = |o: &Owned| matches!(o, Owned::Other { kind: k, name, .. } if *k == kind && *name == place);
+        let same = |o: &Owned| matches!(o, Owned::Attachment { name, .. } if *name == place);
         host.ledger.any(same)
     };
     // The kernel itself sees to it that xdp has but one program.
@@ -120,9 +119,9 @@ fn attach(
     }
     let attached = hook::attach(&target, hook, program.kernel(), &order).map_err(about)?;
     let undone = attached.clone();
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(link.net().netns()?),
-        kind,
+    let number = host.ledger.add(Owned::Attachment {
+        netns: link.net().netns()?,
+        index: link.index(),
         name: place,
         undo: Arc::new(move || undone.detach()),
     })?;
