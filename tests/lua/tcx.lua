@@ -208,7 +208,7 @@ test.case("an attachment says where it is, until it is nowhere", function(t)
   end, "ENODEV")
   t:raises(function()
     attachment:replace(p.two)
-  end, "attachment:replace%(meter%): it has been detached")
+  end, "attachment:replace%(near, egress%): it has been detached")
 end)
 
 test.case("one program, one slot, one place", function(t)

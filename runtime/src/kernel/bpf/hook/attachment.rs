@@ -194,9 +194,11 @@ impl Attachment {
     }
 
     /// # Errors
-    /// EPERM without CAP_BPF.
+    /// ENODEV when it has been detached, EPERM without CAP_BPF.
     pub fn info(&self) -> Result<AttachmentInfo> {
         let Inner { hook, slot, .. } = &*self.0;
+        let about = |e: Error| e.operation("attachment.info").about(subject(&self.0.link, *hook));
+        let target = self.target().map_err(about)?;
         let mut info = AttachmentInfo {
             hook: *hook,
             link: self.0.link.clone(),
@@ -223,7 +225,7 @@ impl Attachment {
             Slot::Filter(filter) => {
                 info.priority = Some(filter.priority);
                 info.handle = Some(filter.handle);
-                if !self.target().is_ok_and(|target| clsact::exists(&target, *hook, filter)) {
+                if !clsact::exists(&target, *hook, filter) {
                     info.index = 0;
                 }
             }
