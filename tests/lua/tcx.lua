@@ -208,7 +208,7 @@ test.case("an attachment says where it is, until it is nowhere", function(t)
   end, "ENODEV")
   t:raises(function()
     attachment:replace(p.two)
-  end, "attachment:replace%(meter%): it has been detached")
+  end, "attachment:replace%(near, egress%): it has been detached")
 end)
 
 test.case("one program, one slot, one place", function(t)
@@ -240,7 +240,9 @@ test.case("a hundred replacements lose no packet", function(t)
   local a, _, near = pair(t)
   local o = object()
   local p = o.programs
-  t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
+  t:eventually(function()
+    return probe.ping(a, "10.0.0.2", { count = 1 }).received == 1
+  end)
   for _, direction in ipairs({ "ingress", "egress" }) do
     local attachment = tcx.attach(near, direction, p.one, { slot = "swapped" })
     local flood = cnf.task.spawn(function()
@@ -303,6 +305,40 @@ test.case("a device that has gone takes its programs with it", function(t)
     t:raises(call, "ENODEV")
   end
   attachment:detach()
+end)
+
+test.case("a link made again under the old index starts with free slots", function(t)
+  t:requires("tcx")
+  local a = t:netns("a")
+  local p = object().programs
+  for _ = 1, 2 do
+    local near = link.veth({ name = "near", index = 77, netns = a, peer = { name = "far", netns = a } })
+    tcx.attach(near, "ingress", p.one)
+    t:equal(names(near, "ingress"), { "one" })
+    near:delete()
+  end
+end)
+
+test.case("a handle does not keep a deleted namespace", function(t)
+  t:requires("tcx")
+  local a, b, near = pair(t)
+  local p = object().programs
+  local attachments = {
+    tcx.attach(near, "ingress", p.one),
+    cnf.tc.attach(near, "egress", p.two),
+    cnf.xdp.attach(near, p.frames),
+  }
+  a:delete()
+  -- The other end of the pair goes with it.
+  t:eventually(function()
+    return #b:links() == 1
+  end)
+  for _, attachment in ipairs(attachments) do
+    t:raises(function()
+      attachment:info()
+    end, "ENODEV")
+    attachment:detach()
+  end
 end)
 
 test.case("63 programs fit a hook", function(t)

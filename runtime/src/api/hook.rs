@@ -1,6 +1,5 @@
 //! `tcx`, `netkit`, `xdp`, `tc` and `bpf.attach`: one shape for all hooks, and the handle of what sits there.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -109,9 +108,8 @@ fn attach(
         hook.family(),
         hook.side()
     );
-    let kind = "attachment";
     let taken = || {
-        let same = |o: &Owned| matches!(o, Owned::Other { kind: k, name, .. } if *k == kind && *name == place);
+        let same = |o: &Owned| matches!(o, Owned::Attachment { name, .. } if *name == place);
         host.ledger.any(same)
     };
     // The kernel itself sees to it that xdp has but one program.
@@ -120,19 +118,13 @@ fn attach(
     }
     let attached = hook::attach(&target, hook, program.kernel(), &order).map_err(about)?;
     let undone = attached.clone();
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(link.net().netns()?),
-        kind,
+    let number = host.ledger.add(Owned::Attachment {
+        netns: link.net().netns()?,
+        index: link.index(),
         name: place,
         undo: Arc::new(move || undone.detach()),
     })?;
-    Ok(Returned(Attachment(Rc::new(Attached {
-        attached,
-        link: link.clone(),
-        slot,
-        number,
-        detached: Cell::new(false),
-    }))))
+    Ok(Returned(Attachment(Rc::new(Attached { attached, link: link.clone(), slot, number }))))
 }
 
 /// Why a slot cannot be had: the same program again, or another one.
@@ -210,19 +202,6 @@ struct Attached {
     link: Link,
     slot: String,
     number: u64,
-    detached: Cell<bool>,
-}
-
-impl Attachment {
-    /// # Errors
-    /// ENODEV when the script has detached it.
-    fn alive(&self, args: &Args) -> Result<&hook::Attachment> {
-        match self.0.detached.get() {
-            false => Ok(&self.0.attached),
-            true => Err(Error::new(args.op().to_owned(), "ENODEV", "it has been detached")
-                .subject(self.0.slot.clone())),
-        }
-    }
 }
 
 impl Handle for Attachment {
@@ -235,19 +214,18 @@ impl Handle for Attachment {
             .field("slot", |_, this| Ok(this.0.slot.clone()))
             .method("replace", |_, _, this, mut args| {
                 let program = args.required::<Given<Program>>("program")?.0;
-                this.alive(&args)?
+                this.0.attached
                     .replace(program.kernel())
                     .map_err(|e| e.operation(args.op().to_owned()))
             })
             .method("detach", |_, host, this, args| {
                 this.0.attached.detach().map_err(|e| e.operation(args.op().to_owned()))?;
                 host.ledger.forget(this.0.number);
-                this.0.detached.set(true);
                 Ok(())
             })
             .method("info", |_, _, this, args| {
                 let about = |e: Error| e.operation(args.op().to_owned());
-                let info = this.alive(&args)?.info().map_err(about)?;
+                let info = this.0.attached.info().map_err(about)?;
                 if info.index == 0 {
                     let message = format!("the device {} is gone", info.link);
                     return Err(about(Error::new("", "ENODEV", message).subject(this.0.slot.clone())));

@@ -613,7 +613,9 @@ fn delete(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<()> {
         gone.push((peer.net.borrow().cookie(), peer.index.get()));
     }
     host.ledger.forget_where(|owned| match owned {
-        Owned::Link { netns, index, .. } => gone.contains(&(netns.cookie, *index)),
+        Owned::Link { netns, index, .. } | Owned::Attachment { netns, index, .. } => {
+            gone.contains(&(netns.cookie, *index))
+        }
         _ => false,
     });
     Ok(())

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::NetnsFd;
@@ -35,9 +36,15 @@ pub fn open(
 }
 
 /// A raw ICMP or ICMPv6 socket: unlike a ping socket it needs no `ping_group_range`, which is empty in a new namespace.
+/// It has room for replies while its reader is busy: native XDP hands over a page for each, 48 of them fill the default.
 pub fn icmp(netns: &NetnsFd, op: &'static str, address: IpAddr) -> Result<Socket> {
     let protocol = if address.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
-    open(netns, op, address, Type::RAW, protocol)
+    let socket = open(netns, op, address, Type::RAW, protocol)?;
+    // Beyond the system's limit where that is permitted; else as much as it gives.
+    if setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).is_err() {
+        let _ = socket.set_recv_buffer_size(4 << 20);
+    }
+    Ok(socket)
 }
 
 /// A socket bound to `port` on `address`, or on every address of both families.

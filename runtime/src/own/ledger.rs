@@ -77,7 +77,10 @@ impl Ledger {
         };
         let left: Vec<(u64, Owned)> =
             self.lock().entries.extract_if(.., |(_, o)| inside(o)).collect();
-        let others = left.iter().rev().filter(|(_, owned)| matches!(owned, Owned::Other { .. }));
+        let others = left
+            .iter()
+            .rev()
+            .filter(|(_, owned)| matches!(owned, Owned::Other { .. } | Owned::Attachment { .. }));
         others.for_each(|(_, owned)| drop(owned.undo()));
         Ok(())
     }
@@ -181,7 +184,7 @@ fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
         match &owned {
             Owned::Netns(_) => namespaces.push(owned),
             // Their undo also releases what the kernel does not: processes, descriptors.
-            Owned::Other { .. } => match owned.undo() {
+            Owned::Other { .. } | Owned::Attachment { .. } => match owned.undo() {
                 Err(_) if !inside => {
                     again.push(owned);
                     continue;

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
-use super::{Anchor, Hook, Order, Target, XdpMode, check_kind, clsact, query, refusal};
+use super::{Anchor, Hook, Order, Target, XdpMode, check_kind, clsact, query, refusal, subject};
 use crate::kernel::bpf::sys::{self, bpf_link_info};
 use crate::kernel::bpf::{Program, map, program};
+use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
 
 /// A program on a hook. Cheap to clone.
@@ -19,7 +20,10 @@ pub struct Attachment(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    target: Target,
+    /// Let go by `detach`, so that a namespace does not live on for a handle's sake.
+    netns: Mutex<Option<NetnsFd>>,
+    index: u32,
+    link: String,
     hook: Hook,
     slot: Slot,
     program: Mutex<Program>,
@@ -37,7 +41,7 @@ pub(super) enum Slot {
 pub struct AttachmentInfo {
     pub hook: Hook,
     pub link: String,
-    /// Interface index; 0 when the device is gone.
+    /// Interface index; 0 when the device, or the filter, is gone.
     pub index: u32,
     pub program: Program,
     pub link_id: Option<u32>,
@@ -58,7 +62,9 @@ impl Slot {
 
 impl Attachment {
     pub(super) fn new(target: Target, hook: Hook, slot: Slot, program: Program) -> Self {
-        Attachment(Arc::new(Inner { target, hook, slot, program: Mutex::new(program) }))
+        let Target { netns, index, name: link } = target;
+        let (netns, program) = (Mutex::new(Some(netns)), Mutex::new(program));
+        Attachment(Arc::new(Inner { netns, index, link, hook, slot, program }))
     }
 
     /// Takes over a link pinned on a bpffs by [`Attachment::pin`]: packets flow on meanwhile.
@@ -119,8 +125,14 @@ impl Attachment {
         self.0.hook
     }
 
-    pub fn target(&self) -> &Target {
-        &self.0.target
+    /// Where it is.
+    ///
+    /// # Errors
+    /// ENODEV when it has been detached.
+    pub fn target(&self) -> Result<Target> {
+        let netns = self.0.netns.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let netns = netns.ok_or_else(|| Error::new("", "ENODEV", "it has been detached"))?;
+        Ok(Target { netns, index: self.0.index, name: self.0.link.clone() })
     }
 
     /// The program that runs there now, as far as this process changed it.
@@ -146,9 +158,10 @@ impl Attachment {
     /// # Errors
     /// ENODEV when the device is gone, EEXIST when `program` is on this hook already, EINVAL for another type.
     pub fn replace(&self, program: &Program) -> Result<()> {
-        let Inner { target, hook, slot, .. } = &*self.0;
+        let Inner { hook, slot, .. } = &*self.0;
         let op = replace_word(*hook);
-        let about = |e: Error| e.operation(op).about(target.subject(*hook));
+        let about = |e: Error| e.operation(op).about(subject(&self.0.link, *hook));
+        let target = &self.target().map_err(about)?;
         check_kind(*hook, program).map_err(about)?;
         match slot {
             Slot::Link { fd, .. } => {
@@ -166,25 +179,30 @@ impl Attachment {
 
     /// Takes the program off the hook. Nothing is wrong when the device is gone already.
     pub fn detach(&self) -> Result<()> {
-        let Inner { target, hook, slot, .. } = &*self.0;
-        let about = |e: Error| e.operation(detach_word(*hook)).about(target.subject(*hook));
+        let Inner { hook, slot, .. } = &*self.0;
+        let about = |e: Error| e.operation(detach_word(*hook)).about(subject(&self.0.link, *hook));
+        let Ok(target) = self.target() else { return Ok(()) };
         match slot {
             Slot::Link { fd, .. } => match sys::link_detach(fd.as_fd()) {
-                Ok(()) | Err(Errno::ENODEV | Errno::ENOLINK) => Ok(()),
-                Err(errno) => Err(about(program::refusal("", errno))),
+                Ok(()) | Err(Errno::ENODEV | Errno::ENOLINK) => {}
+                Err(errno) => return Err(about(program::refusal("", errno))),
             },
-            Slot::Filter(filter) => clsact::detach(target, *hook, filter).map_err(about),
+            Slot::Filter(filter) => clsact::detach(&target, *hook, filter).map_err(about)?,
         }
+        self.0.netns.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        Ok(())
     }
 
     /// # Errors
-    /// EPERM without CAP_BPF.
+    /// ENODEV when it has been detached, EPERM without CAP_BPF.
     pub fn info(&self) -> Result<AttachmentInfo> {
-        let Inner { target, hook, slot, .. } = &*self.0;
+        let Inner { hook, slot, .. } = &*self.0;
+        let about = |e: Error| e.operation("attachment.info").about(subject(&self.0.link, *hook));
+        let target = self.target().map_err(about)?;
         let mut info = AttachmentInfo {
             hook: *hook,
-            link: target.name.clone(),
-            index: target.index,
+            link: self.0.link.clone(),
+            index: self.0.index,
             program: self.program(),
             link_id: self.link_id(),
             mode: None,
@@ -195,7 +213,7 @@ impl Attachment {
             Slot::Link { fd, mode, .. } => {
                 info.mode = *mode;
                 let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {}).map_err(|e| {
-                    Error::errno("attachment.info", e).subject(target.subject(*hook))
+                    Error::errno("attachment.info", e).subject(subject(&self.0.link, *hook))
                 })?;
                 if sys::link_place(&raw).is_none_or(|(index, _)| index == 0) {
                     info.index = 0;
@@ -207,6 +225,9 @@ impl Attachment {
             Slot::Filter(filter) => {
                 info.priority = Some(filter.priority);
                 info.handle = Some(filter.handle);
+                if !clsact::exists(&target, *hook, filter) {
+                    info.index = 0;
+                }
             }
         }
         Ok(info)
@@ -225,7 +246,7 @@ impl Attachment {
                 "EOPNOTSUPP",
                 "a clsact filter is not pinned: it stays until it is detached",
             )
-            .subject(self.0.target.subject(self.0.hook))),
+            .subject(subject(&self.0.link, self.0.hook))),
         }
     }
 

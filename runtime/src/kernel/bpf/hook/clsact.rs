@@ -117,7 +117,7 @@ pub(super) fn detach(target: &Target, hook: Hook, filter: &Filter) -> Result<()>
     Ok(())
 }
 
-fn exists(target: &Target, hook: Hook, filter: &Filter) -> bool {
+pub(super) fn exists(target: &Target, hook: Hook, filter: &Filter) -> bool {
     dump(target, hook).is_ok_and(|all| {
         all.iter().any(|f| f.priority == filter.priority && f.handle == filter.handle)
     })

@@ -129,10 +129,14 @@ impl Target {
 
     /// `eth0, egress`
     fn subject(&self, hook: Hook) -> String {
-        match hook.side() {
-            "" => self.name.clone(),
-            side => format!("{}, {side}", self.name),
-        }
+        subject(&self.name, hook)
+    }
+}
+
+fn subject(link: &str, hook: Hook) -> String {
+    match hook.side() {
+        "" => link.to_owned(),
+        side => format!("{link}, {side}"),
     }
 }
 

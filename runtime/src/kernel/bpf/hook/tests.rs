@@ -336,7 +336,8 @@ fn clsact_priorities_and_qdisc() {
     assert_eq!((info.priority, info.handle, info.link_id), (Some(10), Some(1), None));
     adopted.detach().expect("detach");
     eleven.detach().expect("gone already is fine");
-    assert!(eleven.replace(p("three")).expect_err("gone").is("ENOENT"));
+    let gone = eleven.replace(p("three")).expect_err("detached");
+    assert_eq!((gone.code(), gone.message()), ("ENODEV", "it has been detached".into()));
     ten.detach().expect("detach");
     // The qdisc was ours: with the last filter it is gone, so a query finds none and a new attach makes it again.
     assert!(clsact::dump(&link, Hook::ClsactEgress).expect("dump").is_empty());
