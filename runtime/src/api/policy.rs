@@ -384,9 +384,11 @@ fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
         return Err(options.bad("takes via and dev, or nexthops, not both"));
     }
     many.into_iter()
-        .map(|table| {
+        .enumerate()
+        .map(|(i, table)| {
             let mut hop = Options::new(options.op(), Value::Table(table))?;
-            hop.set_subject("nexthops");
+            let policy = options.subject().map_or_else(String::new, |policy| format!("{policy}, "));
+            hop.set_subject(format!("{policy}nexthops[{}]", i + 1));
             let one = Hop {
                 via: hop.get("via")?,
                 dev: devices.option(&mut hop, "dev")?,
