@@ -33,11 +33,11 @@ local underlay, far = link.veth {
 }
 local tun = link.vxlan {
   name = "tun0", netns = endpoint, address = "172.31.0.1/30",
-  id = 42, dev = underlay, ["local"] = "203.0.113.1", remote = "203.0.113.2", port = 4789,
+  id = 42, dev = underlay, ["local"] = "203.0.113.1", remote = "203.0.113.2", dstport = 4789,
 }
 link.vxlan {
   name = "tun0", netns = remote, address = "172.31.0.2/30",
-  id = 42, dev = far, ["local"] = "203.0.113.2", remote = "203.0.113.1", port = 4789,
+  id = 42, dev = far, ["local"] = "203.0.113.2", remote = "203.0.113.1", dstport = 4789,
 }
 remote:link("lo"):add_address(REMOTE .. "/32")
 endpoint:sysctl("net.ipv4.ip_forward", 1)

@@ -7,9 +7,10 @@
 //! --- args: --memory 16m SCRIPT      the whole command line; SCRIPT is the file (default: SCRIPT)
 //! --- status: 2                      the exit status (default: 1)
 //! --- requires: netkit               a feature without which the script is skipped
+//! --- run: env PATH=/nowhere         words before the command line
 //! ```
 //!
-//! What differs from run to run is replaced: process ids by PID, the kernel's version by KERNEL, temporary paths by TMP.
+//! What differs from run to run is replaced: process ids by PID (in names too, as golden-PID), the kernel's version by KERNEL, temporary paths by TMP.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,7 @@ struct Golden {
     args: Vec<String>,
     status: i32,
     requires: Vec<String>,
+    run: Vec<String>,
 }
 
 impl Golden {
@@ -41,6 +43,7 @@ impl Golden {
                 .collect(),
             status: head("status").map_or(1, |status| status.parse().expect("a number")),
             requires: head("requires").map(words).unwrap_or_default(),
+            run: head("run").map(words).unwrap_or_default(),
             script,
         }
     }
@@ -48,7 +51,9 @@ impl Golden {
     /// Standard error and the exit status.
     fn run(&self) -> (String, Option<i32>) {
         let child = Command::new("timeout")
-            .args(["--kill-after=5", "60", BINARY])
+            .args(["--kill-after=5", "60"])
+            .args(&self.run)
+            .arg(BINARY)
             .args(&self.args)
             .current_dir(self.script.parent().expect("it is in a directory"))
             .env("NO_COLOR", "1")
@@ -83,9 +88,11 @@ fn normalised(text: &str) -> String {
     let temporary = std::env::temp_dir().display().to_string();
     let mut out =
         text.replace(kernel, "KERNEL").replace(&format!("this is {short}"), "this is KERNEL");
-    out = out.replace(&format!("{temporary}/"), "TMP/");
+    out = out.replace(&format!("{temporary}/"), "TMP/").replace(BINARY, "cnfscript");
     out = replace_number_after(&out, "pid ", "PID");
+    out = replace_number_after(&out, "golden-", "PID");
     out = replace_number_after(&out, "\"time\":", "TIME");
+    out = replace_number_after(&out, "(id ", "ID");
     for prefix in ["e-", "stdin-", "repl-"] {
         out = replace_number_after(&out, &format!("instance {prefix}"), "PID");
     }

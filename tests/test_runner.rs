@@ -200,20 +200,3 @@ fn reports_for_machines() {
     assert!(tap.contains("ok 3 - a.lua: skips \\# it # SKIP no \"feature\" here\n"), "{tap}");
     assert!(tap.ends_with("1..3\n"), "{tap}");
 }
-
-#[test]
-fn the_projects_own_tests_pass() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(BINARY)
-        .args(["test", "tests/lua"])
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{}{}",
-        stdout(&output),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}

@@ -342,7 +342,11 @@ end)
 test.case("rename and move keep the handle", function(t)
   local v, w, a, b = pair(t)
   local c = t:netns("c")
-  v:rename("new0")
+  -- Links that are up can be renamed since Linux 6.2.
+  if not pcall(v.rename, v, "new0") then
+    v:down()
+    v:rename("new0")
+  end
   t:equal({ v.name, a:link("new0") }, { "new0", v })
   t:raises(function()
     a:link("v0")

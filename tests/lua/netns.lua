@@ -38,14 +38,14 @@ end)
 test.case("tools enter ours, and we enter theirs", function(t)
   local ns = t:netns("ours")
   link.veth({ name = "v0", netns = ns, peer = { name = "v1", netns = ns } })
-  local seen = netns.host():exec({ "ip", "netns", "exec", ns.name, "ls", "/sys/class/net" }).stdout
-  t:equal(seen, "lo\nv0\nv1\n")
+  local seen = netns.host():exec({ "ip", "netns", "exec", ns.name, "ls", "-d", "/sys/class/net/v0" }).stdout
+  t:equal(seen, "/sys/class/net/v0\n")
   local name = foreign(t, "theirs")
   netns.host():exec({ "ip", "-n", name, "link", "add", "x0", "type", "veth", "peer", "x1" })
   local theirs = netns.get(name)
   t:equal(theirs:link("x0").kind, "veth")
   t:equal(#theirs:links(), 3)
-  t:equal(theirs:exec("ls /sys/class/net").stdout, "lo\nx0\nx1\n")
+  t:equal(theirs:exec("cd /sys/class/net && echo */").stdout, "lo/ x0/ x1/\n")
 end)
 
 test.case("the kernel's own settings, whatever the host has", function(t)

@@ -244,11 +244,11 @@ test.case("a hundred replacements lose no packet", function(t)
   for _, direction in ipairs({ "ingress", "egress" }) do
     local attachment = tcx.attach(near, direction, p.one, { slot = "swapped" })
     local flood = cnf.task.spawn(function()
-      return probe.ping(a, "10.0.0.2", { count = 400, interval = 0.002, timeout = 2 })
+      return probe.ping(a, "10.0.0.2", { count = 200, interval = 0.005, timeout = 5 })
     end)
     for round = 1, 100 do
       attachment:replace(round % 2 == 1 and p.two or p.one)
-      cnf.task.sleep(0.005)
+      cnf.task.sleep(0.01)
     end
     local reply = flood:join()
     t:equal(reply.received, reply.sent, direction)
@@ -259,7 +259,7 @@ test.case("a hundred replacements lose no packet", function(t)
   local hits = o.maps.hits
   -- Each packet met one of the two, never both, never neither; ARP may add a few.
   t:ok(hits:get(1) > 0 and hits:get(2) > 0)
-  t:ok(hits:get(1) + hits:get(2) >= 800, ("met %d"):format(hits:get(1) + hits:get(2)))
+  t:ok(hits:get(1) + hits:get(2) >= 400, ("met %d"):format(hits:get(1) + hits:get(2)))
 end)
 
 test.case("what cannot take the place of a program does not", function(t)

@@ -1,7 +1,6 @@
 //! `event`, the native half: a stream of the kernel's own notifications. `lua-stdlib/event.lua` calls handlers with it.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};

@@ -67,7 +67,7 @@ impl<T: Handle> Class<'_, T> {
         self.registry.add_function(name, move |lua, (this, rest): (Value, MultiValue)| {
             let answer = receiver::<T>(&op, this)
                 .and_then(|this| call(lua, &Host::of(lua), &this, Args::new(&op, rest)));
-            answer.map_err(|e| raise(e.at(site(lua, 1))))
+            answer.map_err(|e| raise(named::<T>(e, &op).at(site(lua, 1))))
         });
         self
     }
@@ -87,7 +87,8 @@ impl<T: Handle> Class<'_, T> {
         self.registry.add_async_function(name, move |lua, (this, rest): (Value, MultiValue)| {
             let site = site(&lua, 2);
             let started = receiver::<T>(&op, this)
-                .and_then(|this| call(&lua, &Host::of(&lua), &this, Args::new(&op, rest)));
+                .and_then(|this| call(&lua, &Host::of(&lua), &this, Args::new(&op, rest)))
+                .map_err(|e| named::<T>(e, &op));
             drop(lua);
             async move {
                 match started {
@@ -111,6 +112,11 @@ impl<T: Handle> Class<'_, T> {
         });
         self
     }
+}
+
+/// An error that only says what kind of object it is about ("netns") is told the method.
+fn named<T: Handle>(error: Error, op: &str) -> Error {
+    if error.op() == T::WORD { error.operation(op.to_owned()) } else { error }
 }
 
 fn receiver<T: Handle>(op: &str, this: Value) -> Result<T> {

@@ -164,7 +164,9 @@ impl Handle for Net {
             .field("name", |_, this| Ok(this.name().to_owned()))
             .method("link", link_named)
             .method("links", links)
-            .method("sysctl", sysctl)
+            .method("sysctl", |lua, host, this, args| {
+                sysctl(lua, host, this, args).map_err(|e| e.operation("netns:sysctl"))
+            })
             .method("delete", delete);
         super::route::methods(class);
         super::process::methods(class);

@@ -20,6 +20,7 @@ use super::host::Host;
 use super::module::Args;
 use super::netns::Net;
 use super::option::{Options, expected};
+use super::task::{EndsWithTask, end_with_task};
 use super::value::Data;
 use crate::kernel::process;
 use crate::own::Owned;
@@ -107,13 +108,19 @@ fn start(op: &str, command: &mut Command, line: &CommandLine) -> Result<Child> {
 }
 
 /// Ends the whole group when the wait for it is given up.
-struct Group(Option<u32>);
+struct Group(Cell<Option<u32>>);
+
+impl EndsWithTask for Group {
+    fn end(&self) {
+        if let Some(pid) = self.0.take() {
+            let _ = process::kill_group(pid, Signal::SIGKILL);
+        }
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            let _ = process::kill_group(pid, Signal::SIGKILL);
-        }
+        self.end();
     }
 }
 
@@ -137,9 +144,9 @@ fn exec(
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(&op, &mut command, &line)?;
-    let group = Group(child.id());
+    let group = Rc::new(Group(Cell::new(child.id())));
+    end_with_task(Rc::downgrade(&(Rc::clone(&group) as Rc<dyn EndsWithTask>)));
     Ok(async move {
-        let mut group = group;
         let failed = |e: std::io::Error| Error::io(op.clone(), &e).subject(line.shown.clone());
         let mut pipe = child.stdin.take();
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
@@ -175,7 +182,7 @@ fn exec(
             })?,
         }
         .map_err(failed)?;
-        group.0 = None;
+        group.0.set(None);
         if check && !status.success() {
             let error = Error::new(op, "EXIT", ended(status)).subject(line.shown);
             let said = if stderr.is_empty() { &stdout } else { &stderr };

@@ -209,7 +209,8 @@ fn add_route(
         nexthops,
         onlink: options.flag("onlink")?,
         tos: options.get("tos")?.unwrap_or(0),
-    };
+    }
+    .normalised();
     options.finish()?;
     route::add(&this.open()?.netlink, &wanted).map_err(|e| e.operation(args.op().to_owned()))?;
     keep(host, this, wanted)
@@ -222,6 +223,7 @@ impl Kind for route::Options {
     fn text(&self) -> String {
         let mut text = match self.dst {
             Some(dst) => dst.to_string(),
+            None if self.family6 => "default (inet6)".into(),
             None => "default".into(),
         };
         if let Some(via) = self.via {
@@ -251,6 +253,7 @@ impl Kind for route::Options {
     fn info(&self, netlink: &Netlink) -> Result<Option<Data>> {
         let filter = route::Filter {
             table: self.table,
+            ipv6: Some(self.family6),
             dst: Some(self.dst),
             dev: self.dev,
             via: self.via,
@@ -288,9 +291,12 @@ fn routes(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Data> {
     };
     let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
     let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
+    // "0.0.0.0/0" and "::/0" are one family's default route.
+    let zero = dst.flatten().filter(|dst| dst.prefix() == 0);
+    let dst = dst.map(|dst| dst.filter(|dst| dst.prefix() > 0));
     let filter = route::Filter {
         table: as_option(&options, table)?,
-        ipv6: family(&mut options)?,
+        ipv6: family(&mut options)?.or(zero.map(|dst| dst.is_ipv6())),
         dev: dev(&mut options, this)?,
         protocol: as_option(&options, protocol)?,
         kind: as_option(&options, kind)?,

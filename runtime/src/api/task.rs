@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,36 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("now", |_, _, _| Ok(now()))
         .async_function("sleep", sleep)
         .build()
+}
+
+/// What must not outlive the task that waits for it. A future of a cancelled task is dropped only when its coroutine is
+/// collected; this happens at once.
+pub trait EndsWithTask {
+    fn end(&self);
+}
+
+tokio::task_local! {
+    static ENDING: Ending;
+}
+
+#[derive(Default)]
+struct Ending(RefCell<Vec<Weak<dyn EndsWithTask>>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for waiting in self.0.borrow().iter().filter_map(Weak::upgrade) {
+            waiting.end();
+        }
+    }
+}
+
+/// Ends `waiting` with the calling task, if it lives as long; outside of tasks nothing happens.
+pub fn end_with_task(waiting: Weak<dyn EndsWithTask>) {
+    let _ = ENDING.try_with(|ending| {
+        let mut all = ending.0.borrow_mut();
+        all.retain(|one| one.strong_count() > 0);
+        all.push(waiting);
+    });
 }
 
 /// The tasks of one generation.
@@ -93,14 +123,14 @@ fn start(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<u64> {
     host.tasks.next.set(id);
     let run = vm::drive(&thread, MultiValue::new()).map_err(super::error::from_lua)?;
     let weak = Rc::downgrade(host);
-    let handle = tokio::task::spawn_local(async move {
+    let handle = tokio::task::spawn_local(ENDING.scope(Ending::default(), async move {
         // The wrapper on the Lua side keeps every failure; what is left is an interrupt.
         let _ = run.await;
         if let Some(host) = weak.upgrade() {
             host.tasks.live.borrow_mut().remove(&id);
             host.tasks.ended.notify_waiters();
         }
-    });
+    }));
     host.tasks.live.borrow_mut().insert(id, (handle.abort_handle(), thread));
     Ok(id)
 }

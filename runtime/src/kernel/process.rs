@@ -29,8 +29,8 @@ struct Plan {
 
 /// A command that will run `program` inside `netns`; `name` selects /etc/netns/NAME.
 ///
-/// It gets its own mount namespace (not in the host's namespace) and process group, and is killed when the thread that starts it ends: start it from a thread
-/// that lives as long as the process. `tokio::process::Command::from` takes it as it is.
+/// It gets its own mount namespace (not in the host's namespace) and process group, and is killed when the thread that starts
+/// it ends: start it from a thread that lives as long as the process. `tokio::process::Command::from` takes it as it is.
 ///
 /// # Errors
 /// EINVAL for a name with a zero byte. Starting it: EPERM without CAP_SYS_ADMIN, ENOENT when there is no such program.
@@ -104,6 +104,11 @@ fn enter(plan: &Plan) -> io::Result<()> {
         if libc::getppid() != plan.parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+    }
+    // A shell starts its background jobs with these ignored; the child is to be stopped by them all the same.
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: SIG_DFL is a valid disposition of both.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let Some(netns) = &plan.netns else { return Ok(()) };
     // SAFETY: setns and unshare take numbers only.

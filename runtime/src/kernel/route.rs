@@ -168,6 +168,18 @@ fn explain(error: NetlinkError, op: &'static str, options: &Options) -> Error {
     }
 }
 
+impl Options {
+    /// As the kernel keeps it: without host bits, and without the zero prefix, which is the default route.
+    pub fn normalised(mut self) -> Self {
+        self.family6 = is_ipv6(&self);
+        self.dst = self
+            .dst
+            .filter(|dst| dst.prefix() > 0)
+            .and_then(|dst| IpNetwork::new(dst.network(), dst.prefix()).ok());
+        self
+    }
+}
+
 /// Whether it is an IPv6 route.
 fn is_ipv6(options: &Options) -> bool {
     let from = options.dst.map(|d| d.is_ipv6()).or(options.src.map(|s| s.is_ipv6()));

@@ -92,8 +92,7 @@ pub fn send_frames<'a>(
     mark: Option<u32>,
 ) -> Result<()> {
     let failed = |e: io::Error| Error::io(op, &e);
-    let socket =
-        netns.within(|| Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed))?;
+    let socket = netns.within(|| Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed))?;
     if let Some(mark) = mark {
         socket.set_mark(mark).map_err(failed)?;
     }

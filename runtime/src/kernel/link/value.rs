@@ -186,8 +186,17 @@ impl Field {
                 Some((_, number)) => Ok(*number),
                 None => {
                     let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                    let near = known
+                        .iter()
+                        .map(|word| (strsim::damerau_levenshtein(word, text), word))
+                        .filter(|(distance, _)| *distance <= 2)
+                        .min();
+                    let hint = match near {
+                        Some((_, near)) => format!("did you mean {near:?}?"),
+                        None => format!("one of {}", known.join(", ")),
+                    };
                     let text = format!("{} cannot be {text:?}", self.word);
-                    Err(Error::invalid("link", text).hint(format!("one of {}", known.join(", "))))
+                    Err(Error::invalid("link", text).hint(hint))
                 }
             },
             _ => Err(self.wrong("a word")),

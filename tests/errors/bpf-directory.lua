@@ -1,0 +1,2 @@
+--- A folder.
+require("cnf").bpf.load("lib")

@@ -1,0 +1,2 @@
+--- Nor is nothing.
+require("cnf").bpf.load("/dev/null")

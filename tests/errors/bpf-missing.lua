@@ -1,0 +1,2 @@
+--- A file that is not there.
+require("cnf").bpf.load("nowhere.o")

@@ -1,0 +1,2 @@
+--- run: env PATH=/nowhere
+require("cnf").bpf.compile({ source = "int nothing;\n" })

@@ -1,0 +1,5 @@
+--- A pin that is on no bpffs.
+package.path = "./?.lua"
+local object = require("lib.counter").load()
+
+object.maps.rules:pin("/tmp/rules")

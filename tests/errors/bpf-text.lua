@@ -1,0 +1,2 @@
+--- A text is no eBPF object.
+require("cnf").bpf.load("lib/notes.txt")

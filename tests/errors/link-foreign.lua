@@ -1,0 +1,3 @@
+--- A link of somebody else is not deleted.
+local cnf = require("cnf")
+cnf.netns.host():link("lo"):delete()

@@ -1,0 +1,5 @@
+--- A key of another type.
+package.path = "./?.lua"
+local rules = require("lib.counter").load().maps.rules
+
+rules:set("http", { port = 80 })

@@ -1,0 +1,3 @@
+--- A namespace of somebody else is not deleted.
+local cnf = require("cnf")
+cnf.netns.host():delete()

@@ -1,0 +1,6 @@
+--- Nobody listens there.
+local cnf = require("cnf")
+local pid = io.open("/proc/self/stat"):read("n")
+local ns = cnf.netns.new("golden-" .. pid)
+local v = cnf.link.veth({ name = "v0", netns = ns, address = "10.0.0.1/24", peer = { name = "v1", netns = ns } })
+cnf.probe.tcp(ns, "10.0.0.1:81")
