@@ -199,12 +199,22 @@ static __always_inline int send(struct __sk_buff *ctx, const struct set *set, co
 		return TC_ACT_SHOT;
 	if (hop->flags & HOP_TAG)
 		ctx->tc_index = set->state->tag;
-	if (!hop->family)
-		return bpf_redirect_neigh(hop->ifindex, 0, 0, 0);
 	if (egress)
 		forget_route(ctx);
-	next.nh_family = hop->family == 4 ? AF_INET : AF_INET6;
-	__builtin_memcpy(next.ipv6_nh, hop->address, sizeof(next.ipv6_nh));
+	if (hop->family) {
+		next.nh_family = hop->family == 4 ? AF_INET : AF_INET6;
+		__builtin_memcpy(next.ipv6_nh, hop->address, sizeof(next.ipv6_nh));
+	} else if (p->family == V4) {
+		/* The destination itself is the neighbour. Left to the helper, a route on the device would say. */
+		next.nh_family = AF_INET;
+		next.ipv4_nh = bpf_htonl(p->to.low);
+	} else {
+		next.nh_family = AF_INET6;
+		next.ipv6_nh[0] = bpf_htonl(p->to.high >> 32);
+		next.ipv6_nh[1] = bpf_htonl(p->to.high);
+		next.ipv6_nh[2] = bpf_htonl(p->to.low >> 32);
+		next.ipv6_nh[3] = bpf_htonl(p->to.low);
+	}
 	return bpf_redirect_neigh(hop->ifindex, &next, sizeof(next), 0);
 }
 

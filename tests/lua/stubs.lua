@@ -68,6 +68,10 @@ local instances = {
   ["cnf.Server"] = function(t)
     return cnf.probe.serve(t:netns("stub"), { tcp = 0 })
   end,
+  ["cnf.Router"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.policy.router({ attach = { { link, "ingress" } } })
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

@@ -324,6 +324,34 @@ impl Link {
         })
     }
 
+    /// The other end of a pair; `None` for any other kind of link.
+    ///
+    /// # Errors
+    /// ENODEV: the link is gone. ENOENT: the other end is in a namespace without a name.
+    pub fn peer(&self, host: &Host, op: &str) -> Result<Option<Link>> {
+        if let Some(peer) = self.0.peer.borrow().as_ref().and_then(std::rc::Weak::upgrade) {
+            return Ok(Some(Link(peer)));
+        }
+        let info = self.ask(op, |open, index| link::info(&open.netlink, index))?;
+        // Elsewhere IFLA_LINK is the link below.
+        let is_pair = kinds::find(&info.kind).is_some_and(Kind::is_pair);
+        let Some(index) = info.link.filter(|_| is_pair) else { return Ok(None) };
+        let here = self.net();
+        let Some(nsid) = info.link_netnsid else {
+            let peer = link::info(&here.open()?.netlink, index)?;
+            return Ok(Some(Link::found(&here, &peer)));
+        };
+        for net in candidates(host) {
+            let Ok(there) = net.open() else { continue };
+            if netns::nsid(&here.open()?.netlink, &there.netns.fd)? == Some(nsid) {
+                let peer = link::info(&there.netlink, index)?;
+                return Ok(Some(Link::found(&net, &peer)));
+            }
+        }
+        let text = "the other end is in a namespace without a name";
+        Err(Error::new(op.to_owned(), "ENOENT", text).subject(self.name()))
+    }
+
     /// Whether this instance made it, or the namespace it is in.
     pub fn is_ours(&self, host: &Host) -> bool {
         let (cookie, index) = (self.net().cookie(), self.index());
@@ -556,32 +584,7 @@ fn move_to(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()
 }
 
 fn peer_of(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<Option<Returned<Link>>> {
-    if let Some(peer) = this.0.peer.borrow().as_ref().and_then(std::rc::Weak::upgrade) {
-        return Ok(Some(Returned(Link(peer))));
-    }
-    let info = this.ask(args.op(), |open, index| link::info(&open.netlink, index))?;
-    // Elsewhere IFLA_LINK is the link below.
-    let is_pair = kinds::find(&info.kind).is_some_and(Kind::is_pair);
-    let Some(index) = info.link.filter(|_| is_pair) else { return Ok(None) };
-    let Some(nsid) = info.link_netnsid else {
-        let net = this.net();
-        let peer = link::info(&net.open()?.netlink, index)?;
-        return Ok(Some(Returned(Link::found(&net, &peer))));
-    };
-    let here = this.net();
-    for net in candidates(host) {
-        let Ok(there) = net.open() else { continue };
-        if netns::nsid(&here.open()?.netlink, &there.netns.fd)? == Some(nsid) {
-            let peer = link::info(&there.netlink, index)?;
-            return Ok(Some(Returned(Link::found(&net, &peer))));
-        }
-    }
-    Err(Error::new(
-        args.op().to_owned(),
-        "ENOENT",
-        "the other end is in a namespace without a name",
-    )
-    .subject(this.name()))
+    Ok(this.peer(host, args.op())?.map(Returned))
 }
 
 /// Namespaces that another link may be in: those known, then those with a name.

@@ -13,6 +13,7 @@ use super::handle::{Class, Given, Handle, Returned, intern};
 use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
+use super::netns::Net;
 use super::option::{Options, expected, parse_cidr};
 use super::route::ip_protocol;
 use crate::Result;
@@ -32,14 +33,18 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
     let mut options = args.options()?;
     let name = options.get::<String>("name")?.unwrap_or_else(|| "router".to_owned());
     options.set_subject(name.clone());
-    let devices = Devices::default();
     let (links, attach) = attachments(&mut options)?;
+    // What a netkit's primary end sends is routed where the other end receives it.
+    let net = match attach[0].hook {
+        Hook::Primary => links[0].peer(host, options.op())?.map_or(links[0].net(), |end| end.net()),
+        _ => links[0].net(),
+    };
+    let devices = Devices { net: net.clone(), known: RefCell::default() };
     let fallback = match options.get::<Table>("default")? {
         Some(table) => Some(policy(&options, "default", table, &devices)?),
         None => None,
     };
     options.finish()?;
-    let net = links[0].net();
     let netns = net.netns()?;
     let spec =
         RouterSpec { name: name.clone(), netns: netns.fd.clone(), attach, default: fallback };
@@ -87,17 +92,40 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
 }
 
 /// The links that policies named, so that they come back as the handles they were given as.
-#[derive(Default)]
-struct Devices(RefCell<HashMap<u32, Link>>);
+struct Devices {
+    /// The router's.
+    net: Net,
+    known: RefCell<HashMap<u32, Link>>,
+}
 
 impl Devices {
-    fn take(&self, link: &Link) -> Device {
-        self.0.borrow_mut().insert(link.index(), link.clone());
-        Device { index: link.index(), name: link.name() }
+    /// The link that an option names, which has to be in the router's namespace.
+    fn option(&self, options: &mut Options, word: &'static str) -> Result<Option<Device>> {
+        let Some(Given(link)) = options.get::<Given<Link>>(word)? else { return Ok(None) };
+        if link.net().cookie() != self.net.cookie() {
+            let place = |net: &Net| match net.name() {
+                "" => "the host's namespace".to_owned(),
+                name => format!("namespace {name}"),
+            };
+            let text = format!(
+                "{word} {} is in {}, the router in {}",
+                link.name(),
+                place(&link.net()),
+                place(&self.net)
+            );
+            let error = crate::Error::new(options.op().to_owned(), "EXDEV", text)
+                .hint("all hooks and devices of a router must share one namespace");
+            return Err(match options.subject() {
+                Some(subject) => error.subject(subject),
+                None => error,
+            });
+        }
+        self.known.borrow_mut().insert(link.index(), link.clone());
+        Ok(Some(Device { index: link.index(), name: link.name() }))
     }
 
     fn give(&self, lua: &Lua, device: &Device) -> Result<Value> {
-        match self.0.borrow().get(&device.index) {
+        match self.known.borrow().get(&device.index) {
             Some(link) => intern(lua, link.clone()).map(Value::UserData),
             None => device.name.as_str().into_lua(lua).map_err(from_lua),
         }
@@ -319,7 +347,7 @@ fn policy(outer: &Options, place: &str, table: Table, devices: &Devices) -> Resu
     if let Some(priority) = options.get("priority")? {
         policy.priority = priority;
     }
-    policy.mirror = options.get::<Given<Link>>("mirror")?.map(|link| devices.take(&link.0));
+    policy.mirror = devices.option(&mut options, "mirror")?;
     options.finish()?;
     Ok(policy)
 }
@@ -345,7 +373,7 @@ fn prefix(options: &mut Options, word: &'static str) -> Result<Option<Prefix>> {
 /// `via` and `dev` are one hop; `nexthops` several.
 fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
     let via: Option<IpAddr> = options.get("via")?;
-    let dev = options.get::<Given<Link>>("dev")?.map(|link| devices.take(&link.0));
+    let dev = devices.option(options, "dev")?;
     let onlink = options.flag("onlink")?;
     let many: Option<Vec<Table>> = options.get("nexthops")?;
     let Some(many) = many else {
@@ -356,12 +384,14 @@ fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
         return Err(options.bad("takes via and dev, or nexthops, not both"));
     }
     many.into_iter()
-        .map(|table| {
+        .enumerate()
+        .map(|(i, table)| {
             let mut hop = Options::new(options.op(), Value::Table(table))?;
-            hop.set_subject("nexthops");
+            let policy = options.subject().map_or_else(String::new, |policy| format!("{policy}, "));
+            hop.set_subject(format!("{policy}nexthops[{}]", i + 1));
             let one = Hop {
                 via: hop.get("via")?,
-                dev: hop.get::<Given<Link>>("dev")?.map(|link| devices.take(&link.0)),
+                dev: devices.option(&mut hop, "dev")?,
                 weight: hop.get("weight")?.unwrap_or(1),
                 onlink: hop.flag("onlink")? || onlink,
             };

@@ -24,6 +24,7 @@ pub const STUBS: &[(&str, &str)] = &[
     ("link", include_str!("../../../lua-stdlib/types/link.lua")),
     ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),
     ("netns", include_str!("../../../lua-stdlib/types/netns.lua")),
+    ("policy", include_str!("../../../lua-stdlib/types/policy.lua")),
     ("probe", include_str!("../../../lua-stdlib/types/probe.lua")),
     ("task", include_str!("../../../lua-stdlib/types/task.lua")),
     ("tc", include_str!("../../../lua-stdlib/types/tc.lua")),
