@@ -155,6 +155,10 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
     end
     for _, case in ipairs(cases) do
       local name, set, second = table.unpack(case)
+      -- The link's addresses and routes go with its IPv6 addresses when it is down; its next hop is there all the same.
+      for _, policy in ipairs(set) do
+        policy.onlink = policy.via and true
+      end
       r:set(set)
       t:equal(way(), "h1", name)
       for _, side in ipairs({ net.link.h1, net.far.h1 }) do
@@ -168,9 +172,6 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
         local said = r:explain(query)
         t:equal(said.hop and said.hop.dev.name, second:find("h[123]") and second or nil, said.why)
         side:up()
-        if side == net.link.h1 and row.family == 6 then
-          side:add_address("fd01:1::1/64")
-        end
         t:eventually(function()
           return not r:explain(query).skipped[1]
         end)
@@ -240,18 +241,23 @@ test.case("what a GSO packet counts is its segments", function(t)
   net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
   local server = probe.serve(net.sink, { tcp = 5000 })
   local text = ("x"):rep(1000000)
+  --- Segments that the client has sent, and of these those sent again: what they replace may not have come to the router.
   local function segments()
-    return tonumber(net.client:exec("nstat -asz TcpOutSegs").stdout:match("TcpOutSegs%s+(%d+)"))
+    local text = net.client:exec("nstat -asz TcpOutSegs TcpRetransSegs").stdout
+    return tonumber(text:match("TcpOutSegs%s+(%d+)")), tonumber(text:match("TcpRetransSegs%s+(%d+)"))
   end
   for _, attach in ipairs({ { net.link.inside, "ingress" }, { net.link.h3, "egress" } }) do
     local r = net:router({ attach = { attach } })
     for to, where in pairs({ ["198.51.100.1/32"] = "198.51.100.1:5000", ["2001:db8:99::1/128"] = "[2001:db8:99::1]:5000" }) do
       r:set({ net:by(1, { to = to }) })
-      local before = segments()
+      local before, again = segments()
       t:equal(#probe.tcp(net.client, where, { send = text, timeout = 20 }).reply, #text)
       -- The last acknowledgement may still be on its way.
       t:eventually(function()
-        return r:stats()[1].packets == segments() - before
+        local sent, resent = segments()
+        local got = r:stats()[1].packets
+        return got <= sent - before and got >= sent - before - (resent - again)
+          or error(("%d counted, %d sent, %d of them again"):format(got, sent - before, resent - again))
       end)
       local row, headers = r:stats()[1], to:find(":") and 72 or 52
       t:ok(row.packets > #text / 1448, "at least what the MTU makes of it")
