@@ -150,12 +150,21 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
     }
     local packet = { from = row.from, to = row.to }
     local query = { from = row.from, to = row.to, proto = "udp", sport = 1000, dport = 2000 }
+    -- A packet for a neighbour that has to be found anew may be lost: asked for again.
     local function way()
-      return (net:way(r, packet))
+      return t:eventually(function()
+        local gone = r:stats().total.dropped.packets
+        local number, found = net:inject({ packet }), nil
+        local known = pcall(t.eventually, t, function()
+          found = net.object.maps.notes:get(number)
+          return found or r:stats().total.dropped.packets > gone
+        end, { within = 0.5 })
+        return known and (found and net.names[found.way] or "none")
+      end)
     end
     for _, case in ipairs(cases) do
       local name, set, second = table.unpack(case)
-      -- The link's addresses and routes go with its IPv6 addresses when it is down; its next hop is there all the same.
+      -- A link that was down gets its routes back a moment after it is up; its next hop is there all the same.
       for _, policy in ipairs(set) do
         policy.onlink = policy.via and true
       end
@@ -168,16 +177,20 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
         end)
         local before = r:stats().total.no_hop.packets
         t:equal(way(), second, name)
-        t:equal(r:stats().total.no_hop.packets, before + 1)
+        t:ok(r:stats().total.no_hop.packets > before)
         local said = r:explain(query)
         t:equal(said.hop and said.hop.dev.name, second:find("h[123]") and second or nil, said.why)
         side:up()
+        if side == net.link.h1 then
+          -- IPv6 addresses go when a link is set down.
+          pcall(side.add_address, side, "fd01:1::1/64")
+        end
         t:eventually(function()
           return not r:explain(query).skipped[1]
         end)
         t:eventually(function()
           return way() == "h1"
-        end)
+        end, { within = 15 })
       end
     end
   end
