@@ -150,11 +150,24 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
     }
     local packet = { from = row.from, to = row.to }
     local query = { from = row.from, to = row.to, proto = "udp", sport = 1000, dport = 2000 }
+    -- A packet for a neighbour that has to be found anew may be lost: asked for again.
     local function way()
-      return (net:way(r, packet))
+      return t:eventually(function()
+        local gone = r:stats().total.dropped.packets
+        local number, found = net:inject({ packet }), nil
+        local known = pcall(t.eventually, t, function()
+          found = net.object.maps.notes:get(number)
+          return found or r:stats().total.dropped.packets > gone
+        end, { within = 0.5 })
+        return known and (found and net.names[found.way] or "none")
+      end)
     end
     for _, case in ipairs(cases) do
       local name, set, second = table.unpack(case)
+      -- A link that was down gets its routes back a moment after it is up; its next hop is there all the same.
+      for _, policy in ipairs(set) do
+        policy.onlink = policy.via and true
+      end
       r:set(set)
       t:equal(way(), "h1", name)
       for _, side in ipairs({ net.link.h1, net.far.h1 }) do
@@ -164,19 +177,18 @@ test.case("a hop that is down or gone stops matching, and comes back", function(
         end)
         local before = r:stats().total.no_hop.packets
         t:equal(way(), second, name)
-        t:equal(r:stats().total.no_hop.packets, before + 1)
+        t:ok(r:stats().total.no_hop.packets > before)
         local said = r:explain(query)
         t:equal(said.hop and said.hop.dev.name, second:find("h[123]") and second or nil, said.why)
         side:up()
-        if side == net.link.h1 and row.family == 6 then
-          side:add_address("fd01:1::1/64")
-        end
+        -- IPv6 addresses go when a link is set down.
+        side:add_address(side == net.link.h1 and "fd01:1::1/64" or "fd01:1::2/64")
         t:eventually(function()
           return not r:explain(query).skipped[1]
         end)
         t:eventually(function()
           return way() == "h1"
-        end)
+        end, { within = 15 })
       end
     end
   end
@@ -240,18 +252,23 @@ test.case("what a GSO packet counts is its segments", function(t)
   net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
   local server = probe.serve(net.sink, { tcp = 5000 })
   local text = ("x"):rep(1000000)
+  --- Segments that the client has sent, and of these those sent again: what they replace may not have come to the router.
   local function segments()
-    return tonumber(net.client:exec("nstat -asz TcpOutSegs").stdout:match("TcpOutSegs%s+(%d+)"))
+    local text = net.client:exec("nstat -asz TcpOutSegs TcpRetransSegs").stdout
+    return tonumber(text:match("TcpOutSegs%s+(%d+)")), tonumber(text:match("TcpRetransSegs%s+(%d+)"))
   end
   for _, attach in ipairs({ { net.link.inside, "ingress" }, { net.link.h3, "egress" } }) do
     local r = net:router({ attach = { attach } })
     for to, where in pairs({ ["198.51.100.1/32"] = "198.51.100.1:5000", ["2001:db8:99::1/128"] = "[2001:db8:99::1]:5000" }) do
       r:set({ net:by(1, { to = to }) })
-      local before = segments()
+      local before, again = segments()
       t:equal(#probe.tcp(net.client, where, { send = text, timeout = 20 }).reply, #text)
       -- The last acknowledgement may still be on its way.
       t:eventually(function()
-        return r:stats()[1].packets == segments() - before
+        local sent, resent = segments()
+        local got = r:stats()[1].packets
+        return got <= sent - before and got >= sent - before - (resent - again)
+          or error(("%d counted, %d sent, %d of them again"):format(got, sent - before, resent - again))
       end)
       local row, headers = r:stats()[1], to:find(":") and 72 or 52
       t:ok(row.packets > #text / 1448, "at least what the MTU makes of it")

@@ -66,13 +66,14 @@ impl Options {
     pub fn get<T: FromOption>(&mut self, word: &'static str) -> Result<Option<T>> {
         match self.raw(word)? {
             Value::Nil => Ok(None),
-            value => {
-                let got = expected::describe(&value);
-                T::from_option(value).map(Some).map_err(|problem| match problem {
-                    None => self.bad(format!("{word} must be {}, got {got}", T::expects())),
-                    Some(problem) => self.bad(format!("{word} {problem}")),
-                })
-            }
+            value => match T::from_option(value) {
+                Ok(value) => Ok(Some(value)),
+                Err(Some(problem)) => Err(self.bad(format!("{word} {problem}"))),
+                Err(None) => {
+                    let got = expected::describe(&self.raw(word)?);
+                    Err(self.bad(format!("{word} must be {}, got {got}", T::expects())))
+                }
+            },
         }
     }
 

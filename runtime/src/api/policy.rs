@@ -41,7 +41,7 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
     };
     let devices = Devices { net: net.clone(), known: RefCell::default() };
     let fallback = match options.get::<Table>("default")? {
-        Some(table) => Some(policy(&options, "default", table, &devices)?),
+        Some(table) => Some(policy(&options, &|| "default".to_owned(), table, &devices)?),
         None => None,
     };
     options.finish()?;
@@ -181,7 +181,7 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
         .sequence_values::<Value>()
         .enumerate()
         .map(|(i, value)| match value.map_err(from_lua)? {
-            Value::Table(one) => policy(&options, &format!("[{}]", i + 1), one, &this.0.devices),
+            Value::Table(one) => policy(&options, &|| format!("[{}]", i + 1), one, &this.0.devices),
             other => Err(options.bad(format!(
                 "[{}] must be a policy, got {}",
                 i + 1,
@@ -199,7 +199,7 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
 
 fn add(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let options = Options::new(args.op(), Value::Nil)?;
-    let one = policy(&options, "", args.required("policy")?, &this.0.devices)?;
+    let one = policy(&options, &String::new, args.required("policy")?, &this.0.devices)?;
     this.0.router.add(one)
 }
 
@@ -310,11 +310,29 @@ fn explain(lua: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<Tab
 // Policies as tables ----------------------------------------------------------------------------------------------
 
 /// A policy from its table; `place` says which of several, for errors.
-fn policy(outer: &Options, place: &str, table: Table, devices: &Devices) -> Result<Policy> {
+fn policy(
+    outer: &Options,
+    place: &dyn Fn() -> String,
+    table: Table,
+    devices: &Devices,
+) -> Result<Policy> {
+    // What an error is about is only worked out when there is one: sets can be large.
+    read_policy(outer, None, table.clone(), devices)
+        .or_else(|_| read_policy(outer, Some(&place()), table, devices))
+}
+
+fn read_policy(
+    outer: &Options,
+    place: Option<&str>,
+    table: Table,
+    devices: &Devices,
+) -> Result<Policy> {
     let mut options = Options::new(outer.op(), Value::Table(table))?;
-    options.set_subject(place);
+    if let Some(place) = place {
+        options.set_subject(place);
+    }
     let matching = matching(&mut options)?;
-    if !(matching == Match::default() && place.is_empty()) {
+    if let Some(place) = place.filter(|p| matching != Match::default() || !p.is_empty()) {
         let text = matching.to_string();
         options.set_subject(if place.is_empty() { text } else { format!("{place} {text}") });
     }

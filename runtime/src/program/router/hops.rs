@@ -38,21 +38,22 @@ impl<'a> Neighbourhood<'a> {
     /// # Errors
     /// ENODEV: a device does not exist. ENETUNREACH: no route on the device reaches the next hop.
     pub fn resolve(&mut self, policy: &mut Policy) -> Result<()> {
+        self.find(policy).map_err(|e| e.subject(policy.to_string()))
+    }
+
+    fn find(&mut self, policy: &mut Policy) -> Result<()> {
         if let Some(device) = &policy.mirror {
-            self.exists(device).map_err(|e| e.subject(policy.to_string()))?;
+            self.exists(device)?;
         }
-        let text = policy.to_string();
         let Action::Route(hops) = &mut policy.action else { return Ok(()) };
         for hop in hops {
             match (&hop.dev, hop.via) {
                 (None, None) => {}
-                (None, Some(via)) => {
-                    hop.dev = Some(self.device_towards(via).map_err(|e| e.subject(text.as_str()))?);
-                }
+                (None, Some(via)) => hop.dev = Some(self.device_towards(via)?),
                 (Some(device), via) => {
-                    self.exists(device).map_err(|e| e.subject(text.as_str()))?;
+                    self.exists(device)?;
                     if let Some(via) = via.filter(|_| !hop.onlink) {
-                        self.reaches(device, via).map_err(|e| e.subject(text.as_str()))?;
+                        self.reaches(device, via)?;
                     }
                 }
             }
