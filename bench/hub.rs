@@ -1,8 +1,8 @@
 //! A hub with 100 namespaces: a script, one `ip` per command, `ip -batch`.
 //!
-//! The peers create each end in its namespace, up, as fast as iproute2 can. `ip -batch` enters a namespace only as a whole
-//! (`ip -n NS -batch`): one process makes all namespaces, one does everything in the hub, one each does the three commands
-//! inside of a namespace.
+//! The peers create each end in its namespace, as fast as iproute2 can. `ip -batch` enters a namespace only as a whole
+//! (`ip -n NS -batch`): one process makes all namespaces, one does everything in the hub, one each does the four
+//! commands inside of a namespace.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -101,11 +101,13 @@ fn stop(child: &mut Child) -> std::io::Result<()> {
 }
 
 fn link(i: usize, leaf: &str) -> String {
-    format!("link add leaf{i} up type veth peer name eth0 up netns {leaf}")
+    format!("link add leaf{i} up type veth peer name eth0 netns {leaf}")
 }
 
-fn inside(i: usize) -> [String; 3] {
+/// A veth refuses to be made with its peer up.
+fn inside(i: usize) -> [String; 4] {
     [
+        "link set eth0 up".to_owned(),
         "link set lo up".to_owned(),
         format!("address add 10.77.{i}.2/24 dev eth0"),
         format!("route add default via 10.77.{i}.1"),

@@ -71,7 +71,7 @@ static __always_inline __u32 first_source(void)
 
 static __always_inline int find_nothing(const struct source *source)
 {
-	return source->address != source->key + 1;
+	return (source->address | source->key) != 0;
 }
 
 static __always_inline int find_bare_hash(const struct source *source)
