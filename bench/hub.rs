@@ -13,15 +13,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::report::{Target, compare, heading, median, side};
-use super::scratch::{CNFSCRIPT, prefix, run};
+use super::scratch::{CNFSCRIPT, prefix, run, settle};
 use cnfscript::{Error, Result};
 
 const COUNT: usize = 100;
 const ROUNDS: usize = 5;
 const SCRIPT: &str = "bench/hub.lua";
 
-/// Setting up and removing, in seconds.
-type Times = (f64, f64);
+/// In seconds.
+struct Times {
+    up: f64,
+    /// Until the script has ended, or the last link is deleted; not measured with `ip -batch`.
+    down: f64,
+    /// As `down`, and until the kernel has freed everything.
+    freed: f64,
+}
 
 pub fn measure() -> Result<()> {
     let mut times: [Vec<Times>; 3] = Default::default();
@@ -30,22 +36,28 @@ pub fn measure() -> Result<()> {
             let names = Names(format!("{}{round}{which}-", prefix()));
             times[which].push(way(&names)?);
             drop(names);
-            // The kernel frees namespaces later, which is nobody's time here.
-            std::thread::sleep(Duration::from_millis(700));
+            settle()?;
         }
     }
     let [ours, single, batch] = times.map(|all| {
-        let (up, down): (Vec<f64>, Vec<f64>) = all.into_iter().unzip();
-        (median(&up), median(&down))
+        let middle = |of: fn(&Times) -> f64| median(&all.iter().map(of).collect::<Vec<_>>());
+        Times { up: middle(|t| t.up), down: middle(|t| t.down), freed: middle(|t| t.freed) }
     });
     heading(&format!("{COUNT} namespaces, each with a veth to a hub, an address, a default route"));
-    let up = side("cnfscript (with its start)", ours.0);
-    compare("set-up", &up, &side("one ip per command", single.0), Target::Faster(10.0));
-    compare("set-up", &up, &side("ip -batch", batch.0), Target::Faster(1.0));
-    let down = side("cnfscript (links and namespaces)", ours.1);
-    compare("removal", &down, &side("one ip link del per link", single.1), Target::None);
-    compare("removal", &down, &side("ip -batch link del", batch.1), Target::None);
+    let up = side("cnfscript (with its start)", ours.up);
+    compare("set-up", &up, &side("one ip per command", single.up), Target::Faster(10.0));
+    compare("set-up", &up, &side("ip -batch", batch.up), Target::Faster(1.0));
+    let peer = side("one ip link del per link, links alone", single.down);
+    compare("removal", &side("cnfscript, until it ends", ours.down), &peer, Target::None);
+    let freed = side("cnfscript, until the kernel has freed all", ours.freed);
+    compare("removal", &freed, &peer, Target::None);
     Ok(())
+}
+
+impl Times {
+    fn new(up: Duration, down: Duration, freed: Duration) -> Times {
+        Times { up: up.as_secs_f64(), down: down.as_secs_f64(), freed: freed.as_secs_f64() }
+    }
 }
 
 /// Namespaces by these names are gone when this is dropped.
@@ -92,7 +104,9 @@ fn script(names: &Names) -> Result<Times> {
     }
     let start = Instant::now();
     stop(&mut child).map_err(failed)?;
-    Ok((up.as_secs_f64(), start.elapsed().as_secs_f64()))
+    let down = start.elapsed();
+    settle()?;
+    Ok(Times::new(up, down, start.elapsed()))
 }
 
 fn stop(child: &mut Child) -> std::io::Result<()> {
@@ -138,19 +152,18 @@ fn per_command(names: &Names) -> Result<Times> {
     for i in 1..=COUNT {
         ip(Some(&hub), &format!("link delete leaf{i}"))?;
     }
-    Ok((up.as_secs_f64(), start.elapsed().as_secs_f64()))
+    let down = start.elapsed();
+    Ok(Times::new(up, down, down))
 }
 
 fn batch(names: &Names) -> Result<Times> {
     let (hub, mut spaces, mut links) = (names.hub(), String::new(), String::new());
     let _ = writeln!(spaces, "netns add {}", names.hub());
     links += "link set lo up\n";
-    let mut removal = String::new();
     for i in 1..=COUNT {
         let leaf = names.leaf(i);
         let _ = writeln!(spaces, "netns add {leaf}");
         let _ = writeln!(links, "{}\naddress add 10.77.{i}.1/24 dev leaf{i}", link(i, &leaf));
-        let _ = writeln!(removal, "link delete leaf{i}");
     }
     let start = Instant::now();
     run("ip", &["-batch", "-"], Some(&spaces))?;
@@ -158,8 +171,5 @@ fn batch(names: &Names) -> Result<Times> {
     for i in 1..=COUNT {
         run("ip", &["-n", &names.leaf(i), "-batch", "-"], Some(&(inside(i).join("\n") + "\n")))?;
     }
-    let up = start.elapsed();
-    let start = Instant::now();
-    run("ip", &["-n", &hub, "-batch", "-"], Some(&removal))?;
-    Ok((up.as_secs_f64(), start.elapsed().as_secs_f64()))
+    Ok(Times::new(start.elapsed(), Duration::ZERO, Duration::ZERO))
 }

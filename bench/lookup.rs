@@ -10,7 +10,7 @@ use cnfscript::kernel::bpf::{LoadOptions, Map, Object, Write};
 use cnfscript::program::router::{Action, Match, Policy, Prefix, Router, RouterSpec};
 use cnfscript::{Error, Result};
 
-use super::report::{Target, compare, heading, median, side};
+use super::report::{Side, Target, compare, heading, median, side, time};
 use super::scratch::Scratch;
 
 /// As in bench/lookup.bpf.c.
@@ -35,26 +35,26 @@ pub fn measure() -> Result<()> {
     };
     let router = Router::new(spec)?;
     let bench = Bench { object, router };
-    let loops = format!(
-        "{RUNS} x {LOOKUPS} lookups, {ROUNDS} times; the empty loop, in brackets, is taken off all"
-    );
-    heading(&format!("One lookup, IPv4, random sources ({loops})"));
-    // A source of a policy for /24 matches only that: half of the sources miss the longer length.
-    for (count, faster) in [
+    heading(&format!(
+        "One lookup, IPv4, random sources ({ROUNDS} x {RUNS} x {LOOKUPS} lookups; the empty loop is taken off all sides)"
+    ));
+    let sizes = [
         (10, Target::None),
         (1000, Target::None),
         (100_000, Target::Faster(4.0)),
         (1_000_000, Target::Faster(6.0)),
-    ] {
-        let what = format!("{count} policies, 2 prefix lengths");
+    ];
+    for (count, faster) in sizes {
+        // Half of the sources are below policies for /24, and miss the longer length.
         let times = bench.run(count, &[24, 32], &PROGRAMS)?;
+        let what = format!("{count} policies, 2 prefix lengths (loop {})", times.empty_loop());
         compare(&what, &times.ours(), &times.peer(1, "bare hash"), Target::AtMost(2.0));
         compare(&what, &times.ours(), &times.peer(3, "LPM trie"), faster);
     }
     let lengths: Vec<u8> = (13..=32).collect();
     for count in [1000, 100_000, 1_000_000] {
-        let what = format!("{count} policies, 20 prefix lengths");
         let times = bench.run(count, &lengths, &PROGRAMS[..3])?;
+        let what = format!("{count} policies, 20 prefix lengths (loop {})", times.empty_loop());
         compare(&what, &times.ours(), &times.peer(1, "bare hash"), Target::AtMost(5.0));
     }
     Ok(())
@@ -69,12 +69,16 @@ struct Bench {
 struct Times(Vec<f64>);
 
 impl Times {
-    fn peer(&self, which: usize, name: &str) -> super::report::Side {
+    fn peer(&self, which: usize, name: &str) -> Side {
         side(name, self.0[which] - self.0[0])
     }
 
-    fn ours(&self) -> super::report::Side {
-        self.peer(2, &format!("cnfscript [{:.1} ns]", self.0[0] * 1e9))
+    fn ours(&self) -> Side {
+        self.peer(2, "cnfscript")
+    }
+
+    fn empty_loop(&self) -> String {
+        time(self.0[0])
     }
 }
 

@@ -36,15 +36,16 @@ pub fn compare(what: &str, ours: &Side, peer: &Side, target: Target) {
         Target::None if faster >= 1.0 => format!("{faster:.1}x faster (no target)"),
         Target::None => format!("{slower:.2}x the time (no target)"),
     };
-    println!("  {what}: {} {}, {} {}: {ratio}", ours.name, time(ours), peer.name, time(peer));
+    let (our_time, peer_time) = (time(ours.seconds), time(peer.seconds));
+    println!("  {what}: {} {our_time}, {} {peer_time}: {ratio}", ours.name, peer.name);
 }
 
 pub fn heading(text: &str) {
     println!("\n{text}");
 }
 
-fn time(side: &Side) -> String {
-    let seconds = side.seconds;
+/// Seconds, in the unit that suits them.
+pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),
         s if s >= 1e-3 => (s * 1e3, "ms"),

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cnfscript::kernel::link::{self, End, NewLink, kinds};
 use cnfscript::kernel::netlink::Netlink;
@@ -49,6 +50,25 @@ pub fn veth(a: &Scratch, a_end: (&str, &str), b: &Scratch, b_end: (&str, &str)) 
     let mut pair = NewLink::new(&a.netlink, kind, end(a_end));
     pair.peer = Some((&b.netlink, end(b_end)));
     link::create(&pair).map(drop)
+}
+
+/// Waits until the kernel has freed the namespaces that were deleted before: it does so later, one after the other, and
+/// whoever runs meanwhile pays for it.
+///
+/// # Errors
+/// ETIMEDOUT after 20 seconds.
+pub fn settle() -> Result<()> {
+    let (last, stays) = (Scratch::new("last")?, Scratch::new("stays")?);
+    veth(&last, ("a", "10.60.0.1/24"), &stays, ("b", "10.60.0.2/24"))?;
+    drop(last);
+    let start = Instant::now();
+    while link::list(&stays.netlink)?.iter().any(|link| link.name == "b") {
+        if start.elapsed() > Duration::from_secs(20) {
+            return Err(Error::new("bench", "ETIMEDOUT", "the kernel keeps deleted namespaces"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Runs a command to its end; `input` is what it reads.
