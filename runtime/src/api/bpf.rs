@@ -147,10 +147,8 @@ fn compile(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let include = options.get::<Vec<String>>("include")?.unwrap_or_default();
     let load = load_options(&mut options, name.clone())?;
     options.finish()?;
-    // A source's own folder comes first, then the script's words, then the library's headers.
-    let mut folders: Vec<PathBuf> = include.into_iter().map(PathBuf::from).collect();
-    folders.extend(crate::program::headers()?);
-    let compiled = compile::compile(&source, &CompileOptions { cflags, include: folders })
+    let include = include.into_iter().map(PathBuf::from).collect();
+    let compiled = compile::compile(&source, &CompileOptions { cflags, include })
         .map_err(|e| e.operation(op.clone()).about(name.clone()))?;
     if !compiled.diagnostics.is_empty() {
         tracing::warn!("clang on {name}:\n{}", compiled.diagnostics.trim_end());

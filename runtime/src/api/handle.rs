@@ -3,8 +3,6 @@
 //! All of one shape: cheap fields, methods, equality by identity, one line of text, and an error for any other name.
 //! One object is one userdata per VM, so that handles work as table keys.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::future::Future;
 use std::rc::Rc;
 
@@ -229,18 +227,6 @@ impl<T: Handle> IntoLua for Returned<T> {
     fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
         intern(lua, self.0).map(Value::UserData).map_err(raise)
     }
-}
-
-/// Names a type's members, for help and for the test that holds stubs against the live tables.
-pub fn members<T: Handle>() -> HashSet<&'static str> {
-    thread_local!(static NAMES: RefCell<HashSet<&'static str>> = RefCell::default());
-    let probe = Lua::new();
-    let _ = probe.register_userdata_type::<Held<T>>(|registry| {
-        let mut class = Class { registry, names: Vec::new() };
-        T::class(&mut class);
-        NAMES.with_borrow_mut(|names| *names = class.names.iter().copied().collect());
-    });
-    NAMES.with_borrow(Clone::clone)
 }
 
 /// Makes the userdata of a handle whose identity has changed the one of its new identity.

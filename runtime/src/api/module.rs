@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::rc::Rc;
 
-use mlua::{FromLuaMulti, Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
+use mlua::{Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::error::{raise, site};
 use super::host::Host;
@@ -164,9 +164,4 @@ impl Args {
         };
         Error::invalid(self.op.clone(), format!("{name} ({ordinal}) {problem}"))
     }
-}
-
-/// A value out of Lua that the caller promises to accept: for natives whose shape mlua knows better.
-pub fn unpack<T: FromLuaMulti>(lua: &Lua, values: MultiValue) -> Result<T> {
-    T::from_lua_multi(values, lua).map_err(super::error::from_lua)
 }

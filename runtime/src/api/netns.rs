@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
 
-use super::handle::{Class, Given, Handle, Returned, held};
+use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
@@ -324,9 +324,4 @@ pub fn netns_option(options: &mut Options, host: &Host) -> Result<Net> {
         Some(net) => net.resolve(host),
         None => host.nets.host(),
     }
-}
-
-/// An option that is a link.
-pub fn link_option(options: &mut Options, word: &'static str) -> Result<Option<Link>> {
-    Ok(options.get::<Given<Link>>(word)?.map(|given| given.0))
 }

@@ -2,10 +2,6 @@
 
 pub mod router;
 
-use std::path::PathBuf;
-
-use crate::Result;
-
 /// What build.rs compiled from `bpf/*.bpf.c`, by name.
 const OBJECTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
@@ -17,9 +13,4 @@ pub fn embedded(name: &str) -> Option<&'static [u8]> {
 /// The embedded programs.
 pub fn names() -> Vec<&'static str> {
     OBJECTS.iter().map(|(name, _)| *name).collect()
-}
-
-/// Where the library's headers lie, for programs that scripts compile.
-pub fn headers() -> Result<Vec<PathBuf>> {
-    Ok(Vec::new())
 }

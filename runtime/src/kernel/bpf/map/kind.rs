@@ -71,10 +71,6 @@ impl MapKind {
         NAMES.get(self.0 as usize).copied()
     }
 
-    pub fn from_name(name: &str) -> Option<MapKind> {
-        NAMES.iter().position(|n| *n == name).map(|i| MapKind(i as u32))
-    }
-
     /// One value for each possible CPU.
     pub fn is_per_cpu(self) -> bool {
         [

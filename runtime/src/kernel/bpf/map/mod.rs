@@ -59,8 +59,6 @@ struct Inner {
     info: MapInfo,
     key: Type,
     value: Type,
-    /// Whether BTF said so, or only the sizes.
-    typed: bool,
 }
 
 impl Map {
@@ -154,7 +152,6 @@ impl Map {
         let value = resolve(value_id, info.value_size);
         Ok(Map(Arc::new(Inner {
             name: name.unwrap_or(&info.name).to_owned(),
-            typed: key.is_some() || value.is_some(),
             key: key.unwrap_or_else(|| Type::untyped(info.key_size as usize)),
             value: value.unwrap_or_else(|| Type::untyped(info.value_size as usize)),
             fd,
@@ -181,11 +178,6 @@ impl Map {
 
     pub fn value_type(&self) -> &Type {
         &self.0.value
-    }
-
-    /// Whether BTF describes keys or values.
-    pub fn is_typed(&self) -> bool {
-        self.0.typed
     }
 
     fn key_size(&self) -> usize {

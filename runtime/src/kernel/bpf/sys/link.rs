@@ -48,27 +48,6 @@ pub fn link_detach(link: BorrowedFd<'_>) -> SysResult<()> {
     unit(bpf_cmd::BPF_LINK_DETACH, &mut a)
 }
 
-/// `BPF_PROG_ATTACH` without a link, to a device.
-pub fn prog_attach(program: BorrowedFd<'_>, ifindex: u32, attach_type: u32) -> SysResult<()> {
-    let mut a = attr();
-    // SAFETY: writing plain integers into a union of plain integers.
-    let u = unsafe { &mut a.__bindgen_anon_5 };
-    u.__bindgen_anon_1.target_ifindex = ifindex;
-    u.attach_bpf_fd = raw(program);
-    u.attach_type = attach_type;
-    unit(bpf_cmd::BPF_PROG_ATTACH, &mut a)
-}
-
-pub fn prog_detach(program: BorrowedFd<'_>, ifindex: u32, attach_type: u32) -> SysResult<()> {
-    let mut a = attr();
-    // SAFETY: writing plain integers into a union of plain integers.
-    let u = unsafe { &mut a.__bindgen_anon_5 };
-    u.__bindgen_anon_1.target_ifindex = ifindex;
-    u.attach_bpf_fd = raw(program);
-    u.attach_type = attach_type;
-    unit(bpf_cmd::BPF_PROG_DETACH, &mut a)
-}
-
 /// What sits on an mprog hook, in the order it runs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct MprogState {
