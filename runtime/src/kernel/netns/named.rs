@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{NetnsFd, defaults};
@@ -271,10 +272,12 @@ impl Netns {
     pub fn check(&self) -> Result<()> {
         let gone =
             |message: &str| Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()));
-        match open_file(&self.name) {
-            Ok(now) if now.same(&self.fd) => Ok(()),
-            Ok(_) => gone("the namespace was deleted, and another made under its name"),
-            Err(_) => gone("the namespace was deleted"),
+        // Every operation on a namespace asks this: opening the file would take three times as long.
+        match (stat(&path(&self.name)), fstat(&self.fd)) {
+            (Ok(now), Ok(ours)) if now.st_dev != ours.st_dev => gone("the namespace was deleted"),
+            (Ok(now), Ok(ours)) if now.st_ino == ours.st_ino => Ok(()),
+            (Ok(_), Ok(_)) => gone("the namespace was deleted, and another made under its name"),
+            _ => gone("the namespace was deleted"),
         }
     }
 
