@@ -101,7 +101,10 @@ test.case("no error answers an error, a later fragment, or a flood", function(t)
       return after.answered.packets - before.answered.packets
     end
     local big = { from = from, to = row.to, size = 1420 }
-    t:equal(gained({ big }), 1)
+    -- The flood of the family before may have used up the answers of this moment.
+    t:eventually(function()
+      return gained({ big }) == 1
+    end)
     t:equal(gained({ { from = from, to = row.to, size = 1440, offset = 1480, id = 5 } }), 0, "a later fragment")
     if row.family == 6 then
       t:equal(gained({ { from = from, to = row.to, proto = "icmpv6", icmp_type = 1, size = 1420 } }), 0, "an error")
