@@ -258,7 +258,7 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         netns: Some(this.netns()?),
         kind: "process",
         name: format!("{pid} ({})", line.shown),
-        undo: Arc::new(move || process::kill_group(pid, Signal::SIGKILL)),
+        undo: Arc::new(move || process::end_group(pid)),
     })?;
     process.0.number.set(number);
     Ok(Returned(process))

@@ -62,6 +62,26 @@ pub fn kill_group(pid: u32, signal: Signal) -> Result<()> {
     }
 }
 
+/// Kills the group that the child `pid` of this process leads, and waits until the child has ended: what it held is free
+/// then. Not longer than a moment, for a program can be stuck in the kernel.
+///
+/// # Errors
+/// As [`kill_group`].
+pub fn end_group(pid: u32) -> Result<()> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    const STEP: std::time::Duration = std::time::Duration::from_millis(1);
+    const STEPS: usize = 200;
+    kill_group(pid, Signal::SIGKILL)?;
+    for _ in 0..STEPS {
+        match waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(STEP),
+            // Ended, or somebody else has waited for it.
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
 fn c_string(path: &[u8]) -> Result<CString> {
     CString::new(path).map_err(|_| Error::invalid("netns.exec", "a path contains a zero byte"))
 }
