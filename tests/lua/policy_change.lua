@@ -274,7 +274,8 @@ test.case("what a GSO packet counts is its segments", function(t)
       t:eventually(function()
         local sent, resent = segments()
         local got = r:stats()[1].packets
-        return got <= sent - before and got >= sent - before - (resent - again)
+        -- Kernels differ in whether what is sent again counts as sent.
+        return got <= sent - before + (resent - again) and got >= sent - before - (resent - again)
           or error(("%d counted, %d sent, %d of them again"):format(got, sent - before, resent - again))
       end)
       local row, headers = r:stats()[1], to:find(":") and 72 or 52
