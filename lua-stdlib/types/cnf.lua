@@ -39,7 +39,7 @@ function cnf.error(error) end
 function cnf.on_stop(fn) end
 
 --- Whether this kernel has a feature, found out by trying it.
----@param name string "netkit", "tcx" and the others that `cnfscript features` lists; an unknown one raises EINVAL.
+---@param name string "netkit", "tcx" and the others that `bpf.features()` lists; an unknown one raises EINVAL.
 ---@return boolean available
 ---@return string? reason Why not, as a person reads it.
 function cnf.probe_feature(name) end

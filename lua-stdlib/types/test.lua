@@ -60,7 +60,7 @@ function Case:netns(name) end
 function Case:skip(why) end
 
 --- Skips the case unless this system has every one of the features; an unknown name raises EINVAL.
----@param ... string "netkit", "tcx" and the others that `cnfscript features` lists.
+---@param ... string "netkit", "tcx" and the others that `bpf.features()` lists.
 function Case:requires(...) end
 
 return test

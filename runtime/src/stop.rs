@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 pub enum Stop {
     /// Ctrl-C or SIGTERM, by signal number.
     Signal(i32),
-    /// `cnf.exit(code)`.
-    Exit(u8),
+    /// `cnf.exit(code)`; without a code, what the tasks have come to decides.
+    Exit(Option<u8>),
     /// The script used more memory than it may.
     Memory,
 }

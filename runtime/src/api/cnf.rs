@@ -40,9 +40,9 @@ fn wait(_: &Lua, host: &Rc<Host>, _: Args) -> Result<impl Future<Output = Result
 /// Never returns: the next step of any Lua raises, whatever pcall says.
 fn exit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
     let code = match args.any() {
-        Value::Nil | Value::Boolean(true) => 0,
-        Value::Boolean(false) => 1,
-        Value::Integer(code) if (0..256).contains(&code) => code as u8,
+        Value::Nil => None,
+        Value::Boolean(ok) => Some(u8::from(!ok)),
+        Value::Integer(code) if (0..256).contains(&code) => Some(code as u8),
         other => {
             return Err(Error::invalid(
                 "cnf.exit",

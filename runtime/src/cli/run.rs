@@ -102,7 +102,7 @@ pub(super) fn finish(ended: &Ended) -> u8 {
             report::error(error, None);
             status_of(error)
         }
-        Ended::Stopped(Stop::Exit(code)) => *code,
+        Ended::Stopped(Stop::Exit(code)) => code.unwrap_or(status::DONE),
         Ended::Stopped(Stop::Signal(_)) => status::INTERRUPTED,
         Ended::Stopped(Stop::Memory) => {
             report::error(&crate::api::error::out_of_memory(), None);

@@ -68,12 +68,14 @@ pub fn kill_group(pid: u32, signal: Signal) -> Result<()> {
 /// # Errors
 /// As [`kill_group`].
 pub fn end_group(pid: u32) -> Result<()> {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
     const STEP: std::time::Duration = std::time::Duration::from_millis(1);
     const STEPS: usize = 200;
+    // WNOWAIT: its status stays for whoever waits for it in earnest.
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     kill_group(pid, Signal::SIGKILL)?;
     for _ in 0..STEPS {
-        match waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG)) {
+        match waitid(Id::Pid(Pid::from_raw(pid as i32)), look) {
             Ok(WaitStatus::StillAlive) => std::thread::sleep(STEP),
             // Ended, or somebody else has waited for it.
             _ => break,

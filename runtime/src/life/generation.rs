@@ -63,6 +63,7 @@ pub fn live(
         };
         // An interrupted chunk fails; why it was interrupted is what counts.
         let ended = match control.flag.reason() {
+            Some(Stop::Exit(None)) if host.tasks.any_failed() => Ended::TaskFailed,
             Some(reason) => Ended::Stopped(reason),
             None => ended,
         };

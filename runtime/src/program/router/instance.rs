@@ -136,6 +136,7 @@ impl Router {
     /// EINVAL: a policy contradicts itself. ENODEV: a device is not there. ENETUNREACH: no route on the device reaches
     /// the next hop. E2BIG: more than 64 shapes of conditional policies, or more policies or devices than fit.
     pub fn set(&self, policies: Vec<Policy>) -> Result<()> {
+        self.attached_still("router:set")?;
         let mut policies = last_of_equals(policies);
         self.prepare(&mut policies)?;
         self.sets().apply(&self.0.links, policies)
@@ -146,6 +147,7 @@ impl Router {
     /// # Errors
     /// As [`Router::set`].
     pub fn add(&self, mut policy: Policy) -> Result<()> {
+        self.attached_still("router:add")?;
         self.prepare(std::slice::from_mut(&mut policy)).map_err(|e| e.operation("router:add"))?;
         let mut sets = self.sets();
         let mut policies = sets.policies.clone();
@@ -161,6 +163,7 @@ impl Router {
     /// # Errors
     /// ENOENT when there is none.
     pub fn remove(&self, matching: &Match) -> Result<()> {
+        self.attached_still("router:remove")?;
         let mut sets = self.sets();
         let mut policies = sets.policies.clone();
         policies.retain(|policy| policy.matching != *matching);
@@ -181,6 +184,7 @@ impl Router {
     /// # Errors
     /// ENOMEM.
     pub fn clear(&self) -> Result<()> {
+        self.attached_still("router:clear")?;
         self.sets().apply(&self.0.links, Vec::new()).map_err(|e| e.operation("router:clear"))
     }
 
@@ -241,6 +245,16 @@ impl Router {
         let attachments = std::mem::take(&mut *self.attached());
         let results: Vec<_> = attachments.iter().rev().map(Attachment::detach).collect();
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// A set that no packet meets is not changed in silence.
+    fn attached_still(&self, op: &'static str) -> Result<()> {
+        match self.attached().is_empty() {
+            true => {
+                Err(Error::new(op, "ENODEV", "the router has been detached").subject(self.name()))
+            }
+            false => Ok(()),
+        }
     }
 
     /// All that can be refused, before anything changes.
