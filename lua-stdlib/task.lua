@@ -104,8 +104,16 @@ end
 
 -- Time -------------------------------------------------------------------------------------------------------------
 
---- Calls `fn` every `interval`, counted from start to start, until cancelled.
+--- Refuses, at the call, what would fail later and elsewhere.
+local function need_function(op, fn)
+  if type(fn) ~= "function" then
+    cnf.error({ op = op, code = "EINVAL", message = "takes a duration and a function, got " .. type(fn) })
+  end
+end
+
+--- Calls `fn` every `interval`, waiting that long before each call, until cancelled.
 function task.every(interval, fn)
+  need_function("task.every", fn)
   return task.spawn(function()
     while true do
       native.sleep(interval)
@@ -116,6 +124,7 @@ end
 
 --- Calls `fn` once, after `delay`.
 function task.after(delay, fn)
+  need_function("task.after", fn)
   return task.spawn(function()
     native.sleep(delay)
     return fn()
@@ -189,6 +198,7 @@ end
 
 --- fn's results, or ETIMEDOUT after `limit`.
 function task.timeout(limit, fn)
+  need_function("task.timeout", fn)
   local expired = {}
   local results = table.pack(task.race({
     fn,

@@ -40,6 +40,11 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     options.set_subject(name.clone());
     let net = netns_option(&mut options, host)?;
     let mut values = kind_values(&mut options, &net, kind)?;
+    // The kernel would take 0 for a VXLAN without one; `ip` refuses it too.
+    let given = |word: &str| values.iter().any(|(known, _)| known == word);
+    if kind.name == "vxlan" && !given("id") && !given("external") {
+        return Err(options.bad("id is missing: the virtual network identifier, 0 to 16777215"));
+    }
     let end = end(&mut options, &net, kind, name.clone())?;
     let on = below(&mut options, &net, kind)?;
     let ports = match kind.name {

@@ -81,8 +81,21 @@ impl Options {
     pub fn required<T: FromOption>(&mut self, word: &'static str) -> Result<T> {
         match self.get(word)? {
             Some(value) => Ok(value),
-            None => Err(self.bad(format!("{word} is missing: it must be {}", T::expects()))),
+            None => Err(match self.misspelt(word) {
+                Some(key) => self
+                    .bad(format!("unknown option \"{key}\""))
+                    .hint(format!("did you mean \"{word}\"?")),
+                None => self.bad(format!("{word} is missing: it must be {}", T::expects())),
+            }),
         }
+    }
+
+    /// A key that nobody has asked for and that is nearly `word`.
+    fn misspelt(&self, word: &'static str) -> Option<String> {
+        let keys = self.table.as_ref()?.pairs::<Value, Value>().flatten();
+        keys.filter_map(|(key, _)| key.as_string().map(|key| key.to_string_lossy())).find(|key| {
+            !self.words.contains(&key.as_str()) && strsim::damerau_levenshtein(key, word) == 1
+        })
     }
 
     /// A flag; absent is false.
@@ -152,6 +165,7 @@ impl Options {
             let error = self.bad(format!("unknown option \"{key}\""));
             return Err(match nearest(&key, &self.words) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                None if self.words.is_empty() => error.hint("it takes no options"),
                 None => error.hint(format!("it takes {}", self.words.join(", "))),
             });
         }

@@ -82,6 +82,11 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
                 .hint("\"ingress\" or \"egress\" of any link, \"primary\" or \"peer\" of a netkit's primary end"));
         };
         let open = link.net().open()?;
+        if attach.iter().any(|a| {
+            a.target.index == link.index() && a.hook == *hook && a.target.netns.same(&open.netns.fd)
+        }) {
+            return Err(options.bad(format!("attach names {}, {word} twice", link.name())));
+        }
         attach.push(Attach {
             target: Target::new(&open.netns.fd, link.index(), link.name()),
             hook: *hook,

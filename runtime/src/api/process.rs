@@ -108,19 +108,7 @@ fn start(op: &str, command: &mut Command, line: &CommandLine) -> Result<Child> {
 }
 
 /// Ends the whole group when the wait for it is given up.
-pub(super) struct Group(Cell<Option<u32>>);
-
-impl Group {
-    /// Of a child that leads its group; of none.
-    pub(super) fn new(pid: Option<u32>) -> Self {
-        Group(Cell::new(pid))
-    }
-
-    /// The program has ended by itself.
-    pub(super) fn leave(&self) {
-        self.0.take();
-    }
-}
+struct Group(Cell<Option<u32>>);
 
 impl EndsWithTask for Group {
     fn end(&self) {
@@ -156,7 +144,7 @@ fn exec(
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(&op, &mut command, &line)?;
-    let group = Rc::new(Group::new(child.id()));
+    let group = Rc::new(Group(Cell::new(child.id())));
     end_with_task(Rc::downgrade(&(Rc::clone(&group) as Rc<dyn EndsWithTask>)));
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(op.clone(), &e).subject(line.shown.clone());

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
@@ -25,7 +24,6 @@ use tokio::sync::Mutex;
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::{Args, Module};
-use super::process::Group;
 use super::value::Data;
 use crate::{Error, Result};
 
@@ -37,20 +35,9 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .build()
 }
 
-/// A command, and what ends it with all it started when nobody waits for it any more: its task was cancelled, or the script
-/// ends. At a terminal it stays in the terminal's group, as an editor needs, and Ctrl-C reaches it there.
-fn start(shell: &mut Command) -> std::io::Result<(Child, Group)> {
-    let apart = !std::io::stdin().is_terminal();
-    if apart {
-        shell.process_group(0);
-    }
-    let child = shell.spawn()?;
-    let group = Group::new(child.id().filter(|_| apart));
-    Ok((child, group))
-}
-
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
+    // A task that is cancelled while it waits for a command ends it.
     shell.args(["-c", command]).kill_on_drop(true);
     shell
 }
@@ -74,10 +61,8 @@ fn execute(
 ) -> Result<impl Future<Output = Result<(&'static str, i32)>> + use<>> {
     let command: String = args.required("command")?;
     Ok(async move {
-        let failed = |e: std::io::Error| failed("os.execute", &command, &e);
-        let (mut child, group) = start(&mut shell(&command)).map_err(failed)?;
-        let status = child.wait().await.map_err(failed)?;
-        group.leave();
+        let status =
+            shell(&command).status().await.map_err(|e| failed("os.execute", &command, &e))?;
         Ok(ended(status))
     })
 }
@@ -91,13 +76,13 @@ fn popen(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
         true => shell.stdin(Stdio::piped()),
         false => shell.stdout(Stdio::piped()),
     };
-    let (mut child, group) = start(&mut shell).map_err(|e| failed("io.popen", &command, &e))?;
+    let mut child = shell.spawn().map_err(|e| failed("io.popen", &command, &e))?;
     let output = child.stdout.take();
     let stream = Stream(Rc::new(Inner {
         name: command,
         input: Mutex::new(child.stdin.take()),
         output: Mutex::new(output.map(|output| -> Reader { Box::new(BufReader::new(output)) })),
-        child: RefCell::new(Some((child, group))),
+        child: RefCell::new(Some(child)),
     }));
     Ok(Returned(stream))
 }
@@ -152,7 +137,7 @@ struct Inner {
     name: String,
     input: Mutex<Option<ChildStdin>>,
     output: Mutex<Option<Reader>>,
-    child: RefCell<Option<(Child, Group)>>,
+    child: RefCell<Option<Child>>,
 }
 
 impl Stream {
@@ -204,9 +189,8 @@ impl Stream {
         self.0.input.lock().await.take();
         self.0.output.lock().await.take();
         let child = self.0.child.borrow_mut().take();
-        let Some((mut child, group)) = child else { return Ok(None) };
+        let Some(mut child) = child else { return Ok(None) };
         let status = child.wait().await.map_err(|e| self.error("close", &e))?;
-        group.leave();
         Ok(Some(ended(status)))
     }
 }

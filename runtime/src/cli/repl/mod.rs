@@ -147,6 +147,10 @@ impl<'a> Session<'a> {
             () = self.control.line_interrupted() => None,
         };
         let interrupted = self.control.is_line_interrupted();
+        // The line has ended the process: no error of it, and no other prompt.
+        if self.control.flag.reason().is_some() {
+            std::future::pending::<()>().await;
+        }
         self.control.noticed();
         match ended {
             _ if interrupted => println!("interrupted"),
