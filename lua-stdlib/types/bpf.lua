@@ -18,6 +18,8 @@ local bpf = {}
 ---
 --- Sections: `tc`, `classifier`, `action`, `tcx/ingress`, `tcx/egress`, `netkit/primary`, `netkit/peer`, `xdp`,
 --- `xdp.frags`, `xdp/devmap`, `xdp/cpumap`, `socket`, each with or without a trailing `/name`.
+--- Any other raises EINVAL and names the nearest. An object has the licence its `SEC("license")` states; without one it has
+--- none, and the verifier refuses it the helpers that are for GPL programs only.
 ---
 --- Nothing stays loaded because of an object alone: a process whose script has ended does not wait for it.
 ---

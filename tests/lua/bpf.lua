@@ -91,6 +91,37 @@ test.case("every spelling of a section", function(t)
   end
 end)
 
+local MISSPELT = {
+  { "tcx/ingres", "tcx/ingress" },
+  { "tcx", "tcx/egress" },
+  { "tcx/engress/name", "tcx/egress" },
+  { "netkit/prmary", "netkit/primary" },
+  { "netkit", "netkit/peer" },
+  { "xpd", "xdp" },
+  { "clasifier", "classifier" },
+}
+
+test.case("a section that is not spelt as any is refused, and the nearest named", function(t)
+  for _, case in ipairs(MISSPELT) do
+    local e = t:raises(function()
+      compile(('SEC("%s") int p(void *ctx) { return 0; }\n'):format(case[1]))
+    end, "is not a section")
+    t:equal({ e.code, e.hint:match('did you mean "(.-)"') }, { "EINVAL", case[2] }, case[1])
+  end
+end)
+
+test.case("an object has the licence it states, and none when it states none", function(t)
+  local source = HEAD .. 'SEC("tc") int p(struct __sk_buff *skb) { return 0; }\n'
+  local mine = 'char LICENSE[] SEC("license") = "Proprietary";\n'
+  for licence, gpl in pairs({ [LICENSE] = true, [mine] = false, [""] = false }) do
+    t:equal(bpf.compile({ source = source .. licence }).programs.p:info().gpl_compatible, gpl, licence)
+  end
+  local e = t:raises(function()
+    bpf.compile({ source = HEAD .. 'SEC("tc") int p(void *skb) { return bpf_printk("here"); }\n' })
+  end, "cannot call GPL%-restricted function")
+  t:equal(e.hint, 'add: char LICENSE[] SEC("license") = "GPL";')
+end)
+
 test.case("several programs in one section, with static functions between them", function(t)
   local o = compile([[
 static __noinline int twice(int n) { return n * 2; }

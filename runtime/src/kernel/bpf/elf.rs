@@ -42,6 +42,8 @@ pub struct Rewritten {
     pub bytes: Vec<u8>,
     pub sections: Vec<ProgramSection>,
     pub initial: Vec<InitialSlot>,
+    /// Whether it has a `license` section: the parser takes one without for GPL, the kernel and libbpf do not.
+    pub licensed: bool,
 }
 
 /// A slot that a map's declaration fills: `.values = { [1] = &inner }`.
@@ -56,10 +58,12 @@ pub struct InitialSlot {
 
 /// One row for each word a section name may start with: word, kind, attach type, flags. tc programs have attach type 0
 /// whatever their hook: tcx and netkit do not look at it, and a program array takes only programs of one.
-const KNOWN: [(&str, ProgramKind, u32, u32); 14] = [
+const KNOWN: [(&str, ProgramKind, u32, u32); 16] = [
     ("tc", ProgramKind::TC, 0, 0),
-    ("tcx", ProgramKind::TC, 0, 0),
-    ("netkit", ProgramKind::TC, 0, 0),
+    ("tcx/ingress", ProgramKind::TC, 0, 0),
+    ("tcx/egress", ProgramKind::TC, 0, 0),
+    ("netkit/primary", ProgramKind::TC, 0, 0),
+    ("netkit/peer", ProgramKind::TC, 0, 0),
     ("classifier", ProgramKind::TC, 0, 0),
     ("action", ProgramKind::TC_ACTION, 0, 0),
     ("xdp.frags/devmap", ProgramKind::XDP, XDP_DEVMAP, super::sys::F_XDP_HAS_FRAGS),
@@ -116,9 +120,11 @@ pub fn rewrite(data: &[u8]) -> Result<Rewritten> {
     check_bounds(header, data)?;
     let sections = header.sections(endian, data).map_err(|e| truncated(&e))?;
     let mut programs = Vec::new();
+    let mut licensed = false;
     for (index, section) in sections.enumerate() {
         let name = sections.section_name(endian, section).map_err(|e| truncated(&e))?;
         let name = String::from_utf8_lossy(name);
+        licensed |= name == "license";
         let code = section.sh_flags(endian) & u64::from(SHF_EXECINSTR) != 0;
         if !code || section.sh_size(endian) == 0 || name.starts_with(".text") {
             continue;
@@ -135,7 +141,7 @@ pub fn rewrite(data: &[u8]) -> Result<Rewritten> {
     let mut bytes = data.to_vec();
     rename_sections(&mut bytes, header, &programs)?;
     types::rename(&mut bytes, data, header, &programs)?;
-    Ok(Rewritten { bytes, sections: programs, initial })
+    Ok(Rewritten { bytes, sections: programs, initial, licensed })
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -153,11 +159,20 @@ fn lower(text: &str) -> String {
 
 fn unknown_section(name: &str) -> Error {
     let bare = name.trim_start_matches('?');
-    let word = bare.split('/').next().unwrap_or(bare);
+    // A name of the program's own may follow: as many words are compared as the known section has.
+    let first_words = |count| {
+        let end = bare.match_indices('/').nth(count - 1).map_or(bare.len(), |(at, _)| at);
+        &bare[..end]
+    };
     let nearest = KNOWN
         .iter()
-        .map(|(known, ..)| (*known, strsim::jaro_winkler(known, word)))
-        .filter(|(_, score)| *score > 0.8)
+        .map(|(known, ..)| {
+            let words = first_words(known.split('/').count());
+            // A hook without its side is nearer to the hook than to anything that merely looks like it.
+            let whole = known.strip_prefix(words).is_some_and(|rest| rest.starts_with('/'));
+            (*known, if whole { 1.0 } else { strsim::normalized_damerau_levenshtein(known, words) })
+        })
+        .filter(|(_, score)| *score > 0.6)
         .max_by(|a, b| a.1.total_cmp(&b.1));
     let known = format!("known are: {SPELLINGS}");
     invalid(format!("SEC(\"{name}\") is not a section that can be loaded here")).hint(match nearest

@@ -6,6 +6,7 @@
 mod maps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -157,6 +158,9 @@ impl ObjectFile {
         guarded(|| {
             let mut parsed =
                 aya_obj::Object::parse(&rewritten.bytes).map_err(|e| parser_error(&e))?;
+            if !rewritten.licensed {
+                parsed.programs.values_mut().for_each(|p| p.license = CString::default());
+            }
             // Every kernel this runs on (6.1 and later) takes all kinds of BTF; what is left to do is to fill in sizes
             // and offsets that clang leaves to the linker.
             let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
