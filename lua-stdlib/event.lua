@@ -5,14 +5,7 @@ local task = cnf.task
 
 local event = {}
 
-local Subscription = { __name = "Subscription" }
-
-function Subscription:__index(key)
-  if Subscription[key] ~= nil then
-    return Subscription[key]
-  end
-  error(('Subscription has no field or method "%s"'):format(tostring(key)), 2)
-end
+local Subscription = cnf._library.class("Subscription", "subscription", { "what", "task" })
 
 function Subscription:__tostring()
   return ("Subscription(%s)"):format(self.what)

@@ -2,19 +2,15 @@
 
 local native, cnf = ...
 
+local library = cnf._library
+local check = library.check
+
 local task = { sleep = native.sleep, now = native.now }
 
 -- Task -------------------------------------------------------------------------------------------------------------
 
-local Task = { __name = "Task" }
+local Task = library.class("Task", "task", { "id", "status" })
 local by_coroutine = setmetatable({}, { __mode = "k" })
-
-function Task:__index(key)
-  if Task[key] ~= nil then
-    return Task[key]
-  end
-  error(('Task has no field or method "%s"'):format(tostring(key)), 2)
-end
 
 function Task:__tostring()
   return ("Task(%d, %s)"):format(self.id, self.status)
@@ -52,9 +48,7 @@ end
 
 --- Runs `fn(...)` as a task of its own.
 function task.spawn(fn, ...)
-  if type(fn) ~= "function" then
-    error("task.spawn takes a function, got " .. type(fn), 2)
-  end
+  check("task.spawn", 1, "fn", "function", fn)
   local t, args = new_task(), table.pack(...)
   t.id = native.start(function()
     by_coroutine[coroutine.running()] = t
@@ -68,7 +62,7 @@ end
 --- Waits for the task; its results, or its error raised here.
 function Task:join()
   if by_coroutine[coroutine.running()] == self then
-    error("a task cannot join itself", 2)
+    cnf.error({ op = "task:join", code = "EDEADLK", message = "a task cannot join itself" })
   end
   self.joiners = self.joiners + 1
   while self.status == "running" do
@@ -104,16 +98,10 @@ end
 
 -- Time -------------------------------------------------------------------------------------------------------------
 
---- Refuses, at the call, what would fail later and elsewhere.
-local function need_function(op, fn)
-  if type(fn) ~= "function" then
-    cnf.error({ op = op, code = "EINVAL", message = "takes a duration and a function, got " .. type(fn) })
-  end
-end
-
 --- Calls `fn` every `interval`, waiting that long before each call, until cancelled.
 function task.every(interval, fn)
-  need_function("task.every", fn)
+  interval = check("task.every", 1, "interval", "duration", interval)
+  check("task.every", 2, "fn", "function", fn)
   return task.spawn(function()
     while true do
       native.sleep(interval)
@@ -124,7 +112,8 @@ end
 
 --- Calls `fn` once, after `delay`.
 function task.after(delay, fn)
-  need_function("task.after", fn)
+  delay = check("task.after", 1, "delay", "duration", delay)
+  check("task.after", 2, "fn", "function", fn)
   return task.spawn(function()
     native.sleep(delay)
     return fn()
@@ -133,10 +122,28 @@ end
 
 -- Several at once --------------------------------------------------------------------------------------------------
 
-local function start_all(what, jobs)
-  if type(jobs) ~= "table" then
-    error(what .. " takes an array of functions or tasks, got " .. type(jobs), 3)
+--- Refuses what is no array of functions and tasks before any of them starts.
+local function check_jobs(op, jobs)
+  check(op, 1, "jobs", "table", jobs)
+  local count = 0
+  for _ in next, jobs do
+    count = count + 1
   end
+  local function refuse(message, ...)
+    cnf.error({ op = op, code = "EINVAL", message = message:format(...) })
+  end
+  if count ~= #jobs then
+    refuse("jobs must be an array without holes or names")
+  end
+  for i, job in ipairs(jobs) do
+    if type(job) ~= "function" and getmetatable(job) ~= Task then
+      refuse("jobs[%d] must be a function or a Task, got %s", i, library.describe(job))
+    end
+  end
+end
+
+local function start_all(op, jobs)
+  check_jobs(op, jobs)
   local tasks = {}
   for i, job in ipairs(jobs) do
     tasks[i] = getmetatable(job) == Task and job or task.spawn(job)
@@ -183,7 +190,7 @@ end
 function task.race(jobs)
   local tasks = start_all("task.race", jobs)
   if #tasks == 0 then
-    error("task.race takes at least one function", 2)
+    cnf.error({ op = "task.race", code = "EINVAL", message = "jobs must have at least one function, got none" })
   end
   local finished = task.channel(#tasks)
   local watchers = watch(tasks, finished)
@@ -198,12 +205,13 @@ end
 
 --- fn's results, or ETIMEDOUT after `limit`.
 function task.timeout(limit, fn)
-  need_function("task.timeout", fn)
+  local seconds = check("task.timeout", 1, "limit", "duration", limit)
+  check("task.timeout", 2, "fn", "function", fn)
   local expired = {}
   local results = table.pack(task.race({
     fn,
     function()
-      native.sleep(limit)
+      native.sleep(seconds)
       return expired
     end,
   }))
@@ -219,8 +227,7 @@ end
 
 -- Channels ---------------------------------------------------------------------------------------------------------
 
-local Channel = { __name = "Channel" }
-Channel.__index = Channel
+local Channel = library.class("Channel", "channel")
 
 function Channel:__tostring()
   return ("Channel(%d of %d)"):format(self.last - self.first + 1, self.capacity)
@@ -228,10 +235,7 @@ end
 
 --- A queue between tasks: `send` waits while `capacity` values are in it (0: until one is received).
 function task.channel(capacity)
-  capacity = capacity or 0
-  if math.type(capacity) ~= "integer" or capacity < 0 then
-    error("task.channel takes a capacity of 0 or more, got " .. tostring(capacity), 2)
-  end
+  capacity = capacity == nil and 0 or check("task.channel", 1, "capacity", "count", capacity)
   return setmetatable({
     capacity = capacity,
     values = {},

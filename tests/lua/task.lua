@@ -151,3 +151,35 @@ test.case("a channel hands over in order and ends", function(t)
     end, "EPIPE")
   end
 end)
+
+test.case("wrong arguments are refused at the call, as natives refuse them", function(t)
+  local c, it = task.channel(), task.spawn(function() end)
+  local function nothing() end
+  local cases = {
+    { "task.spawn: fn (first argument) must be a function, got nothing", task.spawn },
+    { "task.every: interval (first argument) \"x\" is not a duration", task.every, "x", nothing },
+    { "task.every: fn (second argument) must be a function, got nothing", task.every, 1 },
+    { "task.after: delay (first argument) -1 is not a duration", task.after, -1, nothing },
+    { "task.timeout: limit (first argument) must be a duration", task.timeout, nothing, 1 },
+    { "task.timeout: fn (second argument) must be a function, got 3", task.timeout, 1, 3 },
+    { "task.all: jobs (first argument) must be a table, got a function", task.all, nothing },
+    { "task.all: jobs[2] must be a function or a Task, got \"x\"", task.all, { nothing, "x" } },
+    { "task.all: jobs must be an array without holes or names", task.all, { nothing, fn = nothing } },
+    { "task.race: jobs must have at least one function, got none", task.race, {} },
+    { "task.race: jobs[1] must be a function or a Task, got a table", task.race, { {} } },
+    { "task.channel: capacity (first argument) must be an integer from 0", task.channel, 1.5 },
+    { "task:join: is a method of a Task, called on nothing", it.join },
+    { "channel:send: is a method of a Channel, called on 3", c.send, 3 },
+  }
+  for _, case in ipairs(cases) do
+    local e = t:raises(function()
+      case[2](table.unpack(case, 3))
+    end)
+    t:ok(tostring(e):find(case[1], 1, true), ("%s, expected %s"):format(e, case[1]))
+    t:equal(e.code, "EINVAL")
+    t:ok(e.where and e.where:find("task%.lua:%d+$"), tostring(e.where))
+  end
+  t:raises(function()
+    return c.capasity
+  end, 'Channel: has no field or method "capasity"')
+end)

@@ -13,8 +13,9 @@ use mlua::{
 
 use super::error::{raise, site};
 use super::host::Host;
+use super::library::no_member;
 use super::module::Args;
-use super::option::{FromOption, nearest};
+use super::option::FromOption;
 use crate::{Error, Result};
 
 /// What a type must say to be held by scripts. Cheap to clone: a handle names its object, it does not own it.
@@ -153,13 +154,7 @@ impl<T: Handle> UserData for Held<T> {
             MetaMethod::Index,
             move |lua, _, key: Value| -> mlua::Result<()> {
                 let key = key.to_string()?;
-                let error =
-                    Error::new(T::TYPE, "EINVAL", format!("has no field or method \"{key}\""));
-                let error = match nearest(&key, &names) {
-                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                    None => error.hint(format!("it has {}", names.join(", "))),
-                };
-                Err(raise(error.at(site(lua, 1))))
+                Err(raise(no_member(T::TYPE, &key, &names).at(site(lua, 1))))
             },
         );
         registry.add_meta_method(

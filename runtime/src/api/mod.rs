@@ -7,6 +7,7 @@ pub mod event;
 pub mod handle;
 mod hook;
 pub mod host;
+mod library;
 pub mod link;
 mod map;
 pub mod module;
@@ -45,6 +46,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tc", hook::tc),
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
+        ("_library", library::module),
         ("_shell", shell::module),
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),

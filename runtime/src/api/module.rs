@@ -109,6 +109,11 @@ impl Args {
         Args { op: op.to_owned(), values: values.into_iter(), position: 0 }
     }
 
+    /// A single argument, the `position`-th (from 1) of its call.
+    pub fn one(op: &str, position: usize, value: Value) -> Self {
+        Args { position: position - 1, ..Args::new(op, MultiValue::from_iter([value])) }
+    }
+
     /// "netns.new", for errors.
     pub fn op(&self) -> &str {
         &self.op

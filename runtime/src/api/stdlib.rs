@@ -10,6 +10,7 @@ const MODULES: &[(&str, &str)] = &[
     ("event", include_str!("../../../lua-stdlib/event.lua")),
     ("task", include_str!("../../../lua-stdlib/task.lua")),
     ("test", include_str!("../../../lua-stdlib/test.lua")),
+    ("_library", include_str!("../../../lua-stdlib/library.lua")),
     ("_files", include_str!("../../../lua-stdlib/files.lua")),
     ("_show", include_str!("../../../lua-stdlib/show.lua")),
     ("_reference", include_str!("../../../lua-stdlib/reference.lua")),

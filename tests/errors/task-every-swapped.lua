@@ -1,0 +1,4 @@
+--- task.every wants the interval first.
+local task = require("cnf.task")
+
+task.every(function() end, "1s")
