@@ -1,5 +1,6 @@
-//! What this instance owns, in order, and how each thing is undone.
+//! What this instance owns, in order, and how each thing is undone; and the instance itself, on disk.
 
+pub mod instance;
 mod ledger;
 mod owned;
 

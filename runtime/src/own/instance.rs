@@ -1,0 +1,374 @@
+//! An instance on disk: `/run/cnfscript/<name>/`, for root's eyes only, and the lock that says whether it lives.
+//!
+//! The kernel drops the lock when the process dies, however that happens, so a directory whose lock is free belongs to
+//! nobody alive, and what its journal names is to be adopted or cleaned. `instance.json` tells people who holds it.
+//! Under systemd, containers or tests another directory may serve: CNFSCRIPT_RUN_DIR. Without root it is
+//! `$XDG_RUNTIME_DIR/cnfscript`, else one of the user's own in the temporary directory.
+
+mod lock;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{Error, Result};
+pub use record::{End, Record};
+
+/// Where instances are kept when root runs them.
+const DIRECTORY: &str = "/run/cnfscript";
+/// The environment variable that names another place.
+pub const DIRECTORY_VARIABLE: &str = "CNFSCRIPT_RUN_DIR";
+/// Where bpf links of background instances are pinned.
+const PINS: &str = "/sys/fs/bpf/cnfscript";
+/// NAME_MAX of every file system that /run is on, and of bpffs, where a dot takes three bytes.
+const NAME_MAX: usize = 85;
+/// How long a holder that has just come may take to write who it is.
+const INTRODUCTION: Duration = Duration::from_millis(200);
+
+/// An instance that is ours as long as this lives.
+#[derive(Debug)]
+pub struct Claim {
+    paths: Paths,
+    record: Record,
+    /// Who had the name before and left its directory: dead, or ended in the background.
+    previous: Option<Record>,
+    /// Dropped by the kernel with the process; children do not inherit it (O_CLOEXEC).
+    _lock: OwnedFd,
+}
+
+/// Where an instance keeps what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    directory: PathBuf,
+    pins: PathBuf,
+}
+
+impl Paths {
+    fn of(directory: &Path, name: &str) -> Paths {
+        // bpffs refuses dots (`bpf_lookup`, kernel/bpf/inode.c).
+        let pins = name.replace('%', "%25").replace('.', "%2E");
+        Paths { directory: directory.join(name), pins: Path::new(PINS).join(pins) }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+    /// The ledger on disk.
+    pub fn journal(&self) -> PathBuf {
+        self.directory.join("journal")
+    }
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("control")
+    }
+    /// Standard output and error of a background instance.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+    /// What the log was before it grew too long.
+    pub fn old_log(&self) -> PathBuf {
+        self.directory.join("log.1")
+    }
+    /// On bpffs, made when something is pinned.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+    fn lock(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+    fn record(&self) -> PathBuf {
+        self.directory.join("instance.json")
+    }
+
+    /// Whether the last process left something that only its journal knows.
+    pub fn left_something(&self) -> bool {
+        self.journal().metadata().is_ok_and(|found| found.len() > 0)
+    }
+}
+
+/// All instances of a directory.
+#[derive(Debug, Clone)]
+pub struct Instances {
+    directory: PathBuf,
+}
+
+impl Instances {
+    /// Of this user, or of the directory that CNFSCRIPT_RUN_DIR names.
+    pub fn here() -> Instances {
+        Instances { directory: directory() }
+    }
+
+    /// Takes the name for this process, before anything is created. `script` is the real path; none for `-e`, standard
+    /// input and the prompt.
+    ///
+    /// # Errors
+    /// EBUSY naming the process that has it; EEXIST when a dead instance of another script left something behind under it;
+    /// EINVAL for a name that cannot be a directory's; whatever the file system says (EROFS, ENOSPC, EACCES) when it cannot
+    /// be written down. Then nothing is left.
+    pub fn claim(&self, name: &str, script: Option<&Path>) -> Result<Claim> {
+        check_name(name)?;
+        let paths = Paths::of(&self.directory, name);
+        make_directory(&self.directory)?;
+        let lock = loop {
+            make_directory(paths.directory())?;
+            match lock::take(&paths.lock()).map_err(|e| unwritable(&paths.lock(), &e))? {
+                lock::Taken::Ours(lock) => break lock,
+                lock::Taken::Theirs => return Err(busy(&paths, name, script)),
+                // Its last holder has just removed it.
+                lock::Taken::Gone => continue,
+            }
+        };
+        let previous = Record::read(&paths.record());
+        let record = Record::now(name, script);
+        if paths.left_something() {
+            match &previous {
+                // The kernel began anew: whatever it was is gone.
+                Some(previous) if previous.boot != record.boot => {
+                    fs::remove_file(paths.journal())
+                        .map_err(|e| unwritable(&paths.journal(), &e))?;
+                }
+                Some(previous) if previous.script.as_deref() != script => {
+                    return Err(left_by_another(name, previous));
+                }
+                _ => {}
+            }
+        }
+        let claim = Claim { paths, record, previous, _lock: lock };
+        if let Err(error) = claim.write_down() {
+            if claim.previous.is_none() {
+                claim.remove();
+            }
+            return Err(error);
+        }
+        Ok(claim)
+    }
+
+    /// The instance of that name, if there is a directory of it.
+    pub fn get(&self, name: &str) -> Result<Option<Found>> {
+        check_name(name)?;
+        let paths = Paths::of(&self.directory, name);
+        if !paths.directory().is_dir() {
+            return Ok(None);
+        }
+        // In this order: one that ends in between reads as dead with its end, not as alive with it.
+        let record = Record::read(&paths.record());
+        let alive = lock::is_held(&paths.lock()).map_err(|e| unreadable(&paths.lock(), &e))?;
+        Ok(Some(Found { name: name.to_owned(), paths, record, alive }))
+    }
+
+    /// Every instance, by name.
+    ///
+    /// # Errors
+    /// EACCES for those who are not root.
+    pub fn all(&self) -> Result<Vec<Found>> {
+        let directory = &self.directory;
+        let entries = match fs::read_dir(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|e| unreadable(directory, &e))?,
+        };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names.iter().filter_map(|name| self.get(name).transpose()).collect()
+    }
+}
+
+impl Claim {
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The last process of this name that did not take its directory with it. Whether it left something that must be
+    /// adopted or cleaned is what [`Paths::left_something`] says.
+    pub fn previous(&self) -> Option<&Record> {
+        self.previous.as_ref()
+    }
+
+    /// From now on it is one that `up` started: its directory stays when it ends, until `down` or `clean`.
+    pub fn set_background(&mut self) -> Result<()> {
+        self.record.background = true;
+        self.write_down()
+    }
+
+    /// The end of a run, after its teardown. Of a foreground instance nothing is left; of one in the background the log
+    /// is, and how it ended. A journal that still names something keeps the directory for `clean`.
+    pub fn finish(mut self, status: u8) {
+        if !self.record.background && !self.paths.left_something() {
+            self.remove();
+            return;
+        }
+        self.record.ended = Some(End::now(status));
+        // It is over either way.
+        let _ = fs::remove_file(self.paths.socket());
+        let _ = self.write_down();
+    }
+
+    /// Takes all of it away, and frees the name.
+    fn remove(&self) {
+        remove(&self.paths);
+    }
+
+    fn write_down(&self) -> Result<()> {
+        let path = self.paths.record();
+        let new = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = fs::File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(self.record.to_json().as_bytes())?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(|e| {
+            let _ = fs::remove_file(&new);
+            unwritable(&path, &e)
+        })
+    }
+}
+
+/// An instance that was found on disk.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub name: String,
+    pub paths: Paths,
+    /// None when it cannot be read: garbage, or a process that has only begun.
+    pub record: Option<Record>,
+    /// Some process holds its lock.
+    pub alive: bool,
+}
+
+impl Found {
+    /// Takes a dead one's directory away. One that lives meanwhile is left, as is one whose journal names something.
+    pub fn remove(&self) -> Result<bool> {
+        match lock::take(&self.paths.lock()).map_err(|e| unwritable(&self.paths.lock(), &e))? {
+            lock::Taken::Ours(_held) if !self.paths.left_something() => {
+                remove(&self.paths);
+                Ok(true)
+            }
+            lock::Taken::Gone => Ok(true),
+            _ => Ok(false),
+        }
+    }
+}
+
+/// All files of ours, the lock last: whoever waits for the name takes it when the directory has gone.
+fn remove(paths: &Paths) {
+    let log = [paths.log(), paths.old_log()];
+    let others = [paths.socket(), paths.journal(), paths.record(), paths.lock()];
+    for path in log.iter().chain(&others) {
+        let _ = fs::remove_file(path);
+    }
+    // Not empty when it holds something that is not ours, or when the next has come already.
+    let _ = fs::remove_dir(paths.directory());
+}
+
+/// Where instances are kept.
+fn directory() -> PathBuf {
+    let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+    let user = nix::unistd::geteuid();
+    match (named(DIRECTORY_VARIABLE), named("XDG_RUNTIME_DIR")) {
+        (Some(directory), _) => directory.into(),
+        (None, _) if user.is_root() => DIRECTORY.into(),
+        (None, Some(runtime)) => Path::new(&runtime).join("cnfscript"),
+        (None, None) => std::env::temp_dir().join(format!("cnfscript-{user}")),
+    }
+}
+
+/// Makes it with mode 0700, parents too. One that is there must be ours, and nobody else's to write: a journal that
+/// others write decides what root deletes.
+fn make_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| unwritable(path, &e))?;
+    let found = path.symlink_metadata().map_err(|e| unwritable(path, &e))?;
+    let ours = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if found.is_dir() && ours {
+        return Ok(());
+    }
+    Err(Error::new("instance", "EPERM", "must be a directory that only its owner writes")
+        .subject(path.display().to_string())
+        .hint(format!("chmod 700 {}, or set {DIRECTORY_VARIABLE}", path.display())))
+}
+
+/// A valid name: one file name, not hidden.
+///
+/// # Errors
+/// EINVAL saying what is wrong.
+pub fn check_name(name: &str) -> Result<()> {
+    let wrong = if name.is_empty() {
+        "an instance needs a name".to_owned()
+    } else if name.len() > NAME_MAX {
+        format!("an instance's name has at most {NAME_MAX} bytes, this has {}", name.len())
+    } else if name.starts_with(['.', '-']) {
+        format!("an instance's name cannot begin with {:?}", &name[..1])
+    } else if let Some(bad) = name.chars().find(|c| *c == '/' || c.is_control()) {
+        format!("an instance's name cannot contain {bad:?}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid("instance", wrong).subject(name).hint("--name gives it another one"))
+}
+
+/// Somebody alive has the name.
+fn busy(paths: &Paths, name: &str, script: Option<&Path>) -> Error {
+    // The holder may have taken it just now, with an older record still there.
+    let attempts = INTRODUCTION.as_millis() / 10;
+    let holder = (0..attempts).find_map(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Record::read(&paths.record()).filter(|r| r.ended.is_none() && r.process_exists())
+    });
+    let error = |message: String| Error::new("instance", "EBUSY", message).subject(name);
+    let Some(holder) = holder else {
+        return error("already runs, in a process that has not said which".into());
+    };
+    let theirs = holder.script.as_deref();
+    let error = error(match theirs {
+        Some(path) => format!("already runs: pid {}, {}", holder.pid, path.display()),
+        None => format!("already runs: pid {}", holder.pid),
+    });
+    match holder.background {
+        _ if theirs != script => error.hint("--name gives this one another name"),
+        true => error.hint(format!("cnfscript reload {name}, or cnfscript down {name}")),
+        false => error.hint(format!("end it (kill {}), or --name for a second one", holder.pid)),
+    }
+}
+
+/// A dead one had the name for another script.
+fn left_by_another(name: &str, previous: &Record) -> Error {
+    let whose =
+        previous.script.as_ref().map_or("another script".into(), |p| p.display().to_string());
+    Error::new("instance", "EEXIST", format!("{whose} died under this name and left things behind"))
+        .subject(name)
+        .hint(format!("cnfscript clean {name} removes them; --name gives this one another name"))
+}
+
+fn unwritable(path: &Path, e: &io::Error) -> Error {
+    let error = Error::io("instance", e).subject(path.display().to_string());
+    match e.raw_os_error() {
+        Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT | libc::EACCES | libc::ENOTDIR) => {
+            error.hint(format!("{DIRECTORY_VARIABLE}=DIRECTORY names another place than this"))
+        }
+        _ => error,
+    }
+}
+
+fn unreadable(path: &Path, e: &io::Error) -> Error {
+    let error = Error::io("instance", e).subject(path.display().to_string());
+    if e.kind() == io::ErrorKind::PermissionDenied { error.hint("sudo") } else { error }
+}
