@@ -2,4 +2,5 @@
 
 pub mod control;
 pub mod generation;
+pub mod socket;
 pub mod watch;
