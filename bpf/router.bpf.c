@@ -7,7 +7,7 @@
  *   sets       arenas and counters of both sets (maps.h, table.h)
  *   locals     the namespace's own, broadcast and anycast addresses
  *   ports      the router's addresses on its devices (too_big.h)
- *   fragments  ports of first fragments, for those that follow
+ *   fragments  ports of first fragments, for those that follow (flow.h)
  *
  * Hooks: `ingress` also for either side of netkit (its program runs when the packet has become the receiving end's);
  * the `_l3` twins are for devices without a link header. tcx where the kernel has it, clsact elsewhere.
@@ -27,6 +27,7 @@
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
+#include "include/flow.h"
 #include "include/maps.h"
 #include "include/match.h"
 #include "include/parse.h"
@@ -46,18 +47,6 @@ struct {
 	__type(value, __u32);
 } locals SEC(".maps");
 
-struct first_fragment {
-	__u32 ports; /* source << 16 | destination */
-	__u32 protocol;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct fragment_key);
-	__type(value, struct first_fragment);
-} fragments SEC(".maps");
-
 static __always_inline void count(const struct set *set, __u32 id, const struct counter *measure)
 {
 	__u32 slot = SETS_COUNTERS + set->live;
@@ -74,49 +63,6 @@ static __always_inline void count(const struct set *set, __u32 id, const struct 
 	counter += index & 3;
 	__sync_fetch_and_add(&counter->packets, measure->packets);
 	__sync_fetch_and_add(&counter->bytes, measure->bytes);
-}
-
-/*
- * Ports, or those of the first fragment. Not inlined, for its stack: all frames of a chain of calls have 512 bytes, and
- * Linux 6.1 rounds each up to 32.
- */
-static __noinline int read_ports(struct __sk_buff *ctx, struct packet *p)
-{
-	struct fragment_key key = {
-		.from = {p->from.high, p->from.low},
-		.to = {p->to.high, p->to.low},
-		.id = p->id,
-	};
-	struct first_fragment *first;
-	__be16 ports[2];
-
-	/* An IPv6 fragment behind the first cannot see the last header's protocol: not part of the key there. */
-	if (p->family == V4)
-		key.protocol = p->protocol;
-	if (p->fragment == LATER_FRAGMENT) {
-		first = bpf_map_lookup_elem(&fragments, &key);
-		if (!first)
-			return 0;
-		p->protocol = first->protocol;
-		p->source_port = first->ports >> 16;
-		p->destination_port = first->ports;
-		p->has_ports = has_ports(p->protocol);
-		return 0;
-	}
-	if (has_ports(p->protocol) && !bpf_skb_load_bytes(ctx, p->l4, ports, sizeof(ports))) {
-		p->source_port = bpf_ntohs(ports[0]);
-		p->destination_port = bpf_ntohs(ports[1]);
-		p->has_ports = 1;
-	}
-	if (p->fragment == FIRST_FRAGMENT) {
-		struct first_fragment value = {
-			.ports = (__u32)p->source_port << 16 | p->destination_port,
-			.protocol = p->protocol,
-		};
-
-		bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
-	}
-	return 0;
 }
 
 static __always_inline int is_local(const struct packet *p)

@@ -7,7 +7,9 @@
 #define ROUTER_HOP_H
 
 #include "maps.h"
+#include "flow.h"
 #include "parse.h"
+#include "table.h"
 
 #define NO_HOP 0xffffffffU
 
@@ -31,18 +33,6 @@ static __always_inline int hop_up(const struct set *set, __u32 index)
 	struct hop *hop = hop_at(set, index);
 
 	return hop && !set->state->down[hop->device & (MAX_DEVICES - 1)];
-}
-
-/* The same for every packet of a flow, in one direction. flow_hash() of hop.rs tells `explain` the same. */
-static __always_inline __u32 flow_hash(const struct packet *p)
-{
-	return hash6((__u64)p->protocol << 32 | (__u32)p->source_port << 16 | p->destination_port,
-		     p->from.high ^ p->from.low * MIX_1, p->to.high ^ p->to.low * MIX_2, 0);
-}
-
-static __always_inline __u32 seconds_now(void)
-{
-	return bpf_ktime_get_coarse_ns() / 1000000000;
 }
 
 /* The bucket's hop. An idle bucket moves where it is wanted first. */

@@ -7,6 +7,7 @@
 #define ROUTER_MATCH_H
 
 #include "hop.h"
+#include "prefix.h"
 
 /* A search in progress; what bpf_loop's callbacks share. */
 struct search {

@@ -5,8 +5,8 @@
  *
  * Include after bpf_helpers.h. Addresses and ports come in host order: the tables mask and compare them as numbers.
  */
-#ifndef ROUTER_PARSE_H
-#define ROUTER_PARSE_H
+#ifndef PARSE_H
+#define PARSE_H
 
 #include <linux/bpf.h>
 #include <linux/icmpv6.h>
@@ -19,7 +19,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "prefix.h"
+#include "packet.h"
 
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_OFFSET_MASK 0x1fff
@@ -27,25 +27,6 @@
 #define IP6_OFFSET_MASK 0xfff8
 #define EXTENSION_HEADERS 8 /* more than that is left to the kernel */
 #define PROTOCOL_NONE 59    /* IPv6 "no next header" */
-
-enum fragment { WHOLE = 0, FIRST_FRAGMENT = 1, LATER_FRAGMENT = 2 };
-
-struct packet {
-	struct address from;
-	struct address to;
-	__u32 l3;	/* offset of the IP header */
-	__u32 l4;	/* offset of what follows it and its extension headers */
-	__u32 length;	/* bytes from the IP header on, as the header says */
-	__u32 id;	/* of a fragment */
-	__u16 source_port;
-	__u16 destination_port;
-	__u16 vlan;	/* VLAN_TAGGED | id, 0 when untagged */
-	__u8 family;	/* enum family */
-	__u8 protocol;
-	__u8 ttl;
-	__u8 fragment;	/* enum fragment */
-	__u8 has_ports;
-};
 
 static __always_inline int has_ports(__u8 protocol)
 {
@@ -109,7 +90,7 @@ static __always_inline int parse_link(struct __sk_buff *ctx, struct packet *p, i
 	return 1;
 }
 
-static __always_inline int parse4(struct __sk_buff *ctx, struct packet *p)
+static __always_inline int read4(struct __sk_buff *ctx, struct packet *p)
 {
 	struct iphdr *ip;
 	__u16 offset;
@@ -131,7 +112,7 @@ static __always_inline int parse4(struct __sk_buff *ctx, struct packet *p)
 		p->fragment = LATER_FRAGMENT;
 	else if (offset & IP_MORE_FRAGMENTS)
 		p->fragment = FIRST_FRAGMENT;
-	return !stays4(p->to.low);
+	return 1;
 }
 
 /* Walks the extension headers. False when they do not end within EXTENSION_HEADERS, or the packet. */
@@ -182,7 +163,8 @@ static __always_inline int is_discovery(struct __sk_buff *ctx, const struct pack
 	       !bpf_skb_load_bytes(ctx, p->l4, &type, sizeof(type)) && type >= 133 && type <= 137;
 }
 
-static __always_inline int parse6(struct __sk_buff *ctx, struct packet *p)
+/* Without its extension headers. */
+static __always_inline int read6(struct __sk_buff *ctx, struct packet *p)
 {
 	struct ipv6hdr *ip;
 
@@ -197,7 +179,7 @@ static __always_inline int parse6(struct __sk_buff *ctx, struct packet *p)
 	p->ttl = ip->hop_limit;
 	p->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	p->l4 = p->l3 + sizeof(*ip);
-	return !stays6(p->to) && walk_extensions(ctx, p) && !is_discovery(ctx, p);
+	return 1;
 }
 
 /* Fills `p`; false for what always stays with the kernel. */
@@ -209,7 +191,17 @@ static __always_inline int parse(struct __sk_buff *ctx, struct packet *p, int he
 		return 0;
 	if (!parse_link(ctx, p, headerless))
 		return 0;
-	return p->family == V4 ? parse4(ctx, p) : parse6(ctx, p);
+	if (p->family == V4)
+		return read4(ctx, p) && !stays4(p->to.low);
+	return read6(ctx, p) && !stays6(p->to) && walk_extensions(ctx, p) && !is_discovery(ctx, p);
+}
+
+/* As parse(), but any IP packet will do. */
+static __always_inline int parse_any(struct __sk_buff *ctx, struct packet *p, int headerless)
+{
+	if (!parse_link(ctx, p, headerless))
+		return 0;
+	return p->family == V4 ? read4(ctx, p) : read6(ctx, p) && walk_extensions(ctx, p);
 }
 
 /* Bytes on the wire from the IP header on, and packets: a GSO packet as the segments it will be. */

@@ -11,28 +11,6 @@
 
 #include "table.h"
 
-/* An IPv6 address as two numbers; IPv4 as the low one. */
-struct address {
-	__u64 high;
-	__u64 low;
-};
-
-static __always_inline __u32 masked4(__u32 address, __u32 length)
-{
-	return length ? address & ~0U << ((32 - length) & 31) : 0;
-}
-
-static __always_inline struct address masked6(struct address a, __u32 length)
-{
-	if (length <= 64) {
-		a.low = 0;
-		a.high = length ? a.high & ~0ULL << ((64 - length) & 63) : 0;
-	} else {
-		a.low &= ~0ULL << ((128 - length) & 63);
-	}
-	return a;
-}
-
 static __always_inline __u64 key4(__u32 address, __u32 length, enum side side)
 {
 	return KEY_USED | (__u64)side << KEY_SIDE_SHIFT | (__u64)length << KEY_LENGTH_SHIFT |

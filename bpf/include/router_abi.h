@@ -11,6 +11,8 @@
 
 #include <linux/types.h>
 
+#include "packet.h"
+
 #define CELL_BYTES 64
 /* Cells a table lookup may visit. The host makes a table larger rather than go beyond. */
 #define PROBE_LIMIT 8
@@ -29,7 +31,6 @@
 #define KEY_TOMBSTONE (1ULL << 62)
 
 enum side { SOURCE = 0, DESTINATION = 1 };
-enum family { V4 = 0, V6 = 1 };
 
 /*
  * What a matching entry says: policy id in bits 0..23, VALUE_OWN when the entry is a policy's own and not a marker
@@ -69,7 +70,6 @@ struct cell6 {
 /* A conditional policy; fields that its shape does not use are 0. */
 #define CONDITION_SHAPE_SHIFT 8
 #define CONDITION_VLAN_SHIFT 16
-#define VLAN_TAGGED 0x1000 /* beside the id, so that tag 0 differs from none */
 
 struct condition {
 	__u64 meta;    /* KEY_USED | vlan << 16 | shape << 8 | protocol */
@@ -132,12 +132,7 @@ struct bucket {
 
 #define BUCKET_IDLE_SECONDS 60
 
-/* Counters: 16 bytes, four to a cell; the first ids count what no policy owns. */
-struct counter {
-	__u64 packets;
-	__u64 bytes;
-};
-
+/* Counters (struct counter) are 16 bytes, four to a cell; the first ids count what no policy owns. */
 enum total {
 	TOTAL_ROUTED,	   /* sent to a hop */
 	TOTAL_PASSED,	   /* a policy said pass */
@@ -227,13 +222,6 @@ struct port {
 struct local_key {
 	__u32 length;	  /* IPv4 as ::ffff:a.b.c.d, 96 bits longer */
 	__u32 address[4]; /* network order */
-};
-
-struct fragment_key {
-	__u64 from[2];
-	__u64 to[2];
-	__u32 id;
-	__u32 protocol;
 };
 
 #endif

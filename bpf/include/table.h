@@ -12,30 +12,12 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "hash.h"
 #include "router_abi.h"
-
-#define MIX_1 0x9e3779b97f4a7c15ULL
-#define MIX_2 0xd6e8feb86659fd93ULL
 
 static __always_inline void *cell_at(void *arena, __u32 index)
 {
 	return bpf_map_lookup_elem(arena, &index);
-}
-
-/* runtime/src/program/router/table.rs has the same three functions. */
-static __always_inline __u32 hash4(__u64 key, __u64 seed)
-{
-	key = (key ^ seed) * MIX_1;
-	key = (key ^ key >> 32) * MIX_2;
-	return key >> 32;
-}
-
-static __always_inline __u32 hash6(__u64 meta, __u64 high, __u64 low, __u64 seed)
-{
-	__u64 mixed = (high ^ meta ^ seed) * MIX_1;
-
-	mixed = (mixed ^ mixed >> 32 ^ low) * MIX_2;
-	return hash4(mixed, low);
 }
 
 static __always_inline __u32 hash_condition(const struct condition *key, __u64 seed)

@@ -18,7 +18,7 @@ pub fn hash6(meta: u64, high: u64, low: u64, seed: u64) -> u32 {
     hash4((mixed ^ mixed >> 32 ^ low).wrapping_mul(MIX_2), low)
 }
 
-/// Of a packet's addresses (high, low), protocol and ports; as flow_hash() of bpf/include/hop.h.
+/// Of a packet's addresses (high, low), protocol and ports; as flow_hash() of bpf/include/flow.h.
 pub fn flow_hash(from: [u64; 2], to: [u64; 2], protocol: u8, ports: [u16; 2]) -> u32 {
     hash6(
         u64::from(protocol) << 32 | u64::from(ports[0]) << 16 | u64::from(ports[1]),
