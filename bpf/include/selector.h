@@ -19,8 +19,8 @@
 #define SELECT_PORTS (SELECT_SOURCE_PORT | SELECT_DESTINATION_PORT | SELECT_PORT)
 
 struct selector {
-	struct address from; /* masked */
-	struct address to;
+	struct in6_addr from; /* masked; IPv4 as ::ffff:a.b.c.d */
+	struct in6_addr to;
 	__u32 fields; /* SELECT_* */
 	__u32 mark;
 	__u16 source_port;
@@ -33,8 +33,11 @@ struct selector {
 	__u8 to_length;
 };
 
-static __always_inline int within(const struct packet *p, struct address a, struct address net, __u32 length)
+static __always_inline int within(const struct packet *p, struct address a, const struct in6_addr *prefix,
+				  __u32 length)
 {
+	struct address net = address6(prefix);
+
 	if (p->family == V4)
 		return masked4(a.low, length) == (__u32)net.low;
 	a = masked6(a, length);
@@ -63,8 +66,8 @@ static __always_inline int selected(const struct selector *s, struct __sk_buff *
 	if (s->fields & (SELECT_PORTS | SELECT_PROTOCOL))
 		read_ports(ctx, &p);
 	return (!(s->fields & SELECT_FAMILY) || p.family == s->family) &&
-	       (!(s->fields & SELECT_FROM) || within(&p, p.from, s->from, s->from_length)) &&
-	       (!(s->fields & SELECT_TO) || within(&p, p.to, s->to, s->to_length)) &&
+	       (!(s->fields & SELECT_FROM) || within(&p, p.from, &s->from, s->from_length)) &&
+	       (!(s->fields & SELECT_TO) || within(&p, p.to, &s->to, s->to_length)) &&
 	       (!(s->fields & SELECT_PROTOCOL) || p.protocol == s->protocol) &&
 	       (!(s->fields & SELECT_VLAN) || p.vlan == s->vlan) &&
 	       (!(s->fields & SELECT_PORTS) || ports_selected(s, &p));

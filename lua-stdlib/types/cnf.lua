@@ -12,6 +12,7 @@
 ---@field link cnf.link
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns
+---@field mirror cnf.mirror
 ---@field policy cnf.policy
 ---@field probe cnf.probe
 ---@field task cnf.task

@@ -180,6 +180,11 @@ SEC("tc") int tap_l3(struct __sk_buff *skb) { return note(skb, 0); }
 char LICENSE[] SEC("license") = "GPL";
 ]]
 
+--- The object of that program, with notes of its own: `tap` for links with a link header, `tap_l3` for those without.
+function lab.tap()
+  return bpf.compile({ source = TAP })
+end
+
 -- The network ------------------------------------------------------------------------------------------------------
 
 local Lab = {}
@@ -199,7 +204,7 @@ function lab.new(t, options)
   self.client:route({ dst = "default", via = "10.0.0.1" })
   self.client:route({ dst = "default", via = "fd00::1" })
   self.ways = options.ways or 3
-  self.object = bpf.compile({ source = TAP })
+  self.object = lab.tap()
   for i = 1, self.ways do
     self:add_way(i)
   end

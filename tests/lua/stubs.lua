@@ -72,6 +72,11 @@ local instances = {
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.policy.router({ attach = { { link, "ingress" } } })
   end,
+  ["cnf.Mirror"] = function(t)
+    local ns = t:netns("stubs")
+    local from, to = cnf.link.veth({ name = "stub", netns = ns, peer = { name = "stub2", netns = ns } })
+    return cnf.mirror.to({ from = from, to = to })
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

@@ -10,6 +10,7 @@ pub mod host;
 mod library;
 pub mod link;
 mod map;
+mod mirror;
 pub mod module;
 pub mod netns;
 pub mod option;
@@ -19,6 +20,7 @@ pub mod probe;
 pub mod process;
 mod qdisc;
 mod route;
+mod selector;
 mod shell;
 pub mod source;
 pub mod stdlib;
@@ -38,6 +40,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("cnf", cnf::module),
         ("event", event::module),
         ("link", link::module),
+        ("mirror", mirror::module),
         ("netkit", hook::netkit),
         ("netns", netns::module),
         ("policy", policy::module),

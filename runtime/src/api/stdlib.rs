@@ -8,10 +8,12 @@ pub const PRELUDE: &str = include_str!("../../../lua-stdlib/prelude.lua");
 /// Modules written in Lua: name and source.
 const MODULES: &[(&str, &str)] = &[
     ("event", include_str!("../../../lua-stdlib/event.lua")),
+    ("mirror", include_str!("../../../lua-stdlib/mirror.lua")),
     ("task", include_str!("../../../lua-stdlib/task.lua")),
     ("test", include_str!("../../../lua-stdlib/test.lua")),
     ("_library", include_str!("../../../lua-stdlib/library.lua")),
     ("_files", include_str!("../../../lua-stdlib/files.lua")),
+    ("_program", include_str!("../../../lua-stdlib/program.lua")),
     ("_show", include_str!("../../../lua-stdlib/show.lua")),
     ("_reference", include_str!("../../../lua-stdlib/reference.lua")),
     ("_prompt", include_str!("../../../lua-stdlib/prompt.lua")),
@@ -23,6 +25,7 @@ pub const STUBS: &[(&str, &str)] = &[
     ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
     ("event", include_str!("../../../lua-stdlib/types/event.lua")),
     ("link", include_str!("../../../lua-stdlib/types/link.lua")),
+    ("mirror", include_str!("../../../lua-stdlib/types/mirror.lua")),
     ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),
     ("netns", include_str!("../../../lua-stdlib/types/netns.lua")),
     ("policy", include_str!("../../../lua-stdlib/types/policy.lua")),

@@ -1,0 +1,56 @@
+--- `mirror`: copies of some of a link's packets to another link (bpf/mirror.bpf.c).
+
+local native, cnf = ...
+local program = cnf._program
+
+local mirror = {}
+
+local state = setmetatable({}, { __mode = "k" })
+
+local Mirror = program.class("Mirror", function(self)
+  return ("Mirror(%s: %s to %s)"):format(self.name, self.from.name, self.to.name)
+end)
+
+--- Copies packets that pass `from` to `to`.
+function mirror.to(options)
+  local given = native.to(options)
+  local from, to, name = given.from, given.to, given.name
+  local subject = ("%s to %s"):format(from.name, to.name)
+  local self = { name = name, from = from, to = to }
+  program.as("mirror.to", subject, function()
+    local headerless = program.headerless(from)
+    if headerless and not program.headerless(to) then
+      cnf.error({
+        code = "EINVAL",
+        message = ("frames of %s have no link header, and %s needs one"):format(from.name, to.name),
+        hint = "copy to a link without one too, such as a tun",
+      })
+    end
+    local which = headerless and "mirror_l3" or "mirror_l2"
+    local object = cnf.bpf.builtin("mirror", { name = "mirror/" .. name, programs = { which } })
+    object.maps.mirror:set(0, { match = given.match, sample = given.sample, ifindex = to.index })
+    local places = {}
+    for i, direction in ipairs(given.directions) do
+      -- What comes in is seen as it came, what goes out as it goes.
+      local order = next(given.order) and given.order or { [direction == "ingress" and "first" or "last"] = true }
+      places[i] = { from, direction, order }
+    end
+    local attachments = program.attach("mirror", name, places, function()
+      return object.programs[which]
+    end)
+    state[self] = { attachments = attachments, counters = object.maps.counters }
+  end)
+  return setmetatable(self, Mirror)
+end
+
+--- Packets and bytes that came by, that were copied, and that the kernel refused to copy.
+function Mirror:stats()
+  return state[self].counters:get(0):sum()
+end
+
+--- Ends the copying; nothing happens when it has ended.
+function Mirror:detach()
+  program.detach(state[self].attachments)
+end
+
+return mirror

@@ -1,0 +1,88 @@
+--- `_program`: what the modules of the program library share: their programs on hooks, all of them or none, and the
+--- handles that scripts hold.
+
+local _, cnf = ...
+
+local program = {}
+
+--- A class of handles: methods in the result, a name for other fields' errors. `text(self)` is what tostring gives.
+function program.class(name, text)
+  local class = { __name = name }
+  function class.__index(_, key)
+    local method = rawget(class, key)
+    if method ~= nil then
+      return method
+    end
+    error(('%s has no field or method "%s"'):format(name, tostring(key)), 2)
+  end
+  function class.__newindex(_, key)
+    error(('%s: field "%s" cannot be assigned'):format(name, tostring(key)), 2)
+  end
+  class.__tostring = text
+  return class
+end
+
+--- `fn(...)`, its errors told as those of `op` about `subject`.
+function program.as(op, subject, fn, ...)
+  local results = table.pack(pcall(fn, ...))
+  if results[1] then
+    return table.unpack(results, 2, results.n)
+  end
+  local problem = results[2]
+  if type(problem) == "string" or not problem.message then
+    error(problem, 0)
+  end
+  cnf.error({
+    op = op,
+    subject = subject,
+    code = problem.code,
+    message = problem.message,
+    hint = problem.hint,
+    detail = problem.detail,
+  })
+end
+
+--- Whether frames of the link begin with their IP header (tun, wireguard, ipip ...): its address is not a MAC.
+function program.headerless(link)
+  local mac = link:info().mac
+  return not (mac and #mac == 17)
+end
+
+--- Puts programs on hooks, `places = {{link, side, order}, ...}`, in a slot named by what they are ("mirror") and their name;
+--- `choose(link)` gives the program for a link, `order` the order words. All or none: an error takes off what was put on.
+function program.attach(what, name, places, choose)
+  local attachments = {}
+  local ok, problem = pcall(function()
+    for i, place in ipairs(places) do
+      local link, side, options = place[1], place[2], { slot = ("%s/%s"):format(what, name) }
+      for word, value in pairs(place[3] or {}) do
+        options[word] = value
+      end
+      local netkit = side == "primary" or side == "peer"
+      local attach = netkit and cnf.netkit.attach or cnf.bpf.attach
+      attachments[i] = attach(link, side, choose(link), options)
+    end
+  end)
+  if ok then
+    return attachments
+  end
+  program.detach(attachments)
+  if type(problem) ~= "string" and problem.code == "EEXIST" then
+    cnf.error({
+      code = "EEXIST",
+      message = ('%s "%s" is on this hook already'):format(what, name),
+      hint = 'give each of one hook a name of its own: {name = "..."}',
+    })
+  end
+  error(problem, 0)
+end
+
+--- Takes them off, the last first.
+function program.detach(attachments)
+  for i = #attachments, 1, -1 do
+    attachments[i]:detach()
+    attachments[i] = nil
+  end
+end
+
+return program
