@@ -19,7 +19,7 @@ local policy = {}
 
 --- What a policy matches, where it sends packets, and what is done with them. What it does not say matches anything.
 ---@class cnf.Policy
----@field from? string Source: a CIDR or an address.
+---@field from? string Source: a network or an address. Bits set behind the prefix ("10.0.0.1/24") raise EINVAL.
 ---@field to? string Destination, likewise; of the same family as `from` (EINVAL).
 ---@field proto? string|integer "tcp", "udp", "icmp", "icmpv6", "sctp", "gre", "esp", "ah", "dccp", "udplite" or a number from 0 to 255.
 ---@field sport? integer Source port, of protocols that have ports; listed as given.
@@ -27,17 +27,17 @@ local policy = {}
 ---@field mark? integer The packet's mark in the kernel, 32 bits, all compared.
 ---@field vlan? integer 802.1Q id, 0 to 4095. Routing strips the tag.
 ---@field via? string The neighbour to send to. An IPv4 policy may name an IPv6 one (RFC 5549). Without it the destination itself is the neighbour.
----@field dev? cnf.Link The link to send by; without it the link of the kernel's route to `via`, looked up once.
+---@field dev? cnf.Link|string The link to send by, or its name in the router's namespace; without it the link of the kernel's route to `via`, looked up once.
 ---@field onlink? boolean `via` is on `dev` though no route says so. It holds for all of `nexthops`, or is said of one.
 ---@field nexthops? cnf.NextHop[] Several ways, at most 64, instead of `via` and `dev`; each flow keeps to one of them.
 ---@field action? "route"|"drop"|"pass" "route" by default, which needs via, dev or nexthops. "pass" ends the search: the kernel, and the programs behind, go on with the packet.
 ---@field priority? integer Of conditional policies: lower first, 1000 by default.
----@field mirror? cnf.Link Gets a copy of every packet that this policy takes, whatever its action.
+---@field mirror? cnf.Link|string Gets a copy of every packet that this policy takes, whatever its action.
 
 --- One way of several.
 ---@class cnf.NextHop
 ---@field via? string The neighbour.
----@field dev? cnf.Link The link; at least one of the two.
+---@field dev? cnf.Link|string The link, or its name; at least one of the two.
 ---@field weight? integer Its share of the flows beside the others', 1 by default.
 ---@field onlink? boolean As in a policy.
 
@@ -45,6 +45,10 @@ local policy = {}
 --- clsact before Linux 6.6), and "primary" and "peer" of a netkit's primary end: what that end of the pair sends, routed where
 --- the other end receives it. It stands last on its hooks. All hooks, and the links that its policies name, share one
 --- namespace: that of the first hook. TTL falls by one, except at egress, where the kernel has done that.
+---
+--- A packet that a router has redirected is not routed again by that router, but it is by others that it meets. Two routers on
+--- egress hooks of the same links, whose policies send a packet to each other's link, bounce it between them until the kernel's
+--- limit of nested transmissions drops it: give such links one router with the policies of both.
 ---
 --- `default` is a policy that matches everything; it stays through `set` and `clear`.
 ---
@@ -61,10 +65,10 @@ local Router = {}
 
 --- Replaces the whole set at once: every packet sees the old one or the new one. Counters of policies whose match is in both go
 --- on, and their flows keep their hops: when next hops or weights change, only flows of a hop that is gone move at once, others
---- when they have been idle for a minute. Of equal matches in one set the last counts. Up to a million policies, and 64 shapes of
+--- when they have been idle for a minute. Up to a million policies, and 64 shapes of
 --- conditional ones for each family: a shape is which fields are matched, with which prefix lengths.
 ---
---- All is checked before anything changes. Raises EINVAL for a policy that contradicts itself, an unknown word (with the
+--- All is checked before anything changes. Raises EEXIST when two of the set match the same, naming both, EINVAL for a policy that contradicts itself, an unknown word (with the
 --- nearest) or a bad value, EXDEV for a link of another namespace, ENODEV for one that is gone, ENETUNREACH for a next hop that no
 --- route on its link reaches directly, unless onlink=true, E2BIG for too many policies or shapes.
 ---

@@ -279,8 +279,8 @@ test.case("add replaces an equal match, remove takes it away", function(t)
     r:set({})
     r:add(one({ { from = "100.1.1.0/24", way = 1 } }))
     check(t, net, r, { { packet = packet, way = "h1" } })
-    r:add(one({ { from = "100.1.1.7/24", way = 2 } }))
-    t:equal(#r:list(), 1, "bits behind the prefix do not make another match")
+    r:add(one({ { from = "100.1.1.0/24", way = 2 } }))
+    t:equal(#r:list(), 1, "an equal match is replaced")
     check(t, net, r, { { packet = packet, way = "h2" } })
     t:equal(r:stats()[1].packets, 2, "it is the same policy, its counter goes on")
     r:add(one({ { from = "100.1.1.0/24", proto = "udp", way = 1 } }))
@@ -341,7 +341,9 @@ test.case("every prefix length at once", function(t)
   -- Nested prefixes of all lengths; the packet differs from their address in one bit, so that the prefix that ends
   -- just before it is the longest that matches.
   for length = 1, 32 do
-    set[length] = { from = "85.85.85.85/" .. length, action = "drop" }
+    local address = 0x55555555 & (0xffffffff << (32 - length))
+    local text = ("%d.%d.%d.%d"):format(address >> 24, address >> 16 & 255, address >> 8 & 255, address & 255)
+    set[length] = { from = ("%s/%d"):format(text, length), action = "drop" }
     if length % 3 > 0 then
       set[length] = net:by(length % 3, set[length])
       set[length].action = nil
@@ -360,8 +362,20 @@ test.case("every prefix length at once", function(t)
   check(t, net, r, rows)
   set, rows = {}, {}
   local words = "2a55:5555:5555:5555:5555:5555:5555:5555"
+  local function written(bytes)
+    local parts = {}
+    for i = 1, 16, 2 do
+      parts[#parts + 1] = ("%x"):format(bytes[i] << 8 | bytes[i + 1])
+    end
+    return table.concat(parts, ":")
+  end
   for length = 1, 128 do
-    local policy = { to = words .. "/" .. length, action = "drop" }
+    local bytes = { string.byte(lab.address_bytes(words), 1, 16) }
+    for i = 1, 16 do
+      local keep = math.max(0, math.min(8, length - 8 * (i - 1)))
+      bytes[i] = bytes[i] & (0xff << (8 - keep))
+    end
+    local policy = { to = ("%s/%d"):format(written(bytes), length), action = "drop" }
     if length % 3 > 0 then
       policy = net:by(length % 3, policy)
       policy.action = nil
@@ -371,16 +385,25 @@ test.case("every prefix length at once", function(t)
   for length = 3, 127 do
     local bytes = { string.byte(lab.address_bytes(words), 1, 16) }
     bytes[length // 8 + 1] = bytes[length // 8 + 1] ~ (0x80 >> length % 8)
-    local parts = {}
-    for i = 1, 16, 2 do
-      parts[#parts + 1] = ("%x"):format(bytes[i] << 8 | bytes[i + 1])
-    end
     rows[#rows + 1] = {
-      packet = { from = "2001:db8::1", to = table.concat(parts, ":") },
+      packet = { from = "2001:db8::1", to = written(bytes) },
       way = length % 3 == 0 and "none" or "h" .. length % 3,
       why = ("%d bits"):format(length),
     }
   end
   r:set(set)
   check(t, net, r, rows)
+end)
+
+test.case("links can be named, and are those of the router's namespace", function(t)
+  local net = lab.new(t)
+  local r = net:router()
+  local hop = net:hop(2, 4)
+  r:set({
+    { from = "100.1.0.0/16", via = hop.via, dev = "h2", mirror = "h1" },
+    { from = "100.2.0.0/16", nexthops = { { via = hop.via, dev = "h2" } } },
+  })
+  t:equal(r:list()[1].dev, net.link.h2)
+  t:equal(r:list()[1].mirror, net.link.h1)
+  t:equal(net:way(r, { from = "100.2.1.1", to = "200.1.1.1" }), "h2")
 end)

@@ -135,31 +135,31 @@ local function anchors()
   return made
 end
 
+--- The address without the bits behind its prefix.
+local function network(address, length)
+  local bytes, rest = { address:byte(1, -1) }, length
+  for i = 1, #bytes do
+    local keep = math.max(0, math.min(8, rest))
+    bytes[i], rest = bytes[i] & (0xff << (8 - keep)) & 0xff, rest - keep
+  end
+  return string.char(table.unpack(bytes))
+end
+
 local function prefix(family, from_anchors)
   local bytes = address(family, from_anchors)
   local bits = #bytes * 8
   local lengths = { math.random(0, bits), math.random(bits // 2, bits), pick({ 8, 16, 24, 32, bits }), bits }
-  return { bytes = bytes, length = pick(lengths) }
+  local length = pick(lengths)
+  return { bytes = network(bytes, length), length = length }
 end
 
 local function written(made)
   return made and ("%s/%d"):format(text_of(made.bytes), made.length)
 end
 
---- What tells equal matches: the prefix's own bits alone.
+--- What tells equal matches.
 local function key(policy)
-  local function canonical(made)
-    if not made then
-      return "-"
-    end
-    local bytes, rest = { made.bytes:byte(1, -1) }, made.length
-    for i = 1, #bytes do
-      local keep = math.max(0, math.min(8, rest))
-      bytes[i], rest = bytes[i] & (0xff << (8 - keep)) & 0xff, rest - keep
-    end
-    return text_of(string.char(table.unpack(bytes))) .. "/" .. made.length
-  end
-  local parts = { canonical(policy.model.from), canonical(policy.model.to) }
+  local parts = { policy.from or "-", policy.to or "-" }
   for _, word in ipairs(FIELDS) do
     parts[#parts + 1] = tostring(policy[word])
   end

@@ -68,7 +68,10 @@ local function wrong(net)
     { { from = "10.0.0.0/8", nexthops = hops }, "EINVAL", "at most 64 next hops" },
     { { from = "10.0.0.0/8", via = "224.0.0.1", dev = h1, onlink = true }, "EINVAL", "neighbour" },
     { { from = "10.0.0.0/8", via = "0.0.0.0", dev = h1, onlink = true }, "EINVAL", "neighbour" },
-    { { from = "10.0.0.0/8", dev = "h1" }, "EINVAL", "dev must be a Link" },
+    { { from = "10.0.0.0/8", dev = "h9" }, "ENODEV", "h9" },
+    { { from = "10.0.0.0/8", dev = 9 }, "EINVAL", "dev must be a Link" },
+    { with({ from = "10.0.0.1/8" }), "EINVAL", "not a network" },
+    { with({ to = "10.255.0.0/8" }), "EINVAL", "not a network" },
     { "from 10.0.0.0/8", "EINVAL", "policy" },
     { shapes, "E2BIG", "64" },
     inside = inside,
@@ -127,18 +130,22 @@ test.case("64 shapes for each family are taken", function(t)
   end
 end)
 
-test.case("of equal matches in one set the last counts", function(t)
+test.case("equal matches in one set are refused, and both named", function(t)
   local net = lab.new(t)
   local r = net:router()
-  r:set({
-    net:by(1, { from = "100.1.0.0/16" }),
+  local before = { net:by(1, { from = "100.1.0.0/16" }) }
+  r:set(before)
+  local set = {
     net:by(1, { proto = "udp", dport = 7, family = 4, priority = 1 }),
-    net:by(2, { from = "100.1.7.7/16" }),
+    net:by(1, { from = "100.2.0.0/16" }),
     net:by(2, { proto = "udp", dport = 7, family = 4, priority = 2 }),
-  })
-  t:equal(#r:list(), 2)
-  t:equal(net:way(r, { from = "100.1.1.1", to = "200.1.1.1" }), "h2")
-  t:equal(net:way(r, { from = "99.1.1.1", to = "200.1.1.1", dport = 7 }), "h2")
+  }
+  local e = t:raises(function()
+    r:set(set)
+  end, "%[1%] and %[3%] match the same")
+  t:equal(e.code, "EEXIST")
+  t:equal(#r:list(), 1)
+  t:equal(net:way(r, { from = "100.1.1.1", to = "200.1.1.1" }), "h1", "nothing has changed")
 end)
 
 test.case("attachments of two namespaces, of none, of unknown hooks are refused, and nothing stays attached", function(t)

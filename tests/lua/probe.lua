@@ -157,7 +157,7 @@ end)
 test.case("bad arguments", function(t)
   local a = pair(t)
   for _, row in ipairs({
-    { "must be a Netns", probe.ping, "10.0.0.2" },
+    { "must be a Netns", probe.ping, 10 },
     { "not an IP address", probe.ping, a, "10.0.0" },
     { "count", probe.ping, a, "10.0.0.2", { count = 0 } },
     { 'did you mean "count"', probe.ping, a, "10.0.0.2", { cuont = 1 } },

@@ -30,7 +30,6 @@ local ROUTES = {
   { { dst = "::/0", via = "fd00::2", metric = 7 }, { dst = "default", metric = 7 } },
   { { dst = "default", dev = "v0", family = "inet6" }, { dst = "default", family = "inet6", dev = "v0" } },
   { { dst = "10.1.0.0/16", via = "10.0.0.2" }, { dst = "10.1.0.0/16", proto = "boot", scope = "global" } },
-  { { dst = "10.1.2.3/16", via = "10.0.0.2" }, { dst = "10.1.0.0/16" } },
   { { dst = "10.1.0.7", via = "10.0.0.2" }, { dst = "10.1.0.7/32" } },
   { { dst = "fd01::/48", via = "fd00::2" }, { dst = "fd01::/48" } },
   { { dst = "fd01::7", via = "fd00::2" }, { dst = "fd01::7/128" } },

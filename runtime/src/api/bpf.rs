@@ -357,6 +357,10 @@ impl Handle for Program {
         self.0.id().to_string()
     }
 
+    fn from_name(name: &str) -> Option<String> {
+        Some(format!("a Program comes from its object: object.programs.{name}"))
+    }
+
     fn display(&self) -> String {
         format!("Program({}, {} {})", self.0.name(), self.0.kind().name(), self.0.id())
     }

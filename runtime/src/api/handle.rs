@@ -30,6 +30,10 @@ pub trait Handle: Clone + Sized + 'static {
     fn identity(&self) -> String;
     /// One line: `Link(eth0 in netns client)`.
     fn display(&self) -> String;
+    /// Where a handle comes from, for whoever gave a string instead: `netns.get("name")`.
+    fn from_name(_name: &str) -> Option<String> {
+        None
+    }
 }
 
 /// The userdata around a handle.
@@ -187,6 +191,9 @@ impl<T: Handle> FromOption for Given<T> {
     }
     fn from_option(value: Value) -> std::result::Result<Self, Option<String>> {
         held(&value).map(Given).ok_or(None)
+    }
+    fn instead(value: &Value) -> Option<String> {
+        value.as_string().and_then(|name| T::from_name(&name.to_string_lossy()))
     }
 }
 impl<T: Handle> super::option::ListItem for Given<T> {}

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use ipnetwork::IpNetwork;
 use mlua::{Lua, MultiValue, Table, Value};
 
+use super::address::Mac;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::module::{Args, Module};
 use super::netns::{Net, NetOption, netns_option};
-use super::option::{Mac, OneOrMany, Options, expected};
+use super::option::{OneOrMany, Options, expected};
 use super::value::Data;
 use crate::kernel::link::kinds::{self, Kind};
 use crate::kernel::link::{self, Change, Created, End, LinkInfo, NewLink};
@@ -398,6 +399,10 @@ impl Handle for Link {
 
     fn identity(&self) -> String {
         format!("{}/{}", self.net().cookie(), self.index())
+    }
+
+    fn from_name(name: &str) -> Option<String> {
+        Some(format!("a Link comes from its namespace: ns:link({name:?})"))
     }
 
     fn display(&self) -> String {

@@ -1,5 +1,6 @@
 //! Lua values <-> Rust values: every native module is one file here and one line in [`modules`]. No system calls.
 
+pub mod address;
 pub mod bpf;
 pub mod cnf;
 pub mod error;

@@ -153,10 +153,17 @@ impl Args {
     }
 
     fn convert<T: FromOption>(&self, name: &str, value: Value) -> Result<T> {
-        let got = expected::describe(&value);
+        let given = value.clone();
         T::from_option(value).map_err(|problem| match problem {
-            None => self.bad(name, format!("must be {}, got {got}", T::expects())),
             Some(problem) => self.bad(name, problem),
+            None => {
+                let got = expected::describe(&given);
+                let error = self.bad(name, format!("must be {}, got {got}", T::expects()));
+                match T::instead(&given) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            }
         })
     }
 

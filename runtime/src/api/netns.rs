@@ -200,6 +200,12 @@ impl FromOption for NetOption {
 }
 
 impl NetOption {
+    /// The next argument, which is a namespace.
+    pub fn argument(args: &mut Args, host: &Host) -> Result<Net> {
+        let given: NetOption = args.required("netns")?;
+        given.resolve(host).map_err(|e| e.operation(args.op().to_owned()))
+    }
+
     pub fn resolve(self, host: &Host) -> Result<Net> {
         match self {
             NetOption(Some(net), _) => Ok(net),

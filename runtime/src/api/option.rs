@@ -2,10 +2,8 @@
 //!
 //! `Options` remembers every word it was asked for, so that an unknown one is told the nearest that exists.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
 use mlua::{Function, Table, Value};
 
 use crate::{Error, Result};
@@ -16,6 +14,10 @@ pub trait FromOption: Sized {
     fn expects() -> String;
     /// `Err(None)`: not of this type; `Err(Some(problem))`: of this type, and wrong: completes "mtu ...".
     fn from_option(value: Value) -> std::result::Result<Self, Option<String>>;
+    /// One thing to try instead of this value, which is not of this type.
+    fn instead(_value: &Value) -> Option<String> {
+        None
+    }
 }
 
 /// A table of options on its way into a native.
@@ -70,8 +72,13 @@ impl Options {
                 Ok(value) => Ok(Some(value)),
                 Err(Some(problem)) => Err(self.bad(format!("{word} {problem}"))),
                 Err(None) => {
-                    let got = expected::describe(&self.raw(word)?);
-                    Err(self.bad(format!("{word} must be {}, got {got}", T::expects())))
+                    let value = self.raw(word)?;
+                    let got = expected::describe(&value);
+                    let error = self.bad(format!("{word} must be {}, got {got}", T::expects()));
+                    Err(match T::instead(&value) {
+                        Some(hint) => error.hint(hint),
+                        None => error,
+                    })
                 }
             },
         }
@@ -229,7 +236,7 @@ pub mod expected {
     }
 }
 
-type Converted<T> = std::result::Result<T, Option<String>>;
+pub(super) type Converted<T> = std::result::Result<T, Option<String>>;
 
 impl FromOption for Value {
     fn expects() -> String {
@@ -332,50 +339,6 @@ macro_rules! integers {
 }
 integers!(u8, u16, u32, i32, i64, u64, usize);
 
-impl FromOption for IpAddr {
-    fn expects() -> String {
-        "an IP address such as \"10.0.0.1\" or \"fd00::1\"".into()
-    }
-    fn from_option(value: Value) -> Converted<Self> {
-        let Value::String(text) = value else { return Err(None) };
-        let text = text.to_string_lossy();
-        text.parse().map_err(|_| Some(format!("\"{text}\" is not an IP address")))
-    }
-}
-
-/// An address with its prefix length; a bare address counts as a host's.
-impl FromOption for IpNetwork {
-    fn expects() -> String {
-        "an address with a prefix length such as \"10.0.0.1/24\" or \"fd00::1/64\"".into()
-    }
-    fn from_option(value: Value) -> Converted<Self> {
-        let Value::String(text) = value else { return Err(None) };
-        let text = text.to_string_lossy();
-        parse_cidr(&text).map_err(Some)
-    }
-}
-
-/// Parses `"10.0.0.1/24"`, `"fd00::1/64"`, or a bare address.
-pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let address: IpAddr = address
-        .parse()
-        .map_err(|_| format!("\"{text}\" is not an address with a prefix length"))?;
-    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let length = match length {
-        None => bits,
-        Some(length) => length
-            .parse()
-            .ok()
-            .filter(|length| *length <= bits)
-            .ok_or_else(|| format!("\"{text}\" has a prefix length that is not 0 to {bits}"))?,
-    };
-    IpNetwork::new(address, length).map_err(|e| e.to_string())
-}
-
 /// Seconds as a number, or `"250ms"`, `"2s"`, `"1m"`.
 impl FromOption for Duration {
     fn expects() -> String {
@@ -477,28 +440,6 @@ impl FromOption for Share {
     }
 }
 
-/// A hardware address, `"02:00:00:00:00:01"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mac(pub [u8; 6]);
-
-impl FromOption for Mac {
-    fn expects() -> String {
-        "a MAC address such as \"02:00:00:00:00:01\"".into()
-    }
-    fn from_option(value: Value) -> Converted<Self> {
-        let Value::String(text) = value else { return Err(None) };
-        let text = text.to_string_lossy();
-        let bytes: Option<Vec<u8>> = text
-            .split(':')
-            .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() <= 2))
-            .collect();
-        match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
-            Some(bytes) => Ok(Mac(bytes)),
-            None => Err(Some(format!("\"{text}\" is not a MAC address"))),
-        }
-    }
-}
-
 /// One value, or an array of them.
 #[derive(Debug, Clone)]
 pub struct OneOrMany<T>(pub Vec<T>);
@@ -541,8 +482,6 @@ where
 pub trait ListItem {}
 impl ListItem for String {}
 impl ListItem for Table {}
-impl ListItem for IpNetwork {}
-impl ListItem for IpAddr {}
 impl ListItem for Value {}
 
 fn list<T: FromOption>(table: &Table) -> Converted<Vec<T>> {

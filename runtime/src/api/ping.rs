@@ -11,10 +11,9 @@ use mlua::Lua;
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 
-use super::handle::Given;
 use super::host::Host;
 use super::module::Args;
-use super::netns::Net;
+use super::netns::NetOption;
 use super::probe::Leaving;
 use super::value::Data;
 use crate::kernel::socket;
@@ -26,10 +25,10 @@ const OP: &str = "probe.ping";
 /// Sends `count` echo requests, one every `interval`, and waits `timeout` for the last reply. Loss is a result, not an error.
 pub fn ping(
     _: &Lua,
-    _: &Rc<Host>,
+    host: &Rc<Host>,
     mut args: Args,
 ) -> Result<impl Future<Output = Result<Data>> + use<>> {
-    let net = args.required::<Given<Net>>("netns")?.0;
+    let net = NetOption::argument(&mut args, host)?;
     let target: IpAddr = args.required("address")?;
     let mut options = args.options()?;
     options.set_subject(target.to_string());

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use mlua::{IntoLua, Lua, Table, Value};
 
 use super::error::from_lua;
-use super::handle::{Class, Given, Handle, Returned, intern};
+use super::handle::{Class, Given, Handle, Returned, held, intern};
 use super::host::Host;
-use super::link::Link;
+use super::link::{Link, local_link};
 use super::module::{Args, Module};
 use super::netns::Net;
-use super::option::{Options, expected, parse_cidr};
+use super::option::{FromOption, Options, expected};
 use super::route::ip_protocol;
 use crate::Result;
 use crate::kernel::bpf::Target;
@@ -39,7 +39,8 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
         Hook::Primary => links[0].peer(host, options.op())?.map_or(links[0].net(), |end| end.net()),
         _ => links[0].net(),
     };
-    let devices = Devices { net: net.clone(), known: RefCell::default() };
+    let devices =
+        Devices { net: net.clone(), known: RefCell::default(), names: RefCell::default() };
     let fallback = match options.get::<Table>("default")? {
         Some(table) => Some(policy(&options, &|| "default".to_owned(), table, &devices)?),
         None => None,
@@ -66,16 +67,9 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
         ("primary", Hook::Primary),
         ("peer", Hook::Peer),
     ];
-    let shape = "attach must be an array of {link, hook}, such as {{eth0, \"egress\"}}";
-    let pairs: Vec<Table> = options.required("attach")?;
-    if pairs.is_empty() {
-        return Err(options.bad(shape));
-    }
+    let pairs = options.required::<Table>("attach")?;
     let (mut links, mut attach): (Vec<Link>, Vec<Attach>) = (Vec::new(), Vec::new());
-    for pair in pairs {
-        let link = super::handle::held::<Link>(&pair.raw_get(1).map_err(from_lua)?);
-        let hook = pair.raw_get::<Option<String>>(2).map_err(|_| options.bad(shape))?;
-        let (Some(link), Some(word)) = (link, hook) else { return Err(options.bad(shape)) };
+    for (link, word) in link_and_hook(options, &pairs)? {
         let Some((_, hook)) = HOOKS.iter().find(|(name, _)| *name == word) else {
             return Err(options
                 .bad(format!("there is no hook \"{word}\""))
@@ -96,17 +90,50 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
     Ok((links, attach))
 }
 
+/// The rows of `attach`, which is an array of `{link, hook}`.
+fn link_and_hook(options: &Options, rows: &Table) -> Result<Vec<(Link, String)>> {
+    let shape =
+        || options.bad("attach must be an array of {link, hook}, such as {{eth0, \"egress\"}}");
+    let first: Value = rows.raw_get(1).map_err(from_lua)?;
+    if rows.raw_len() == 0 || !matches!(first, Value::Table(_)) {
+        let single = held::<Link>(&first).is_some();
+        let hint = "one hook is an array of one: attach = {{link, \"egress\"}}";
+        return Err(if single { shape().hint(hint) } else { shape() });
+    }
+    rows.sequence_values::<Value>()
+        .map(|row| {
+            let Value::Table(row) = row.map_err(from_lua)? else { return Err(shape()) };
+            let link: Value = row.raw_get(1).map_err(from_lua)?;
+            let hook: Value = row.raw_get(2).map_err(from_lua)?;
+            match (held::<Link>(&link), hook) {
+                (Some(link), Value::String(hook)) => Ok((link, hook.to_string_lossy())),
+                (None, _) => match Given::<Link>::instead(&link) {
+                    Some(hint) => Err(shape().hint(hint)),
+                    None => Err(shape()),
+                },
+                _ => Err(shape()),
+            }
+        })
+        .collect()
+}
+
 /// The links that policies named, so that they come back as the handles they were given as.
 struct Devices {
     /// The router's.
     net: Net,
     known: RefCell<HashMap<u32, Link>>,
+    /// Links by the names that the set being read gives them.
+    names: RefCell<HashMap<String, Link>>,
 }
 
 impl Devices {
     /// The link that an option names, which has to be in the router's namespace.
     fn option(&self, options: &mut Options, word: &'static str) -> Result<Option<Device>> {
-        let Some(Given(link)) = options.get::<Given<Link>>(word)? else { return Ok(None) };
+        let link = match options.raw(word)? {
+            Value::Nil => return Ok(None),
+            Value::String(name) => self.named(options, word, name.to_string_lossy())?,
+            _ => options.required::<Given<Link>>(word)?.0,
+        };
         if link.net().cookie() != self.net.cookie() {
             let place = |net: &Net| match net.name() {
                 "" => "the host's namespace".to_owned(),
@@ -127,6 +154,21 @@ impl Devices {
         }
         self.known.borrow_mut().insert(link.index(), link.clone());
         Ok(Some(Device { index: link.index(), name: link.name() }))
+    }
+
+    /// A name means a link of the router's namespace; it is looked up once a set, which can be large.
+    fn named(&self, options: &mut Options, word: &'static str, name: String) -> Result<Link> {
+        if let Some(link) = self.names.borrow().get(&name) {
+            return Ok(link.clone());
+        }
+        let link = local_link(options, &self.net, word)?.expect("it was given");
+        self.names.borrow_mut().insert(name, link.clone());
+        Ok(link)
+    }
+
+    /// Before each set: names can mean other links than they did.
+    fn forget_names(&self) {
+        self.names.borrow_mut().clear();
     }
 
     fn give(&self, lua: &Lua, device: &Device) -> Result<Value> {
@@ -182,6 +224,7 @@ impl Handle for Router {
 fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let options = Options::new(args.op(), Value::Nil)?;
     let table: Table = args.required("policies")?;
+    this.0.devices.forget_names();
     let policies = table
         .sequence_values::<Value>()
         .enumerate()
@@ -204,6 +247,7 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
 
 fn add(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let options = Options::new(args.op(), Value::Nil)?;
+    this.0.devices.forget_names();
     let one = policy(&options, &String::new, args.required("policy")?, &this.0.devices)?;
     this.0.router.add(one)
 }
@@ -388,8 +432,7 @@ fn matching(options: &mut Options) -> Result<Match> {
 }
 
 fn prefix(options: &mut Options, word: &'static str) -> Result<Option<Prefix>> {
-    let Some(text) = options.get::<String>(word)? else { return Ok(None) };
-    let network = parse_cidr(&text).map_err(|problem| options.bad(format!("{word} {problem}")))?;
+    let Some(network) = options.network(word)? else { return Ok(None) };
     Prefix::new(network.ip(), network.prefix()).map(Some)
 }
 

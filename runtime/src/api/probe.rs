@@ -12,11 +12,11 @@ use socket2::{Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use super::handle::{Class, Given, Handle, Returned};
+use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::link::local_link;
 use super::module::{Args, Module};
-use super::netns::Net;
+use super::netns::{Net, NetOption};
 use super::option::Options;
 use super::ping;
 use super::value::Data;
@@ -98,11 +98,11 @@ fn timed_out(op: &'static str, target: SocketAddr, limit: Duration) -> Error {
 /// Connects, sends, ends its half, reads to the end.
 fn tcp(
     _: &Lua,
-    _: &Rc<Host>,
+    host: &Rc<Host>,
     mut args: Args,
 ) -> Result<impl Future<Output = Result<Data>> + use<>> {
     const OP: &str = "probe.tcp";
-    let net = args.required::<Given<Net>>("netns")?.0;
+    let net = NetOption::argument(&mut args, host)?;
     let target = endpoint(&mut args)?;
     let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
     let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::STREAM, Protocol::TCP)?;
@@ -128,11 +128,11 @@ fn tcp(
 /// Sends one datagram and waits for one.
 fn udp(
     _: &Lua,
-    _: &Rc<Host>,
+    host: &Rc<Host>,
     mut args: Args,
 ) -> Result<impl Future<Output = Result<Data>> + use<>> {
     const OP: &str = "probe.udp";
-    let net = args.required::<Given<Net>>("netns")?.0;
+    let net = NetOption::argument(&mut args, host)?;
     let target = endpoint(&mut args)?;
     let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
     let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::DGRAM, Protocol::UDP)?;
@@ -183,7 +183,7 @@ impl Served {
 /// `serve(ns, {tcp=port | udp=port, reply=})`: answers with `reply`, or with what it was sent.
 fn serve(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Server>> {
     const OP: &str = "probe.serve";
-    let net = args.required::<Given<Net>>("netns")?.0;
+    let net = NetOption::argument(&mut args, host)?;
     let mut options = args.options()?;
     let tcp: Option<u16> = options.get("tcp")?;
     let udp: Option<u16> = options.get("udp")?;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use mlua::{Lua, Table, Value};
 
+use super::address::{Mac, parse_cidr};
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::{Link, local_link};
 use super::module::Args;
 use super::netns::Net;
-use super::option::{Mac, Options, expected, parse_cidr};
+use super::option::{Options, expected};
 use super::value::Data;
 use crate::kernel::link as kernel_link;
 use crate::kernel::neigh::{self, NeighInfo};
@@ -127,11 +128,11 @@ fn destination(options: &mut Options) -> Result<Option<Option<IpNetwork>>> {
     if text == "default" {
         return Ok(Some(None));
     }
-    match parse_cidr(&text) {
-        // "0.0.0.0/0" and "::/0" are the default route, as with `ip`; the family is told apart below.
-        Ok(net) => Ok(Some(Some(net))),
-        Err(problem) => Err(options.bad(format!("dst {problem}, nor \"default\""))),
+    if let Err(problem) = parse_cidr(&text) {
+        return Err(options.bad(format!("dst {problem}, nor \"default\"")));
     }
+    // "0.0.0.0/0" and "::/0" are the default route, as with `ip`; the family is told apart below.
+    options.parse_network("dst", &text).map(|net| Some(Some(net)))
 }
 
 /// A word or a number, as iproute2 takes tables and protocols.
@@ -344,8 +345,8 @@ fn rule(options: &mut Options) -> Result<Rule> {
     };
     Ok(Rule {
         ipv6: family(options)?.unwrap_or(false),
-        from: options.get("from")?,
-        to: options.get("to")?,
+        from: options.network("from")?,
+        to: options.network("to")?,
         iif: device_name(options, "iif")?,
         oif: device_name(options, "oif")?,
         fwmark,
@@ -492,8 +493,8 @@ fn rules(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Data> {
     let priority: Option<u32> = options.get("priority")?;
     let table = word(&mut options, "table")?.map(|w| route::table(&w));
     let table = as_option(&options, table)?;
-    let from: Option<IpNetwork> = options.get("from")?;
-    let to: Option<IpNetwork> = options.get("to")?;
+    let from = options.network("from")?;
+    let to = options.network("to")?;
     options.finish()?;
     let wanted = |r: &Rule| {
         (priority.is_none() || r.priority == priority)

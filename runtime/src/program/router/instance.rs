@@ -1,6 +1,6 @@
 //! A router: its kernel objects, its policies, and what a script can do with them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -128,16 +128,16 @@ impl Router {
         self.0.netlink.netns()
     }
 
-    /// Replaces all policies; each packet sees either the old set or the new one. Of equal matches the last counts.
+    /// Replaces all policies; each packet sees either the old set or the new one.
     ///
     /// Nothing has changed after an error.
     ///
     /// # Errors
-    /// EINVAL: a policy contradicts itself. ENODEV: a device is not there. ENETUNREACH: no route on the device reaches
+    /// EEXIST: two policies match the same. EINVAL: a policy contradicts itself. ENODEV: a device is not there. ENETUNREACH: no route on the device reaches
     /// the next hop. E2BIG: more than 64 shapes of conditional policies, or more policies or devices than fit.
-    pub fn set(&self, policies: Vec<Policy>) -> Result<()> {
+    pub fn set(&self, mut policies: Vec<Policy>) -> Result<()> {
         self.attached_still("router:set")?;
-        let mut policies = last_of_equals(policies);
+        refuse_equals(&policies)?;
         self.prepare(&mut policies)?;
         self.sets().apply(&self.0.links, policies)
     }
@@ -378,12 +378,18 @@ impl Live for View<'_> {
     }
 }
 
-fn last_of_equals(policies: Vec<Policy>) -> Vec<Policy> {
-    let mut seen = HashSet::with_capacity(policies.len());
-    let mut kept: Vec<Policy> =
-        policies.into_iter().rev().filter(|policy| seen.insert(policy.matching.clone())).collect();
-    kept.reverse();
-    kept
+/// Two policies of one set that match the same: which of them counts, nobody could tell from reading it.
+fn refuse_equals(policies: &[Policy]) -> Result<()> {
+    let mut seen = HashMap::with_capacity(policies.len());
+    for (i, policy) in policies.iter().enumerate() {
+        if let Some(first) = seen.insert(&policy.matching, i) {
+            let message = format!("[{}] and [{}] match the same", first + 1, i + 1);
+            return Err(Error::new("router:set", "EEXIST", message)
+                .subject(policy.matching.to_string())
+                .hint("leave one out; router:add replaces a policy that matches the same"));
+        }
+    }
+    Ok(())
 }
 
 /// A tc_index that other routers, of other processes too, seldom use; never 0.

@@ -1,0 +1,113 @@
+//! Addresses, networks and hardware addresses as options and arguments.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use mlua::Value;
+
+use super::option::{Converted, FromOption, ListItem, Options};
+use crate::{Error, Result};
+
+impl ListItem for IpNetwork {}
+impl ListItem for IpAddr {}
+
+impl FromOption for IpAddr {
+    fn expects() -> String {
+        "an IP address such as \"10.0.0.1\" or \"fd00::1\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        text.parse().map_err(|_| Some(format!("\"{text}\" is not an IP address")))
+    }
+}
+
+/// An address with its prefix length; a bare address counts as a host's.
+impl FromOption for IpNetwork {
+    fn expects() -> String {
+        "an address with a prefix length such as \"10.0.0.1/24\" or \"fd00::1/64\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        parse_cidr(&text).map_err(Some)
+    }
+}
+
+/// Parses `"10.0.0.1/24"`, `"fd00::1/64"`, or a bare address.
+pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not an address with a prefix length"))?;
+    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        None => bits,
+        Some(length) => length
+            .parse()
+            .ok()
+            .filter(|length| *length <= bits)
+            .ok_or_else(|| format!("\"{text}\" has a prefix length that is not 0 to {bits}"))?,
+    };
+    IpNetwork::new(address, length).map_err(|e| e.to_string())
+}
+
+impl Options {
+    /// A network: what a route, a rule or a policy matches. A bare address is a host's.
+    ///
+    /// # Errors
+    /// EINVAL also for an address with bits behind its prefix, as `ip route` has it: it could be meant either way.
+    pub fn network(&mut self, word: &'static str) -> Result<Option<IpNetwork>> {
+        match self.get::<String>(word)? {
+            Some(text) => self.parse_network(word, &text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Options::network`], from text that the caller has looked at.
+    pub fn parse_network(&self, word: &str, text: &str) -> Result<IpNetwork> {
+        let network = parse_cidr(text).map_err(|problem| self.bad(format!("{word} {problem}")))?;
+        if network.ip() == network.network() {
+            return Ok(network);
+        }
+        Err(host_bits(
+            self.bad(format!(
+                "{word} \"{text}\" is not a network: it has bits set behind its prefix"
+            )),
+            network,
+        ))
+    }
+}
+
+fn host_bits(error: Error, network: IpNetwork) -> Error {
+    let (address, length) = (network.ip(), network.prefix());
+    error.hint(format!(
+        "write \"{}/{length}\" for the network, \"{address}\" for the address",
+        network.network()
+    ))
+}
+
+/// A hardware address, `"02:00:00:00:00:01"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl FromOption for Mac {
+    fn expects() -> String {
+        "a MAC address such as \"02:00:00:00:00:01\"".into()
+    }
+    fn from_option(value: Value) -> Converted<Self> {
+        let Value::String(text) = value else { return Err(None) };
+        let text = text.to_string_lossy();
+        let bytes: Option<Vec<u8>> = text
+            .split(':')
+            .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() <= 2))
+            .collect();
+        match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
+            Some(bytes) => Ok(Mac(bytes)),
+            None => Err(Some(format!("\"{text}\" is not a MAC address"))),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+--- attach takes Links.
+require("cnf").policy.router({ attach = { { "eth0", "egress" } } })
