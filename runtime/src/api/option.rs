@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlua::{Function, Table, Value};
 
+pub use super::address::{Mac, parse_cidr};
 use crate::{Error, Result};
 
 /// A type that an option or an argument can have.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::option::{Options, parse_cidr};
+use super::option::Options;
 use super::route::ip_protocol;
 use super::value::Data;
 use crate::Result;
@@ -30,8 +30,8 @@ const VLAN_TAGGED: u16 = 0x1000;
 /// EINVAL for a bad value, an unknown word, or `from` and `to` of two families.
 pub fn selector(options: &mut Options) -> Result<Data> {
     let Some(mut given) = options.nested("match")? else { return Ok(record! { fields: 0u32 }) };
-    let from = net(&mut given, "from")?;
-    let to = net(&mut given, "to")?;
+    let from = given.network("from")?;
+    let to = given.network("to")?;
     let protocol = ip_protocol(&mut given, "proto")?;
     let source_port: Option<u16> = given.get("sport")?;
     let destination_port: Option<u16> = given.get("dport")?;
@@ -66,11 +66,6 @@ pub fn selector(options: &mut Options) -> Result<Data> {
         source_port: source_port, destination_port: destination_port, port: port, mark: mark,
         vlan: vlan.map(|vlan| VLAN_TAGGED | vlan),
     })
-}
-
-fn net(options: &mut Options, word: &'static str) -> Result<Option<IpNetwork>> {
-    let Some(text) = options.get::<String>(word)? else { return Ok(None) };
-    parse_cidr(&text).map(Some).map_err(|problem| options.bad(format!("{word} {problem}")))
 }
 
 /// An address as the 16 bytes that programs keep: IPv4 as ::ffff:a.b.c.d.
