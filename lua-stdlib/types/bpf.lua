@@ -24,7 +24,8 @@ local bpf = {}
 --- Nothing stays loaded because of an object alone: a process whose script has ended does not wait for it.
 ---
 --- Raises ENOENT without the file; EINVAL for what is no eBPF object, saying what it is instead; the verifier's errno
---- (EACCES, EINVAL, E2BIG ...) with its reason, the C source line and the end of its log (`e.detail`).
+--- (EACCES, EINVAL, E2BIG ...) with its reason and the place in the C source, and as `e.detail` the line, what the
+--- registers held and the verifier's own words. `cnfscript --verifier-log FILE` writes all that it says.
 ---@param source string|{bytes: string} A path, or the file's bytes.
 ---@param options? cnf.LoadOptions
 ---@return cnf.Object

@@ -4,10 +4,12 @@ mod repl;
 pub mod run;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::kernel::bpf::verifier;
 use crate::report::{self, LogFormat};
 
 /// Exit statuses, as the contract has them.
@@ -44,6 +46,13 @@ enum Command {
     Test(test::TestArgs),
 }
 
+impl Cli {
+    /// Whether another process of ours started this one, and shares its files.
+    fn is_worker(&self) -> bool {
+        matches!(&self.command, Some(Command::Test(args)) if args.is_worker())
+    }
+}
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -56,6 +65,9 @@ pub struct Common {
     /// How log lines are written
     #[arg(long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
     log_format: LogFormat,
+    /// Write all that the verifier says of programs it refuses to a file
+    #[arg(long, global = true, value_name = "FILE")]
+    verifier_log: Option<PathBuf>,
     /// How much memory Lua may use
     #[arg(long, default_value = "1g", global = true, value_name = "SIZE", value_parser = memory)]
     memory: usize,
@@ -74,6 +86,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbosity = if cli.common.quiet { -1 } else { cli.common.verbose as i8 };
     report::start(verbosity, cli.common.log_format);
+    if let Some(path) = &cli.common.verifier_log
+        && let Err(error) = verifier::keep_logs(path, !cli.is_worker())
+    {
+        report::error(&error, None);
+        return ExitCode::from(status::USAGE);
+    }
     match cli.command {
         Some(Command::Test(args)) => ExitCode::from(test::test(&args, &cli.common)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),

@@ -126,6 +126,9 @@ fn command(file: &Path, from: usize, args: &TestArgs, common: &Common) -> Result
         .args(["--timeout", &format!("{}ms", args.timeout.as_millis())])
         .args(["--memory", &common.memory.to_string()])
         .args(std::iter::repeat_n("-v", common.verbose.saturating_sub(1).into()));
+    if let Some(path) = &common.verifier_log {
+        command.arg("--verifier-log").arg(path);
+    }
     if let Some(pattern) = &args.pattern {
         command.arg(format!("-k={pattern}"));
     }

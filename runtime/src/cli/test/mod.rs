@@ -52,6 +52,13 @@ pub struct TestArgs {
     from: usize,
 }
 
+impl TestArgs {
+    /// Whether this process runs one file for another.
+    pub fn is_worker(&self) -> bool {
+        self.worker
+    }
+}
+
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     match crate::api::option::parse_duration(text) {
         Some(limit) if !limit.is_zero() => Ok(limit),

@@ -267,6 +267,14 @@ impl Clang {
     }
 }
 
+/// Whether a path that debugging information names is where [`compile`] put text that came from a script.
+pub fn is_text(path: &Path) -> bool {
+    let hash = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    path.extension().is_some_and(|e| e == "c")
+        && hash.len() == 32
+        && hash.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// Runs clang on a file, or on text through its standard input.
 fn feed(mut command: Command, source: &Source) -> Result<Output> {
     let failed = |e: std::io::Error| Error::io("bpf.compile", &e);

@@ -15,7 +15,7 @@ pub mod object;
 pub mod probe;
 pub mod program;
 pub mod sys;
-mod verifier;
+pub mod verifier;
 
 pub use btf::{Type, Value};
 pub use hook::{Anchor, Attachment, Hook, Order, Target, XdpMode, attach, attach_auto, query};

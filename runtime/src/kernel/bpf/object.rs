@@ -22,8 +22,6 @@ use super::program::Program;
 use super::{sys, verifier};
 use crate::{Error, Result};
 
-pub use super::verifier::last_log as last_verifier_log;
-
 /// What may be said about an object before it is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -342,36 +340,62 @@ impl ObjectFile {
             func_info: &functions,
             line_info: &lines,
         };
-        let fd = verified(&attr)?;
+        let fd = verified(&attr, || {
+            let types = self.parsed.btf.as_ref().map(|btf| btf.to_bytes()).unwrap_or_default();
+            verifier::Lines::new(&lines, &types)
+        })?;
         Program::new(fd, name.to_owned(), section.name.clone())
     }
 }
 
 /// Loads without a log, which is fast; again with one when it is refused.
-fn verified(attr: &sys::ProgramAttr<'_>) -> Result<OwnedFd> {
+fn verified(
+    attr: &sys::ProgramAttr<'_>,
+    lines: impl FnOnce() -> verifier::Lines,
+) -> Result<OwnedFd> {
     let errno = match sys::prog_load(attr, None) {
         Ok(fd) => return Ok(fd),
         Err(errno) => errno,
     };
+    let text = match explained(attr) {
+        Ok(fd) => return Ok(fd),
+        Err(text) => text,
+    };
+    // Line and function records that the compiler left incomplete are no reason to refuse.
+    if attr.btf.is_some() && (text.contains("line_info") || text.contains("func_info")) {
+        return verified(&sys::ProgramAttr { btf: None, ..*attr }, lines);
+    }
+    Err(verifier::refused(attr.name, errno, &text, &lines()))
+}
+
+/// Loads with a log; the log when it is refused again. Kernels since 6.4 keep the end of a log that does not fit, older
+/// ones its beginning: there the reason alone is asked for.
+fn explained(attr: &sys::ProgramAttr<'_>) -> std::result::Result<OwnedFd, String> {
+    const STEPS: u32 = 1;
+    const REASON_ONLY: u32 = 4;
+    let attempt = |level: u32, size: usize| {
+        let mut log = vec![0u8; size];
+        sys::prog_load(attr, Some((level, &mut log))).map_err(|errno| {
+            let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+            (errno, String::from_utf8_lossy(&log[..end]).into_owned())
+        })
+    };
+    let largest = if verifier::keeps_logs() { 1 << 30 } else { 1 << 20 };
     let mut size = 1 << 20;
     loop {
-        let mut log = vec![0u8; size];
-        match sys::prog_load(attr, Some((1, &mut log))) {
+        match attempt(STEPS, size) {
             Ok(fd) => return Ok(fd),
-            Err(Errno::ENOSPC) if size < 1 << 26 => size <<= 3,
-            Err(again) => {
-                let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
-                let text = String::from_utf8_lossy(&log[..end]);
-                // Line and function records that the compiler left incomplete are no reason to refuse.
-                if attr.btf.is_some() && (text.contains("line_info") || text.contains("func_info"))
-                {
-                    return verified(&sys::ProgramAttr { btf: None, ..*attr });
-                }
-                let errno = if again == Errno::ENOSPC { errno } else { again };
-                return Err(verifier::refused(attr.name, errno, &text));
-            }
+            Err((Errno::ENOSPC, _)) if size < largest => size <<= 2,
+            Err((Errno::ENOSPC, _)) => break,
+            Err((_, text)) => return Err(text),
         }
     }
+    let (errno, reason) = match attempt(REASON_ONLY, 1 << 16) {
+        Ok(fd) => return Ok(fd),
+        Err(refused) => refused,
+    };
+    tracing::debug!(%errno, "the verifier's log is longer than {size} bytes");
+    Err(reason)
 }
 
 #[cfg(test)]

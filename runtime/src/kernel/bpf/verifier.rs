@@ -1,114 +1,97 @@
-//! What the verifier's log says, in a sentence: the reason, the C source line it is about, the end of the log.
+//! What the verifier's log says, for a person: the reason in a sentence, the C line with its code, the registers that
+//! matter, one hint. The whole log goes to a file when one was asked for.
+//!
+//! `log` finds the reason, the instruction and the register states; `source` knows which C line an instruction is from
+//! (BTF line info, so that it works on kernels whose log names no file); `state` puts registers into words; `cause` knows
+//! the usual mistakes.
 
+mod cause;
+mod log;
+mod source;
+mod state;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Mutex;
 
 use nix::errno::Errno;
 
-use crate::Error;
+pub(super) use source::Lines;
+
 use crate::error::errno_name;
+use crate::{Error, Result};
 
-/// Lines of the log that an error shows.
-const TAIL: usize = 20;
+use log::Log;
 
-/// The log of the last program that was refused, whole: `(program, log)`.
-static LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
+/// Where whole logs go.
+static KEPT: Mutex<Option<File>> = Mutex::new(None);
 
-/// The whole log of the last refusal in this process, for whoever asks for more than the error shows.
-pub fn last_log() -> Option<(String, String)> {
-    LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+/// From now on the whole log of every refusal in this process is added to the file at `path`, emptied first if `fresh`.
+///
+/// # Errors
+/// The errno of opening it.
+pub fn keep_logs(path: &Path, fresh: bool) -> Result<()> {
+    let file = File::options()
+        .create(true)
+        .append(!fresh)
+        .write(true)
+        .truncate(fresh)
+        .open(path)
+        .map_err(|e| Error::io("--verifier-log", &e).subject(path.display().to_string()))?;
+    *KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(file);
+    Ok(())
 }
 
-/// The parts of a log that a person looks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Reading<'a> {
-    reason: String,
-    /// `x = *p;`, with `file.c:12` where the kernel says it (6.8 and later).
-    source: Option<&'a str>,
-    place: Option<&'a str>,
-    tail: String,
+/// Whether somebody wants whole logs, however long.
+pub(super) fn keeps_logs() -> bool {
+    KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some()
 }
 
-/// Turns a refusal with its log into an error: code of the errno, reason and source line as message.
-pub(super) fn refused(program: &str, errno: Errno, log: &str) -> Error {
-    *LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-        Some((program.to_owned(), log.to_owned()));
-    let Some(reading) = read(log) else {
+fn keep(program: &str, errno: Errno, log: &str) {
+    let mut kept = KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let Some(file) = kept.as_mut() else { return };
+    let text = format!("program {program}: {}\n{}\n\n", errno_name(errno), log.trim_end());
+    if let Err(e) = file.write_all(text.as_bytes()) {
+        tracing::warn!("the verifier's log cannot be written: {e}");
+    }
+}
+
+/// Turns a refusal with its log into an error: the errno as code, the reason in our words as message, and as detail the
+/// C line, the registers and the verifier's own words.
+pub(super) fn refused(program: &str, errno: Errno, text: &str, lines: &Lines) -> Error {
+    keep(program, errno, text);
+    let log = Log::parse(text);
+    let Some(first) = log.reason.first() else {
         return super::program::refusal("bpf.load", errno).subject(program);
     };
-    let mut message = format!("the verifier refused it: {}", reading.reason);
-    if let Some(source) = reading.source {
-        message.push_str(&format!(" at `{source}`"));
-    }
-    if let Some(place) = reading.place {
-        message.push_str(&format!(" ({place})"));
-    }
-    let error =
-        Error::new("bpf.load", errno_name(errno), message).subject(program).detail(reading.tail);
-    match hint(&reading.reason) {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
-}
-
-fn read(log: &str) -> Option<Reading<'_>> {
-    let lines: Vec<&str> = log.trim_end_matches('\0').lines().collect();
-    let last = lines.iter().rposition(|line| is_reason(line))?;
-    // "invalid access to packet" is followed by another line that says why.
-    let before = lines[..last].iter().rev().take_while(|line| is_reason(line)).count();
-    let at = last - before.min(1);
-    let reason = lines[at..=last].iter().map(|l| l.trim()).collect::<Vec<_>>().join("; ");
-    let annotation = lines[..at].iter().rev().find_map(|line| line.strip_prefix("; "));
-    let (source, place) = match annotation.map(|a| a.rsplit_once(" @ ")) {
-        Some(Some((source, place))) => (Some(source.trim()), Some(place.trim())),
-        _ => (annotation.map(str::trim), None),
+    let cause = cause::find(&log);
+    let place = log.instruction.and_then(|(at, _)| lines.at(at));
+    let mut message = match &cause {
+        Some(cause) => format!("the verifier refused it: {}", cause.sentence),
+        None => format!("the verifier refused it: {first}"),
     };
-    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-    Some(Reading { reason, source: source.filter(|s| !s.is_empty()), place, tail })
-}
-
-/// Not statistics, not source, not an instruction, not a register state.
-fn is_reason(line: &str) -> bool {
-    let line = line.trim();
-    let statistics = [
-        "processed ",
-        "verification time",
-        "stack depth",
-        "total_states",
-        "mark_precise",
-        "peak_states",
-    ];
-    let instruction = line.split_once(':').is_some_and(|(number, _)| {
-        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
-    });
-    let noise = [
-        "; ",
-        "from ",
-        "last_idx",
-        "regs=",
-        "parent ",
-        "Live regs",
-        "func#",
-        "Func#",
-        "Validating ",
-    ];
-    !line.is_empty()
-        && !instruction
-        && !statistics.iter().chain(&noise).any(|start| line.starts_with(start))
-}
-
-/// What to try for the reasons met most.
-fn hint(reason: &str) -> Option<&'static str> {
-    const HINTS: [(&str, &str); 8] = [
-        ("invalid access to packet", "compare the pointer with data_end before reading"),
-        ("map_value_or_null", "check the result of the map lookup for NULL first"),
-        ("invalid access to map value", "bound the index before using it"),
-        ("back-edge", "bound the loop with a constant, or use bpf_loop"),
-        ("too many instructions", "split the program with tail calls, or make loops smaller"),
-        ("BPF program is too large", "split the program with tail calls, or make loops smaller"),
-        ("GPL", "add: char LICENSE[] SEC(\"license\") = \"GPL\";"),
-        ("unknown func", "this kernel, or this type of program, does not have that helper"),
-    ];
-    HINTS.iter().find(|(mark, _)| reason.contains(mark)).map(|(_, hint)| *hint)
+    if let Some(place) = &place {
+        message.push_str(&format!(", at {}", place.short()));
+    }
+    let mut detail: Vec<String> = place.iter().flat_map(|place| place.snippet()).collect();
+    detail.extend(
+        log.registers().into_iter().filter_map(|(register, state)| {
+            Some(format!("r{register}: {}", state::in_words(state)?))
+        }),
+    );
+    if let Some((at, code)) = log.instruction {
+        detail.push(format!("instruction {at}: {code}"));
+    }
+    if cause.is_some() {
+        detail.push(format!("the verifier: {first}"));
+    }
+    let error = Error::new("bpf.load", errno_name(errno), message).subject(program);
+    let error = if detail.is_empty() { error } else { error.detail(detail.join("\n")) };
+    error.hint(match cause {
+        Some(cause) => cause.hint,
+        None => "cnfscript --verifier-log FILE writes all that the verifier says".into(),
+    })
 }
 
 #[cfg(test)]
@@ -126,25 +109,35 @@ processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
 ";
 
     #[test]
-    fn the_reason_and_its_source_line() {
-        let error = refused("bad", Errno::EACCES, LOG);
+    fn the_reason_the_registers_and_a_hint() {
+        let error = refused("bad", Errno::EACCES, LOG, &Lines::default());
         assert_eq!(
             error.to_string(),
-            "bpf.load(bad): the verifier refused it: R1 invalid mem access 'scalar' at \
-             `return *(volatile int *)(long)skb->len;` (bad.c:7) (EACCES)"
+            "bpf.load(bad): the verifier refused it: it uses a number as an address (EACCES)"
         );
-        assert!(error.get_detail().is_some_and(|d| d.contains("processed 2 insns")));
-        assert!(last_log().is_some_and(|(name, log)| name == "bad" && log == LOG));
+        assert_eq!(
+            error.get_detail(),
+            Some(
+                "r1: a number, any\n\
+                 instruction 1: r0 = *(u32 *)(r1 +0)\n\
+                 the verifier: R1 invalid mem access 'scalar'"
+            )
+        );
+        assert!(error.get_hint().is_some());
     }
 
     #[test]
-    fn older_kernels_name_no_file() {
-        let log = LOG.replace(" @ bad.c:7", "");
-        assert_eq!(read(&log).and_then(|r| r.place), None);
-        assert_eq!(
-            read(&log).and_then(|r| r.source),
-            Some("return *(volatile int *)(long)skb->len;")
-        );
-        assert_eq!(read("processed 0 insns\n"), None);
+    fn what_is_not_known_is_said_in_the_verifiers_words() {
+        let log = LOG.replace("R1 invalid mem access 'scalar'", "gremlins in the pipeline");
+        let error = refused("bad", Errno::EINVAL, &log, &Lines::default());
+        assert!(error.message().ends_with("refused it: gremlins in the pipeline"), "{error}");
+        assert!(error.get_hint().is_some_and(|h| h.contains("--verifier-log")));
+    }
+
+    #[test]
+    fn a_log_that_says_nothing_leaves_the_errno() {
+        let error = refused("bad", Errno::EPERM, "processed 0 insns\n", &Lines::default());
+        assert_eq!(error.code(), "EPERM");
+        assert!(error.get_detail().is_none());
     }
 }

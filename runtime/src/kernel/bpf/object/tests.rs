@@ -242,12 +242,20 @@ fn the_verifier_is_quoted() {
 }"#;
     let error = try_load(source, &LoadOptions::default()).expect_err("refused");
     assert_eq!(error.get_subject(), Some("bad"));
-    assert!(
-        error.message().contains("the verifier refused it: invalid access to packet"),
-        "{error}"
+    assert!(error.message().ends_with("not compared with data_end, at source:8"), "{error}");
+    let detail = error.get_detail().expect("it has one");
+    let lines: Vec<&str> = detail.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "source:8:10",
+            "  return *(int *)(long)skb->data;",
+            "         ^",
+            "r1: the packet, not compared with data_end"
+        ]
     );
-    assert!(error.message().contains("return *(int *)(long)skb->data;"), "{error}");
-    assert!(error.is("EACCES") && error.get_hint().is_some() && error.get_detail().is_some());
+    assert!(detail.contains("the verifier: invalid access to packet"), "{detail}");
+    assert!(error.is("EACCES") && error.get_hint().is_some());
 }
 
 #[test]

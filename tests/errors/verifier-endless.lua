@@ -1,0 +1,2 @@
+--- Never ends.
+require("cnf").bpf.compile("lib/refused.bpf.c", { programs = { "endless" } })

@@ -1,0 +1,2 @@
+--- A record that is neither submitted nor discarded.
+require("cnf").bpf.compile("lib/refused.bpf.c", { programs = { "leak" } })
