@@ -82,6 +82,19 @@ function bpf.features() end
 ---@return {available: boolean, reason: string?}
 function bpf.has(feature) end
 
+--- Calls `fn(line, about)` for each line of `bpf_printk` from now on, of every program on this system, in a task of its
+--- own. `about` has `cpu`, `thread` (the thread that ran when the program did; 0 is an idle processor) and `time`
+--- (seconds since boot).
+---
+--- Each listener has a buffer of its own: nobody's `trace_pipe` loses a line to it, and no setting of the system's
+--- tracing changes. Lines that find no room in it (256 KiB for each processor) are counted as `lost`, and said.
+---
+--- Raises ENOENT where no tracefs is mounted, EPERM without CAP_PERFMON. (perf_event_open(2), tracepoint
+--- bpf_trace:bpf_trace_printk)
+---@param fn fun(line: string, about: {cpu: integer, thread: integer, time: number})
+---@return cnf.RecordSubscription
+function bpf.trace(fn) end
+
 --- A loaded object: its programs and maps.
 ---@class cnf.Object
 ---@field name string
@@ -221,6 +234,27 @@ function Map:pop() end
 ---@return any value
 function Map:peek() end
 
+--- Calls `fn(record, rest)` for each record that programs send through a ring buffer or a perf event array, in a task
+--- of its own, in batches: ring buffers in order, perf arrays in order for each processor. While the handler waits,
+--- later records stay in the map's buffer. An error in it is printed with its line, at most one a second, and the next
+--- record comes all the same.
+---
+--- A record is decoded by the type that the map's declaration names, `__type(value, struct event)` (which libbpf refuses
+--- for ring buffers), or by `type`; without one it is a string. `rest` is what a record has behind its type, such as the
+--- packet that `bpf_perf_event_output` appends; of perf arrays it ends with up to 7 bytes of padding.
+---
+--- Nothing is lost silently. A perf array's records that find no room are counted by the kernel, as `lost`, and said. A
+--- ring buffer that has no room tells the program (`bpf_ringbuf_reserve` returns NULL, `bpf_ringbuf_output` fails) and
+--- nobody else, so a program should count that; the script is told when the buffer was found full (`fullest`).
+---
+--- Raises EINVAL for other maps; EBUSY when the map has a subscription in this script already (readers in other
+--- processes cannot be seen, and take records away); ENOENT for a `type` that the object's BTF does not have; EINVAL for
+--- a perf array with fewer places than processors. (kernel/bpf/ringbuf.c, perf_event_open(2))
+---@param fn fun(record: any, rest: string?)
+---@param options? {type?: string, buffer?: integer|string, interval?: number|string} `type`: "struct event", in place of the map's own. `buffer`: bytes for each processor, of perf arrays, 256k by default; a ring buffer has its size from max_entries. `interval`: look that often even when nobody wakes us, for programs that send with BPF_RB_NO_WAKEUP.
+---@return cnf.RecordSubscription
+function Map:on_record(fn, options) end
+
 --- The map's shape.
 ---@return cnf.MapInfo
 function Map:info() end
@@ -228,6 +262,22 @@ function Map:info() end
 --- Keeps the map at a path on a bpffs after this process; errors as `Program:pin`.
 ---@param path string
 function Map:pin(path) end
+
+--- A handler of records that is being called.
+---@class cnf.RecordSubscription
+---@field what string The map's name, or "bpf_printk".
+---@field task cnf.Task The task that calls the handler.
+local RecordSubscription = {}
+
+--- Ends it: the handler is not called again, and is cancelled where it waits. Records that it has not seen stay in a
+--- ring buffer; perf buffers go.
+function RecordSubscription:close() end
+
+--- What has come so far. `errors` of the handler; `lost`: records that found no room in the buffer, which the kernel
+--- counts for perf arrays and bpf_printk, not for ring buffers (nil); `fullest`: the largest share of the buffer that was
+--- found used, 0 to 1.
+---@return {records: integer, errors: integer, lost: integer?, fullest: number}
+function RecordSubscription:stats() end
 
 --- What an attachment is given. At most one of the order words.
 ---@class cnf.AttachOptions

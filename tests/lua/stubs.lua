@@ -77,6 +77,9 @@ local instances = {
     local from, to = cnf.link.veth({ name = "stub", netns = ns, peer = { name = "stub2", netns = ns } })
     return cnf.mirror.to({ from = from, to = to })
   end,
+  ["cnf.RecordSubscription"] = function()
+    return cnf.bpf.trace(function() end)
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

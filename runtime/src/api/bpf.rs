@@ -31,6 +31,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("links", links)
         .function("features", features)
         .function("has", has)
+        .function("trace", |lua, _, mut args| super::records::in_lua(lua, "trace", args.any()))
         .build()
 }
 

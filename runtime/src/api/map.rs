@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
-use mlua::{Function, IntoLua, Lua, MetaMethod, MultiValue, Table, Value};
+use mlua::{Function, Lua, MetaMethod, MultiValue, Table, Value};
 
 use super::bpf::Program;
 use super::error::from_lua;
@@ -13,6 +13,7 @@ use super::link::Link;
 use super::module::Args;
 use super::option::expected;
 use super::value::Data;
+use super::{records, stack};
 use crate::kernel::bpf::map::MapInfo;
 use crate::kernel::bpf::{self, MapKind, Type, Write};
 use crate::record;
@@ -49,11 +50,9 @@ impl Handle for Map {
             .method("set_many", about(set_many))
             .method("delete_many", about(delete_many))
             .method("push", about(|_, this, args| this.0.push(&to_kernel(&args.any())?)))
-            .method("pop", about(|lua, this, _| this.0.pop()?.map(|v| to_lua(lua, v)).transpose()))
-            .method(
-                "peek",
-                about(|lua, this, _| this.0.peek()?.map(|v| to_lua(lua, v)).transpose()),
-            )
+            .method("pop", about(|lua, this, _| optional(lua, this, this.0.pop_bytes()?)))
+            .method("peek", about(|lua, this, _| optional(lua, this, this.0.peek_bytes()?)))
+            .method("on_record", |lua, _, this, mut args| records::on_record(lua, this, &mut args))
             .method("info", |_, _, this, _| {
                 let types =
                     vec![("key_type", this.0.key_type()), ("value_type", this.0.value_type())];
@@ -109,10 +108,11 @@ pub fn info_data(info: &MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
 
 fn get(lua: &Lua, this: &Map, args: &mut Args) -> Result<Value> {
     let key = key(this, &args.any())?;
-    match this.0.lookup(&key)? {
-        None => Ok(Value::Nil),
-        Some(bytes) => element(lua, this, &bytes),
-    }
+    optional(lua, this, this.0.lookup(&key)?)
+}
+
+fn optional(lua: &Lua, map: &Map, bytes: Option<Vec<u8>>) -> Result<Value> {
+    bytes.map_or(Ok(Value::Nil), |bytes| element(lua, map, &bytes))
 }
 
 /// A value as Lua sees it: maps of maps and program arrays give handles.
@@ -126,13 +126,13 @@ fn element(lua: &Lua, map: &Map, bytes: &[u8]) -> Result<Value> {
         };
         return Ok(Value::UserData(handle));
     }
-    let value = to_lua(lua, map.0.decode_value(bytes))?;
-    match &value {
-        Value::Table(cpus) if kind.is_per_cpu() => {
-            let meta: Table = lua.named_registry_value("cnf.per_cpu").map_err(from_lua)?;
-            cpus.set_metatable(Some(meta)).map_err(from_lua)?;
-        }
-        _ => {}
+    if !kind.is_per_cpu() {
+        return stack::value(lua, map.0.value_type(), bytes).map_err(from_lua);
+    }
+    let value = stack::build(lua, |out| map.0.decode_value_to(bytes, out)).map_err(from_lua)?;
+    if let Value::Table(cpus) = &value {
+        let meta: Table = lua.named_registry_value("cnf.per_cpu").map_err(from_lua)?;
+        cpus.set_metatable(Some(meta)).map_err(from_lua)?;
     }
     Ok(value)
 }
@@ -209,9 +209,8 @@ fn pairs(lua: &Lua, this: &Map, _: &mut Args) -> Result<Function> {
         let Some((key, value)) = entries.borrow_mut().next() else {
             return Ok((Value::Nil, Value::Nil));
         };
-        let decode =
-            || Ok::<_, Error>((to_lua(lua, map.0.decode_key(&key))?, element(lua, &map, &value)?));
-        decode().map_err(super::error::raise)
+        let key = stack::value(lua, map.0.key_type(), &key)?;
+        Ok((key, element(lua, &map, &value).map_err(super::error::raise)?))
     })
     .map_err(from_lua)
 }
@@ -379,36 +378,6 @@ fn table_to_kernel(table: &Table) -> Result<bpf::Value> {
         Ok((key.to_string().map_err(from_lua)?, to_kernel(&value)?))
     });
     Ok(bpf::Value::Struct(fields.collect::<Result<_>>()?))
-}
-
-/// What the codec read, as Lua sees it. Unsigned 64-bit numbers keep their bits.
-pub fn to_lua(lua: &Lua, value: bpf::Value) -> Result<Value> {
-    let convert = |value: bpf::Value| -> mlua::Result<Value> {
-        Ok(match value {
-            bpf::Value::Nil => Value::Nil,
-            bpf::Value::Bool(b) => Value::Boolean(b),
-            bpf::Value::Int(i) => Value::Integer(i),
-            bpf::Value::Uint(u) => Value::Integer(u as i64),
-            bpf::Value::Float(n) => Value::Number(n),
-            bpf::Value::Bytes(bytes) => Value::String(lua.create_string(bytes)?),
-            bpf::Value::Str(text) => text.into_lua(lua)?,
-            bpf::Value::Array(items) => {
-                let table = lua.create_table_with_capacity(items.len(), 0)?;
-                for (i, item) in items.into_iter().enumerate() {
-                    table.raw_set(i + 1, to_lua(lua, item).map_err(super::error::raise)?)?;
-                }
-                Value::Table(table)
-            }
-            bpf::Value::Struct(fields) => {
-                let table = lua.create_table_with_capacity(0, fields.len())?;
-                for (name, field) in fields {
-                    table.raw_set(name, to_lua(lua, field).map_err(super::error::raise)?)?;
-                }
-                Value::Table(table)
-            }
-        })
-    };
-    convert(value).map_err(from_lua)
 }
 
 /// Makes the metatable of per-CPU values: `value:sum()` adds them up, structs field by field.

@@ -20,10 +20,12 @@ pub mod policy;
 pub mod probe;
 pub mod process;
 mod qdisc;
+mod records;
 mod route;
 mod selector;
 mod shell;
 pub mod source;
+mod stack;
 pub mod stdlib;
 pub mod task;
 pub mod testing;
@@ -51,6 +53,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
         ("_library", library::module),
+        ("_records", records::module),
         ("_shell", shell::module),
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),

@@ -12,6 +12,7 @@ const MODULES: &[(&str, &str)] = &[
     ("task", include_str!("../../../lua-stdlib/task.lua")),
     ("test", include_str!("../../../lua-stdlib/test.lua")),
     ("_library", include_str!("../../../lua-stdlib/library.lua")),
+    ("_records", include_str!("../../../lua-stdlib/records.lua")),
     ("_files", include_str!("../../../lua-stdlib/files.lua")),
     ("_program", include_str!("../../../lua-stdlib/program.lua")),
     ("_show", include_str!("../../../lua-stdlib/show.lua")),

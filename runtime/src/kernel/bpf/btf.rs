@@ -1,8 +1,9 @@
 //! Types by BTF: a resolved tree, built once per map or variable, that says what bytes mean.
 //!
-//! `codec` walks the tree to turn bytes into [`Value`]s and back. BTF itself (`Documentation/bpf/btf.rst`) is parsed by
+//! `decode` and `encode` walk the tree to turn bytes into [`Value`]s and back. BTF itself (`Documentation/bpf/btf.rst`) is parsed by
 //! `btf-rs`; here only what keys, values and global variables need is kept.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use btf_rs::{Btf, BtfType};
 
 use super::sys;
+use crate::{Error, Result};
 
 /// What a key, value or global variable holds, with no Lua in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,11 +92,28 @@ pub(super) struct Field {
 
 /// Deep enough for any C source; stops at malformed BTF that refers to itself.
 const MAX_DEPTH: usize = 32;
+/// Parts of one type: more come only of malformed BTF, where each struct holds another one several times.
+const MAX_PARTS: usize = 100_000;
+/// Bytes of one type: more than any map holds.
+const MAX_SIZE: usize = 1 << 30;
 
 impl Type {
     /// The type `id` of `btf`; `None` when it is void, a function or malformed.
     pub fn from_btf(btf: &Btf, id: u32) -> Option<Type> {
-        Resolver { btf }.resolve(id, 0)
+        Resolver { btf, parts: Cell::new(0) }.resolve(id, 0)
+    }
+
+    /// The type that C calls `name`: "struct event", "enum verdict", "__u32"; of a struct, union or enum also its bare
+    /// name.
+    ///
+    /// # Errors
+    /// ENOENT, naming the nearest one.
+    pub fn named(btf: &Btf, name: &str) -> Result<Type> {
+        let bare = name.split_whitespace().last().unwrap_or_default();
+        let found = btf.resolve_ids_by_name(bare).unwrap_or_default();
+        let mut types = found.into_iter().filter_map(|id| Type::from_btf(btf, id));
+        let wanted = |kind: &Type| name == bare || kind.name() == name;
+        types.find(wanted).ok_or_else(|| no_such_type(btf, name))
     }
 
     /// Bytes that nothing describes: integers when they are 1, 2, 4 or 8 long, else opaque.
@@ -167,8 +186,35 @@ impl Type {
     }
 }
 
+/// A name that BTF does not have.
+fn no_such_type(btf: &Btf, name: &str) -> Error {
+    let known = (1..).map_while(|id| btf.resolve_type_by_id(id).ok()).filter_map(|kind| {
+        let (word, name) = match &kind {
+            btf_rs::Type::Struct(s) => ("struct", btf.resolve_name(s)),
+            btf_rs::Type::Union(u) => ("union", btf.resolve_name(u)),
+            btf_rs::Type::Enum(e) => ("enum", btf.resolve_name(e)),
+            _ => return None,
+        };
+        name.ok().filter(|name| !name.is_empty()).map(|name| format!("{word} {name}"))
+    });
+    let near = known.filter(|known| {
+        let bare = known.split(' ').next_back().unwrap_or_default();
+        let asked = name.split(' ').next_back().unwrap_or_default();
+        bare == asked || strsim::damerau_levenshtein(bare, asked) <= 2
+    });
+    let error = Error::new("btf", "ENOENT", format!("the object has no type \"{name}\""));
+    match near.min_by_key(|known| strsim::damerau_levenshtein(known, name)) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None => error.hint(
+            "clang keeps the types of maps, globals and functions: name it in the map with __type(value, ...)",
+        ),
+    }
+}
+
 struct Resolver<'a> {
     btf: &'a Btf,
+    /// Types resolved so far.
+    parts: Cell<usize>,
 }
 
 impl Resolver<'_> {
@@ -177,12 +223,13 @@ impl Resolver<'_> {
     }
 
     fn resolve(&self, id: u32, depth: usize) -> Option<Type> {
-        if depth > MAX_DEPTH {
+        let parts = self.parts.replace(self.parts.get() + 1);
+        if depth > MAX_DEPTH || parts > MAX_PARTS {
             return None;
         }
         let next = |id: Option<u32>| self.resolve(id?, depth + 1);
         let declared = self.btf.resolve_type_by_id(id).ok()?;
-        Some(match &declared {
+        let kind = match &declared {
             btf_rs::Type::Int(int) => {
                 let shape = match int.is_bool() {
                     true => Shape::Bool,
@@ -212,7 +259,8 @@ impl Resolver<'_> {
             btf_rs::Type::Datasec(d) => self.section(d, depth),
             btf_rs::Type::Ptr(_) => opaque("void *", 8),
             _ => return None,
-        })
+        };
+        (kind.size <= MAX_SIZE).then_some(kind)
     }
 
     fn structure(&self, word: &str, s: &btf_rs::Struct, union: bool, depth: usize) -> Type {

@@ -13,12 +13,16 @@ use nix::errno::Errno;
 
 mod link;
 mod map;
+mod memory;
 mod object;
+mod perf;
 mod program;
 
 pub use link::*;
 pub use map::*;
+pub use memory::*;
 pub use object::*;
+pub use perf::*;
 pub use program::*;
 
 /// An errno and nothing else: the callers know the operation and the subject.

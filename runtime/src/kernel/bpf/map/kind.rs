@@ -87,6 +87,11 @@ impl MapKind {
         [MapKind::ARRAY, MapKind::PERCPU_ARRAY].contains(&self)
     }
 
+    /// Programs send records through it.
+    pub fn has_records(self) -> bool {
+        [MapKind::RINGBUF, MapKind::PERF_EVENT_ARRAY].contains(&self)
+    }
+
     /// Written as a descriptor, read as an id.
     pub fn holds_descriptors(self) -> bool {
         self.is_of_maps() || self == MapKind::PROG_ARRAY

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use btf_rs::Btf;
 use nix::errno::Errno;
 
 pub use batch::Entries;
@@ -52,13 +53,15 @@ impl Write {
 #[derive(Debug, Clone)]
 pub struct Map(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     name: String,
     fd: OwnedFd,
     info: MapInfo,
     key: Type,
     value: Type,
+    /// Of ring buffers and perf event arrays.
+    record: Option<Type>,
+    btf: Option<Arc<Btf>>,
 }
 
 impl Map {
@@ -150,10 +153,18 @@ impl Map {
         };
         let key = declared_key.or_else(|| resolve(key_id, info.key_size));
         let value = resolve(value_id, info.value_size);
+        let record = match types {
+            Some(types) if info.kind.has_records() && value_id != 0 => {
+                Type::from_btf(&types.btf, value_id)
+            }
+            _ => None,
+        };
         Ok(Map(Arc::new(Inner {
             name: name.unwrap_or(&info.name).to_owned(),
             key: key.unwrap_or_else(|| Type::untyped(info.key_size as usize)),
             value: value.unwrap_or_else(|| Type::untyped(info.value_size as usize)),
+            record,
+            btf: types.map(|types| Arc::clone(&types.btf)),
             fd,
             info,
         })))
@@ -178,6 +189,25 @@ impl Map {
 
     pub fn value_type(&self) -> &Type {
         &self.0.value
+    }
+
+    /// What the records of a ring buffer or perf event array are, where its declaration says so: `__type(value, ...)`.
+    pub fn record_type(&self) -> Option<&Type> {
+        self.0.record.as_ref()
+    }
+
+    /// The type that the map's object calls `name`.
+    ///
+    /// # Errors
+    /// ENOENT when there is none, or the map has no types at all.
+    pub fn type_named(&self, name: &str) -> Result<Type> {
+        let Some(btf) = &self.0.btf else {
+            let message = format!("the map has no types, so none is called \"{name}\"");
+            return Err(Error::new("map", "ENOENT", message)
+                .subject(self.name())
+                .hint("types come from the object: load it here, compiled with -g"));
+        };
+        Type::named(btf, name).map_err(|e| e.operation("map").subject(self.name()))
     }
 
     fn key_size(&self) -> usize {
@@ -349,6 +379,12 @@ impl Map {
             }
             _ => error,
         }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Map").field("name", &self.name).field("info", &self.info).finish()
     }
 }
 

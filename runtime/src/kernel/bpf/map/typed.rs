@@ -1,7 +1,7 @@
 //! Maps by value: keys and values as BTF describes them, per-CPU values as arrays.
 
 use super::{Map, Write};
-use crate::kernel::bpf::Value;
+use crate::kernel::bpf::{Build, Value};
 use crate::{Error, Result};
 
 impl Map {
@@ -54,11 +54,27 @@ impl Map {
     /// A per-CPU value is an array, the first element of CPU 0.
     pub fn decode_value(&self, value: &[u8]) -> Value {
         let kind = self.value_type();
-        if !self.info().kind.is_per_cpu() {
-            return kind.decode(value);
+        match self.info().kind.is_per_cpu() {
+            false => kind.decode(value),
+            true => Value::Array(self.each_cpu(value).map(|v| kind.decode(v)).collect()),
         }
-        let slot = kind.size().next_multiple_of(8).max(1);
-        Value::Array(value.chunks_exact(slot).map(|v| kind.decode(v)).collect())
+    }
+
+    /// As [`Map::decode_value`], in the hands of `out`.
+    pub fn decode_value_to(&self, value: &[u8], out: &mut impl Build) {
+        if !self.info().kind.is_per_cpu() {
+            return self.value_type().decode_to(value, out);
+        }
+        out.array(self.each_cpu(value).len());
+        for (cpu, bytes) in self.each_cpu(value).enumerate() {
+            self.value_type().decode_to(bytes, out);
+            out.item(cpu);
+        }
+    }
+
+    /// The values of a per-CPU element, each rounded up to 8 bytes.
+    fn each_cpu<'v>(&self, value: &'v [u8]) -> std::slice::ChunksExact<'v, u8> {
+        value.chunks_exact(self.value_type().size().next_multiple_of(8).max(1))
     }
 
     /// As [`Map::lookup`].

@@ -47,8 +47,16 @@ impl ObjectFile {
         if let Some(entries) = options.max_entries.get(name) {
             spec.max_entries = *entries;
         }
-        if spec.kind == MapKind::PERF_EVENT_ARRAY && spec.max_entries == 0 {
-            spec.max_entries = probe::possible_cpus() as u32;
+        match spec.kind {
+            // A declared type is that of the records, not of the elements.
+            MapKind::RINGBUF => (spec.key_size, spec.value_size) = (0, 0),
+            MapKind::PERF_EVENT_ARRAY => {
+                (spec.key_size, spec.value_size) = (4, 4);
+                if spec.max_entries == 0 {
+                    spec.max_entries = probe::possible_cpus() as u32;
+                }
+            }
+            _ => {}
         }
         if spec.kind.holds_descriptors() && spec.value_size == 0 {
             spec.value_size = 4;

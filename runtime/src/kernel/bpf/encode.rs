@@ -1,4 +1,4 @@
-//! Bytes to [`Value`]s and back, by [`Type`]. Errors name the field's path, its range and the declaration.
+//! [`Value`]s to bytes, by [`Type`]. Errors name the field's path, its range and the declaration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,16 +17,6 @@ impl Type {
             Ok(()) => Ok(out),
             Err(fault) => Err(fault.into_error(self, &path)),
         }
-    }
-
-    /// What `bytes` say. Bytes that are missing read as zero.
-    pub fn decode(&self, bytes: &[u8]) -> Value {
-        if bytes.len() >= self.size() {
-            return read(self, &bytes[..self.size()]);
-        }
-        let mut padded = bytes.to_vec();
-        padded.resize(self.size(), 0);
-        read(self, &padded)
     }
 }
 
@@ -366,102 +356,4 @@ fn write_bits(out: &mut [u8], field: &Field, bits: u32, number: i128) {
             _ => *byte &= !mask,
         }
     }
-}
-
-fn read(kind: &Type, bytes: &[u8]) -> Value {
-    match &kind.shape {
-        Shape::Int { signed } => read_integer(unsigned(bytes), bytes.len() as u32 * 8, *signed),
-        Shape::Bool => Value::Bool(bytes.iter().any(|b| *b != 0)),
-        Shape::Enum { signed, names } => {
-            read_enum(unsigned(bytes), bytes.len() as u32 * 8, *signed, names)
-        }
-        Shape::BigEndian => {
-            Value::Uint(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-        }
-        Shape::Float => match bytes.len() {
-            4 => Value::Float(f32::from_bits(unsigned(bytes) as u32).into()),
-            8 => Value::Float(f64::from_bits(unsigned(bytes) as u64)),
-            _ => Value::Bytes(bytes.to_vec()),
-        },
-        Shape::Ip4 => Value::Str(address4(bytes).to_string()),
-        Shape::Ip6 => Value::Str(address6(bytes).to_string()),
-        Shape::Cidr => {
-            let length = unsigned(&bytes[..4]);
-            match bytes.len() {
-                8 => Value::Str(format!("{}/{length}", address4(&bytes[4..]))),
-                _ => Value::Str(format!("{}/{length}", address6(&bytes[4..]))),
-            }
-        }
-        Shape::Text => {
-            let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-            match std::str::from_utf8(&bytes[..end]) {
-                Ok(text) => Value::Str(text.to_owned()),
-                Err(_) => Value::Bytes(bytes[..end].to_vec()),
-            }
-        }
-        Shape::Array { element, .. } if element.size() == 0 => Value::Array(Vec::new()),
-        Shape::Array { element, .. } => {
-            Value::Array(bytes.chunks_exact(element.size()).map(|b| read(element, b)).collect())
-        }
-        Shape::Struct { fields, .. } => {
-            Value::Struct(fields.iter().map(|f| (f.name.clone(), read_field(f, bytes))).collect())
-        }
-        Shape::Opaque => Value::Bytes(bytes.to_vec()),
-    }
-}
-
-fn read_field(field: &Field, bytes: &[u8]) -> Value {
-    let start = field.bit_offset / 8;
-    let Some(bits) = field.bits else {
-        return match bytes.get(start..start + field.kind.size()) {
-            Some(slot) => read(&field.kind, slot),
-            None => Value::Nil,
-        };
-    };
-    let end = (field.bit_offset + bits as usize).div_ceil(8).min(bytes.len());
-    let Some(slot) = bytes.get(start..end) else { return Value::Nil };
-    let number = (unsigned(slot) >> (field.bit_offset % 8)) & ((1u128 << bits) - 1);
-    match &field.kind.shape {
-        Shape::Bool => Value::Bool(number != 0),
-        Shape::Enum { signed, names } => read_enum(number, bits, *signed, names),
-        Shape::Int { signed } => read_integer(number, bits, *signed),
-        _ => Value::Uint(number as u64),
-    }
-}
-
-/// Up to 16 bytes, little-endian.
-fn unsigned(bytes: &[u8]) -> u128 {
-    bytes.iter().take(16).rev().fold(0, |number, byte| number << 8 | u128::from(*byte))
-}
-
-fn read_integer(number: u128, bits: u32, signed: bool) -> Value {
-    if bits > 64 {
-        // __int128 has no Lua number; its bytes are exact.
-        return Value::Bytes(number.to_le_bytes().to_vec());
-    }
-    match signed {
-        true => Value::Int((number as i64) << (64 - bits) >> (64 - bits)),
-        false => Value::Uint(number as u64),
-    }
-}
-
-fn read_enum(number: u128, bits: u32, signed: bool, names: &[(String, i64)]) -> Value {
-    let value = read_integer(number, bits, signed);
-    let plain = match value {
-        Value::Int(i) => i,
-        Value::Uint(u) => u as i64,
-        _ => return value,
-    };
-    match names.iter().find(|(_, n)| *n == plain) {
-        Some((name, _)) => Value::Str(name.clone()),
-        None => value,
-    }
-}
-
-fn address4(bytes: &[u8]) -> Ipv4Addr {
-    Ipv4Addr::from(<[u8; 4]>::try_from(&bytes[..4]).unwrap_or_default())
-}
-
-fn address6(bytes: &[u8]) -> Ipv6Addr {
-    Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..16]).unwrap_or_default())
 }

@@ -1,0 +1,163 @@
+//! Elements and records straight onto Lua's stack: what is read by the million takes no detour through other values.
+
+use mlua::{Lua, Table, Value, ffi};
+
+use crate::kernel::bpf::records::{Batch, Line};
+use crate::kernel::bpf::{Build, Type};
+
+/// Makes one Lua value of bytes. Numbers, which are most, do not even enter Lua.
+pub fn value(lua: &Lua, kind: &Type, bytes: &[u8]) -> mlua::Result<Value> {
+    match kind.number(bytes) {
+        Some(number) => Ok(Value::Integer(number)),
+        None => build(lua, |out| kind.decode_to(bytes, out)),
+    }
+}
+
+/// The one value that `make` makes. It must own nothing while it calls `out`: Lua leaves by a long jump when memory ends.
+pub fn build(lua: &Lua, make: impl Fn(&mut Stack)) -> mlua::Result<Value> {
+    // SAFETY: the closure runs protected and leaves one value on the stack; what it captures are references, and the
+    // frames in it own nothing that an error of Lua would leak.
+    unsafe { lua.exec_raw((), |state| make(&mut Stack(state))) }
+}
+
+/// A batch as Lua takes it.
+pub struct Taken {
+    pub records: Table,
+    /// By index: bytes behind the type's size; nil when no record has any.
+    pub rests: Value,
+    /// By index: lengths of records shorter than the type, which are not in `records`; nil when none is.
+    pub short: Value,
+}
+
+/// All records of a batch, by their type or as bytes. Up to `padding` bytes more than the type has mean nothing.
+pub fn records(
+    lua: &Lua,
+    kind: Option<&Type>,
+    padding: usize,
+    batch: &Batch,
+) -> mlua::Result<Taken> {
+    const RECORDS: i32 = 1;
+    const RESTS: i32 = 2;
+    const SHORT: i32 = 3;
+    // SAFETY: as in `build`; the closure starts with an empty stack and leaves three values on it.
+    let (records, rests, short) = unsafe {
+        lua.exec_raw((), |state| {
+            let mut out = Stack(state);
+            out.array(batch.len());
+            out.nil();
+            out.nil();
+            for (index, bytes) in batch.iter().enumerate() {
+                let at = index as ffi::lua_Integer + 1;
+                let size = kind.map_or(bytes.len(), Type::size);
+                match kind {
+                    Some(_) if bytes.len() < size => {
+                        ffi::lua_pushinteger(state, bytes.len() as ffi::lua_Integer);
+                        put(state, SHORT, at);
+                        continue;
+                    }
+                    Some(kind) => kind.decode_to(bytes, &mut out),
+                    None => out.bytes(bytes),
+                }
+                ffi::lua_rawseti(state, RECORDS, at);
+                if bytes.len() > size + padding {
+                    out.bytes(&bytes[size..]);
+                    put(state, RESTS, at);
+                }
+            }
+        })?
+    };
+    Ok(Taken { records, rests, short })
+}
+
+/// Pops a value into the table at `place`, which is made when there is none.
+///
+/// # Safety
+/// As [`Build`] for [`Stack`]; `place` is nil or a table.
+unsafe fn put(state: *mut ffi::lua_State, place: i32, at: ffi::lua_Integer) {
+    // SAFETY: of the caller.
+    unsafe {
+        if ffi::lua_type(state, place) == ffi::LUA_TNIL {
+            ffi::lua_createtable(state, 0, 0);
+            ffi::lua_replace(state, place);
+        }
+        ffi::lua_rawseti(state, place, at);
+    }
+}
+
+/// Lines of `bpf_printk`: their texts, and what else is known of each.
+pub fn lines(lua: &Lua, lines: &[Line]) -> mlua::Result<Taken> {
+    let records = lua.create_sequence_from(lines.iter().map(|line| line.text.as_str()))?;
+    let rests = lua.create_table_with_capacity(lines.len(), 0)?;
+    for (index, line) in lines.iter().enumerate() {
+        let about = lua.create_table_with_capacity(0, 3)?;
+        about.raw_set("cpu", line.cpu)?;
+        about.raw_set("thread", line.thread)?;
+        about.raw_set("time", line.time.as_secs_f64())?;
+        rests.raw_set(index + 1, about)?;
+    }
+    Ok(Taken { records, rests: Value::Table(rests), short: Value::Nil })
+}
+
+/// The top of a coroutine's stack, inside of a protected call.
+pub struct Stack(*mut ffi::lua_State);
+
+// SAFETY, for each call below: the state is that of the protected call that made the `Stack`; `array` and `structure`
+// make room for what follows, and the walk that calls them keeps every other value balanced.
+impl Build for Stack {
+    fn nil(&mut self) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_pushnil(self.0) }
+    }
+    fn boolean(&mut self, value: bool) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_pushboolean(self.0, value.into()) }
+    }
+    fn signed(&mut self, value: i64) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_pushinteger(self.0, value) }
+    }
+    /// Lua's integer of the same bits.
+    fn unsigned(&mut self, value: u64) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_pushinteger(self.0, value as i64) }
+    }
+    fn float(&mut self, value: f64) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_pushnumber(self.0, value) }
+    }
+    fn text(&mut self, value: &[u8]) {
+        self.bytes(value);
+    }
+    fn bytes(&mut self, value: &[u8]) {
+        // SAFETY: see above.
+        unsafe {
+            ffi::lua_pushlstring(self.0, value.as_ptr().cast(), value.len());
+        }
+    }
+    fn array(&mut self, len: usize) {
+        // SAFETY: see above; the table, a key and a value need three places.
+        unsafe {
+            ffi::luaL_checkstack(self.0, 4, std::ptr::null());
+            ffi::lua_createtable(self.0, len.min(i32::MAX as usize) as i32, 0);
+        }
+    }
+    fn item(&mut self, index: usize) {
+        // SAFETY: see above.
+        unsafe { ffi::lua_rawseti(self.0, -2, index as ffi::lua_Integer + 1) }
+    }
+    fn structure(&mut self, fields: usize) {
+        // SAFETY: see above; the table, a key and a value need three places.
+        unsafe {
+            ffi::luaL_checkstack(self.0, 4, std::ptr::null());
+            ffi::lua_createtable(self.0, 0, fields.min(i32::MAX as usize) as i32);
+        }
+    }
+    fn field(&mut self, name: &str) {
+        // SAFETY: see above.
+        unsafe {
+            ffi::lua_pushlstring(self.0, name.as_ptr().cast(), name.len());
+            ffi::lua_rotate(self.0, -2, 1);
+            ffi::lua_rawset(self.0, -3);
+        }
+    }
+}
