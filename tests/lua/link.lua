@@ -439,3 +439,49 @@ test.case("a kind that the kernel lacks is named, with what would bring it", fun
     end
   end
 end)
+
+--- What is tried, with what the error says.
+local REFUSED = {
+  { "veth", { mtu = 70000 }, "EINVAL", "mtu 70000 is out of its range: 68 to 65535 bytes" },
+  { "veth", { peer = { name = "b", mtu = 10 } }, "EINVAL", "link.veth(b): mtu 10 is out of its range" },
+  { "bridge", { mtu = 70000 }, "EINVAL", "mtu 70000 is out of its range: 68 to 65535 bytes" },
+  { "tun", { mode = "tap", mtu = 70000 }, "EINVAL", "mtu 70000 is out of its range: 68 to 655" },
+  { "veth", { mac = "01:00:00:00:00:01" }, "EADDRNOTAVAIL", "mac 01:00:00:00:00:01 is a multicast address" },
+  { "veth", { peer = { name = "b", mac = "ff:ff:ff:ff:ff:ff" } }, "EADDRNOTAVAIL", "link.veth(b): mac" },
+  { "bridge", { mac = "00:00:00:00:00:00" }, "EADDRNOTAVAIL", "mac 00:00:00:00:00:00 is no address" },
+  { "veth", { peer = { name = "a" } }, "EEXIST", "both ends are to have that name" },
+  { "macvlan", { link = "port" }, "EBUSY", "what port receives is br's already: port is a port of that bridge" },
+  { "macvlan", { link = "lo" }, "EINVAL", "cannot stand on the loopback" },
+  { "bridge", { ports = "under" }, "EBUSY", "what under receives is above's already: that macvlan stands on it" },
+  { "bridge", { ports = "lo" }, "EINVAL", "lo is the loopback" },
+}
+
+test.case("refused values and places are told with their reason", function(t)
+  local ns = t:netns("refused")
+  link.veth({ name = "port", netns = ns, peer = { name = "under", netns = ns } })
+  link.bridge({ name = "br", netns = ns, ports = { "port" } })
+  link.macvlan({ name = "above", netns = ns, link = "under" })
+  local before = #ns:links()
+  for _, row in ipairs(REFUSED) do
+    local kind, options, code, text = table.unpack(row)
+    options.name, options.netns = "a", ns
+    if options.peer then
+      options.peer.netns = ns
+    end
+    local e = t:raises(function()
+      link[kind](options)
+    end)
+    t:equal(e.code, code, tostring(e))
+    t:ok(tostring(e):find(text, 1, true), tostring(e))
+    t:equal(#ns:links(), before, "nothing is left: " .. text)
+  end
+  local port = ns:link("port")
+  local function refused(change, text)
+    local e = t:raises(function()
+      port:set(change)
+    end)
+    t:ok(tostring(e):find(text, 1, true), tostring(e))
+  end
+  refused({ mtu = 10 }, "link:set(port): mtu 10 is out of its range: 68 to 65535 bytes (EINVAL)")
+  refused({ mac = "03:00:00:00:00:01" }, "mac 03:00:00:00:00:01 is a multicast address (EADDRNOTAVAIL)")
+end)

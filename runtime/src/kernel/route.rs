@@ -156,7 +156,11 @@ fn explain(error: NetlinkError, op: &'static str, options: &Options) -> Error {
         None => dst,
     };
     let error = error.into_error(op).subject(subject);
+    let nowhere = options.dev.is_none() && options.via.is_none() && options.nexthops.is_empty();
     match errno {
+        Errno::ENODEV if nowhere => error.because("it does not say where to go").hint(
+            "give via, dev or nexthops, or a type that needs none: blackhole, unreachable, prohibit, throw",
+        ),
         Errno::EEXIST => error
             .because("the table has a route with this destination and metric already")
             .hint("give it another metric"),

@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 
-use super::{AddrGenMode, check_name, info, list, message, random};
+use super::{AddrGenMode, check_name, info, list, message, random, refusal};
 use crate::kernel::netlink::{Batch, Netlink};
 use crate::{Error, Result};
 
@@ -59,6 +59,13 @@ pub fn set(netlink: &Netlink, index: u32, change: &Change) -> Result<()> {
         batch.push(RouteNetlinkMessage::SetLink(message), 0);
     }
     batch.run_until_error(netlink).map_err(|e| {
+        let asked = refusal::Asked { mac: change.mac, mtu: change.mtu };
+        let known = asked
+            .blame(e.errno, || refusal::mtu_range(netlink, index))
+            .or_else(|| change.master.and_then(|_| refusal::of_port(netlink, index, e.errno)));
+        if let Some(known) = known {
+            return known.operation("link.set").subject(label(netlink, index));
+        }
         let error = e.clone().into_error("link.set").subject(label(netlink, index));
         match e.errno {
             Errno::EOPNOTSUPP if change.mac.is_some() => {

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::{Kind, NewLink, info, info_by_name};
+use super::{Kind, NewLink, info, info_by_name, refusal};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::release;
 use crate::{Error, Result};
@@ -15,9 +15,12 @@ const YOUNGER: &[(&str, &str, (u32, u32))] = &[
     ("netkit", "tailroom", (6, 14)),
 ];
 
-/// The kernel's refusal of `link`, in the user's terms.
-pub fn explain(link: &NewLink<'_>, error: NetlinkError) -> Error {
+/// The kernel's refusal of `link`, requested in the namespace of `sender`, in the user's terms.
+pub fn explain(link: &NewLink<'_>, sender: &Netlink, error: NetlinkError) -> Error {
     let unknown = error.ext_ack.as_deref().is_some_and(|t| t.contains("Unknown device type"));
+    if let Some(known) = refusal::of_creation(link, sender, &error) {
+        return known;
+    }
     match error.errno {
         Errno::EOPNOTSUPP if unknown => {
             Error::errno("link", Errno::EOPNOTSUPP).because(lacking(link.kind))
@@ -59,11 +62,19 @@ fn taken(link: &NewLink<'_>, error: NetlinkError) -> Error {
     let mut ends = vec![(link.netlink, &link.end.name)];
     ends.extend(link.peer.as_ref().map(|(netlink, end)| (*netlink, &end.name)));
     let error = error.into_error("link");
+    if let Some((netlink, peer)) = &link.peer
+        && netlink.cookie() == link.netlink.cookie()
+        && peer.name == link.end.name
+    {
+        return error
+            .because(format!("both ends are to have that name in {}", netlink.label()))
+            .hint("give the other end its own: peer = {name = ...}");
+    }
     match ends.into_iter().find(|(netlink, name)| there(netlink, name)) {
         Some((netlink, name)) => error
             .because(format!("a link of that name exists already in {}", netlink.label()))
             .subject(name.as_str()),
-        // The two ends' names are equal in one namespace, or another tunnel has the same end points.
+        // Another tunnel has the same end points.
         None => error,
     }
 }

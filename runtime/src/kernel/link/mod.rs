@@ -8,6 +8,7 @@ pub mod kinds;
 mod message;
 mod missing;
 pub mod name;
+mod refusal;
 #[cfg(test)]
 mod speed;
 mod tun;
@@ -225,7 +226,7 @@ fn make_run(links: &[NewLink<'_>], sender: &Netlink) -> Vec<Result<Created>> {
         .map(|(link, (made, outcome))| {
             let outcome = outcome.unwrap_or_else(|| match answers.next() {
                 Some(Ok(())) => Ok(()),
-                Some(Err(error)) => Err(missing::explain(link, error)),
+                Some(Err(error)) => Err(missing::explain(link, sender, error)),
                 None => Err(Error::new("netlink", "EIO", "an answer is missing")),
             });
             match outcome {
@@ -246,7 +247,7 @@ fn retry(link: &NewLink<'_>, sender: &Netlink, error: Error) -> Result<Created> 
     let message = message::creation(link, sender, made)?;
     sender
         .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|e| missing::explain(link, e))?;
+        .map_err(|e| missing::explain(link, sender, e))?;
     Ok(made)
 }
 
@@ -361,12 +362,22 @@ impl Follow<'_> {
     }
 }
 
+/// What the kernel has against one end's values, or against one of the ports; the link is still there to be asked.
+fn blamed(link: &NewLink<'_>, index: u32, end: &End, error: &NetlinkError) -> Option<Error> {
+    let asked = refusal::Asked { mac: end.mac, mtu: end.mtu };
+    asked.blame(error.errno, || refusal::mtu_range(link.netlink, index)).or_else(|| {
+        link.ports.iter().find_map(|port| refusal::of_port(link.netlink, *port, error.errno))
+    })
+}
+
 /// A link that could not be finished is not left behind.
 fn fail(link: &NewLink<'_>, outcome: &mut Result<Created>, end: &End, error: NetlinkError) {
     if let Ok(made) = *outcome {
+        let known = blamed(link, made.index, end, &error);
         let _ = delete(link.netlink, made.index);
-        let error = match error.errno {
-            Errno::EINVAL | Errno::EOPNOTSUPP
+        let error = match (known, error.errno) {
+            (Some(known), _) => known.operation(link.op()),
+            (None, Errno::EINVAL | Errno::EOPNOTSUPP)
                 if error.ext_ack.is_none() && end.master.is_some() =>
             {
                 error
