@@ -3,7 +3,12 @@
 
 local native, cnf = ...
 
-local library = { check = native.check }
+local library = {
+  check = native.check,
+  read = native.read,
+  prefixes = native.prefixes,
+  clock = native.clock,
+}
 
 local function describe(value)
   local kind = type(value)

@@ -52,25 +52,46 @@ static __always_inline int ports_selected(const struct selector *s, const struct
 	       (!(s->fields & SELECT_PORT) || p->source_port == s->port || p->destination_port == s->port);
 }
 
-/* Whether `s` takes this packet. A fragment behind the first has the ports of the first, if that was seen. */
+/* Whether `s` takes this IP packet, whose ports were read. Its mark is not looked at. */
+static __always_inline int packet_selected(const struct selector *s, const struct packet *p)
+{
+	return (!(s->fields & SELECT_FAMILY) || p->family == s->family) &&
+	       (!(s->fields & SELECT_FROM) || within(p, p->from, &s->from, s->from_length)) &&
+	       (!(s->fields & SELECT_TO) || within(p, p->to, &s->to, s->to_length)) &&
+	       (!(s->fields & SELECT_PROTOCOL) || p->protocol == s->protocol) &&
+	       (!(s->fields & SELECT_VLAN) || p->vlan == s->vlan) &&
+	       (!(s->fields & SELECT_PORTS) || ports_selected(s, p));
+}
+
+/*
+ * Whether `s` takes this packet, and where it begins: `p` is filled when it is IP. A fragment behind the first has the ports of
+ * the first, if that was seen.
+ */
+static __always_inline int select_packet(const struct selector *s, struct __sk_buff *ctx, struct packet *p,
+					 int headerless)
+{
+	int ip;
+
+	if (s->fields & SELECT_MARK && ctx->mark != s->mark)
+		return 0;
+	ip = parse_any(ctx, p, headerless);
+	if (!(s->fields & ~SELECT_MARK))
+		return 1;
+	if (!ip)
+		return 0;
+	if (s->fields & (SELECT_PORTS | SELECT_PROTOCOL))
+		read_ports(ctx, p);
+	return packet_selected(s, p);
+}
+
+/* The same, for who needs nothing but the answer. */
 static __always_inline int selected(const struct selector *s, struct __sk_buff *ctx, int headerless)
 {
 	struct packet p = {};
 
-	if (s->fields & SELECT_MARK && ctx->mark != s->mark)
-		return 0;
 	if (!(s->fields & ~SELECT_MARK))
-		return 1;
-	if (!parse_any(ctx, &p, headerless))
-		return 0;
-	if (s->fields & (SELECT_PORTS | SELECT_PROTOCOL))
-		read_ports(ctx, &p);
-	return (!(s->fields & SELECT_FAMILY) || p.family == s->family) &&
-	       (!(s->fields & SELECT_FROM) || within(&p, p.from, &s->from, s->from_length)) &&
-	       (!(s->fields & SELECT_TO) || within(&p, p.to, &s->to, s->to_length)) &&
-	       (!(s->fields & SELECT_PROTOCOL) || p.protocol == s->protocol) &&
-	       (!(s->fields & SELECT_VLAN) || p.vlan == s->vlan) &&
-	       (!(s->fields & SELECT_PORTS) || ports_selected(s, &p));
+		return !(s->fields & SELECT_MARK) || ctx->mark == s->mark;
+	return select_packet(s, ctx, &p, headerless);
 }
 
 #endif

@@ -8,6 +8,7 @@
 ---@field args string[] What followed the script on the command line.
 ---@field log cnf.log Log lines on standard error.
 ---@field bpf cnf.bpf
+---@field chaos cnf.chaos
 ---@field event cnf.event
 ---@field link cnf.link
 ---@field netkit cnf.netkit

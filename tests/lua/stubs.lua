@@ -80,6 +80,10 @@ local instances = {
   ["cnf.RecordSubscription"] = function()
     return cnf.bpf.trace(function() end)
   end,
+  ["cnf.Fault"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.chaos.inject(link, { loss = 0 })
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

@@ -7,12 +7,19 @@ use std::time::Duration;
 use mlua::{Function, Lua, Table, Value};
 
 use super::host::Host;
+use super::library_options as options;
 use super::module::{Args, Module};
 use super::option::nearest;
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
-    Module::new(lua, "_library").function("check", check).function("unknown", unknown).build()
+    Module::new(lua, "_library")
+        .function("check", check)
+        .function("unknown", unknown)
+        .function("read", options::read)
+        .function("prefixes", options::prefixes)
+        .function("clock", options::clock)
+        .build()
 }
 
 /// `check(op, position, name, kind, value)` -> the value, a duration in seconds.

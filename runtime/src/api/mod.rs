@@ -9,6 +9,7 @@ pub mod handle;
 mod hook;
 pub mod host;
 mod library;
+mod library_options;
 pub mod link;
 mod map;
 mod mirror;

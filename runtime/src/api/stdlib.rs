@@ -7,10 +7,12 @@ pub const PRELUDE: &str = include_str!("../../../lua-stdlib/prelude.lua");
 
 /// Modules written in Lua: name and source.
 const MODULES: &[(&str, &str)] = &[
+    ("chaos", include_str!("../../../lua-stdlib/chaos.lua")),
     ("event", include_str!("../../../lua-stdlib/event.lua")),
     ("mirror", include_str!("../../../lua-stdlib/mirror.lua")),
     ("task", include_str!("../../../lua-stdlib/task.lua")),
     ("test", include_str!("../../../lua-stdlib/test.lua")),
+    ("_chain", include_str!("../../../lua-stdlib/chain.lua")),
     ("_library", include_str!("../../../lua-stdlib/library.lua")),
     ("_records", include_str!("../../../lua-stdlib/records.lua")),
     ("_files", include_str!("../../../lua-stdlib/files.lua")),
@@ -23,6 +25,7 @@ const MODULES: &[(&str, &str)] = &[
 /// Type stubs: the single source of the reference.
 pub const STUBS: &[(&str, &str)] = &[
     ("bpf", include_str!("../../../lua-stdlib/types/bpf.lua")),
+    ("chaos", include_str!("../../../lua-stdlib/types/chaos.lua")),
     ("cnf", include_str!("../../../lua-stdlib/types/cnf.lua")),
     ("event", include_str!("../../../lua-stdlib/types/event.lua")),
     ("link", include_str!("../../../lua-stdlib/types/link.lua")),

@@ -1,0 +1,38 @@
+--- `_chain`: where the library's programs stand on a tc hook. In the order of `ranks`, both ways; what a script attaches itself
+--- comes behind them, the policy router last.
+
+local _, cnf = ...
+local bpf, tc, tcx = cnf.bpf, cnf.tc, cnf.tcx
+
+local chain = {}
+
+--- By the names of programs, as the kernel has them.
+local ranks = {
+  chaos_ingress = 1,
+  chaos_egress = 1,
+  police_ingress = 2,
+  police_egress = 2,
+  flow_ingress = 3,
+  flow_egress = 3,
+  ingress = 100,
+  egress = 100,
+  ingress_l3 = 100,
+  egress_l3 = 100,
+}
+local OTHERS = 50
+
+--- Attaches a program of the library in its place: behind those of its rank.
+function chain.attach(link, direction, program, slot)
+  local rank = ranks[program.name]
+  local hook = bpf.has("tcx").available and tcx or tc
+  local before
+  for _, there in ipairs(hook.query(link, direction).programs) do
+    if (ranks[there.name] or OTHERS) > rank then
+      before = there.id
+      break
+    end
+  end
+  return bpf.attach(link, direction, program, { slot = slot, before = before })
+end
+
+return chain

@@ -1,0 +1,202 @@
+--- `chaos`: faults on links. The eBPF half is bpf/chaos.bpf.c.
+
+local _, cnf = ...
+local bpf, chain, library, task = cnf.bpf, cnf._chain, cnf._library, cnf.task
+
+local chaos = {}
+
+-- enum loss of chaos.bpf.c.
+local LOSS_SHARE, LOSS_EVERY, LOSS_GEMODEL, LOSS_ALL = 1, 2, 3, 4
+
+-- What netem has and this has not yet.
+local LATER = { delay = true, jitter = true, reorder = true, rate = true }
+
+--- Those that have not been healed, by number.
+local active = {}
+local injected = 0
+
+-- Where this script's places start (COPY_MARK of chaos.bpf.c): scripts on one hook should not share any.
+local first_place = library.clock() // 1000 % 768
+
+local Fault = library.class("Fault", "fault", { "link", "direction", "seed" })
+
+function Fault:__tostring()
+  return ("Fault(%s, %s)"):format(self.link.name, self.direction)
+end
+
+--- A share as a chance of 2^32.
+local function chance(share)
+  return math.floor(share * 4294967296 + 0.5)
+end
+
+local function refuse(link, code, message, hint)
+  cnf.error({ op = "chaos.inject", subject = link.name, code = code, message = message, hint = hint })
+end
+
+local function read(link, options)
+  for word in pairs(type(options) == "table" and options or {}) do
+    if LATER[word] then
+      refuse(
+        link,
+        "EINVAL",
+        ("%s is not there yet"):format(word),
+        ('l:qdisc{kind = "netem", %s = ...} does it where the kernel has netem'):format(word)
+      )
+    end
+  end
+  local by_count = type(options) == "table" and type(options.loss) == "table"
+  local given = library.read("chaos.inject", link.name, options, {
+    direction = { "ingress", "egress", "both" },
+    loss = by_count and "table" or "share",
+    duplicate = "share",
+    corrupt = "share",
+    blackhole = "boolean",
+    gemodel = "table",
+    match = "match",
+    seed = "integer",
+    duration = "duration",
+  })
+  if by_count then
+    given.every = library.read("chaos.inject", link.name .. ", loss", given.loss, { every = "count!" }).every
+  end
+  if given.gemodel then
+    given.gemodel = library.read("chaos.inject", link.name .. ", gemodel", given.gemodel, {
+      p = "share!",
+      r = "share",
+      loss_bad = "share",
+      loss_good = "share",
+    })
+  end
+  return given
+end
+
+local function check(link, given)
+  local ways = {}
+  for _, word in ipairs({ "loss", "gemodel", "blackhole" }) do
+    if given[word] then
+      ways[#ways + 1] = word
+    end
+  end
+  if #ways > 1 then
+    refuse(link, "EINVAL", ("%s and %s both say what is lost"):format(ways[1], ways[2]))
+  end
+  if #ways == 0 and not given.duplicate and not given.corrupt then
+    refuse(
+      link,
+      "EINVAL",
+      "there is nothing to inject",
+      "one or more of loss, gemodel, blackhole, duplicate and corrupt"
+    )
+  end
+  if given.seed and given.seed < 0 then
+    refuse(link, "EINVAL", ("seed must be 0 or more, got %d"):format(given.seed))
+  end
+end
+
+--- The global variables of chaos.bpf.c.
+local function globals(link, given, seed)
+  local values = {
+    seed = seed,
+    place = (first_place + injected) % 1024,
+    headerless = cnf._program.headerless(link) and 1 or 0,
+    duplicate_chance = chance(given.duplicate or 0),
+    corrupt_chance = chance(given.corrupt or 0),
+  }
+  if given.blackhole then
+    values.loss = LOSS_ALL
+  elseif given.every then
+    values.loss, values.loss_every = LOSS_EVERY, given.every
+  elseif given.gemodel then
+    local model = given.gemodel
+    values.loss = LOSS_GEMODEL
+    values.turns_bad = chance(model.p)
+    values.turns_good = chance(model.r or 1 - model.p)
+    values.loss_bad = chance(model.loss_bad or 1)
+    values.loss_good = chance(model.loss_good or 0)
+  elseif given.loss then
+    values.loss, values.loss_chance = LOSS_SHARE, chance(given.loss)
+  end
+  return values
+end
+
+function chaos.inject(link, options)
+  library.read("chaos.inject", nil, { link = link }, { link = "link!" })
+  local given = read(link, options)
+  check(link, given)
+  local seed = given.seed or math.random(0, 1 << 53)
+  local object = bpf.builtin("chaos", { globals = globals(link, given, seed) })
+  local direction = given.direction or "egress"
+  local fault = setmetatable({
+    link = link,
+    direction = direction,
+    seed = seed,
+    _ = { object = object, attachments = {}, number = injected },
+  }, Fault)
+  local deadline = given.duration and library.clock() + math.floor(given.duration * 1e9)
+  object.maps.fault:set(0, { match = given.match, ["until"] = deadline or 0 })
+  injected = injected + 1
+  active[fault._.number] = fault
+  local ok, problem = pcall(function()
+    for _, way in ipairs(direction == "both" and { "ingress", "egress" } or { direction }) do
+      local program = object.programs["chaos_" .. way]
+      table.insert(
+        fault._.attachments,
+        chain.attach(link, way, program, ("chaos-%d"):format(fault._.number))
+      )
+    end
+  end)
+  if not ok then
+    fault:heal()
+    error(problem, 0)
+  end
+  if given.duration then
+    -- The program looks at the clock itself; this takes it off.
+    fault._.ending = task.after(given.duration, function()
+      fault._.ending = nil
+      fault:heal()
+    end)
+  end
+  return fault
+end
+
+function Fault:heal()
+  local inside = self._
+  active[inside.number] = nil
+  for _, attachment in ipairs(inside.attachments) do
+    attachment:detach()
+  end
+  inside.attachments = {}
+  if inside.ending then
+    inside.ending:cancel()
+    inside.ending = nil
+  end
+end
+
+function Fault:info()
+  local inside = self._
+  local now = inside.object.maps.fault:get(0)
+  local remaining
+  if now["until"] > 0 then
+    remaining = math.max(0, (now["until"] - library.clock()) / 1e9)
+  end
+  return {
+    link = self.link.name,
+    direction = self.direction,
+    seed = self.seed,
+    active = #inside.attachments > 0 and remaining ~= 0,
+    remaining = remaining,
+    matched = now.matched,
+    lost = now.lost,
+    duplicated = now.duplicated,
+    corrupted = now.corrupted,
+    failed = now.failed,
+  }
+end
+
+function chaos.heal_all()
+  for _, fault in pairs(active) do
+    fault:heal()
+  end
+end
+
+return chaos

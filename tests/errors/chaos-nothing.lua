@@ -1,0 +1,5 @@
+--- A fault that would do nothing.
+local cnf = require("cnf")
+local ns = cnf.netns.new("golden-chaos-" .. cnf._test.pid())
+local eth0 = cnf.link.veth({ name = "eth0", netns = ns })
+cnf.chaos.inject(eth0, { match = { proto = "tcp" } })

@@ -1,0 +1,5 @@
+--- A misspelt method of a handle made in Lua.
+local cnf = require("cnf")
+local ns = cnf.netns.new("golden-chaos-" .. cnf._test.pid())
+local eth0 = cnf.link.veth({ name = "eth0", netns = ns })
+cnf.chaos.inject(eth0, { loss = "1%" }):heel()
