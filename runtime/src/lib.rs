@@ -7,6 +7,7 @@
 pub mod api;
 pub mod cli;
 pub mod error;
+pub mod fault;
 pub mod kernel;
 pub mod life;
 pub mod own;

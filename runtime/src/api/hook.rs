@@ -1,11 +1,12 @@
 //! `tcx`, `netkit`, `xdp`, `tc` and `bpf.attach`: one shape for all hooks, and the handle of what sits there.
 
+use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use mlua::{Lua, Table, Value};
 
 use super::bpf::Program;
+use super::error::site;
 use super::handle::{Class, Given, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
@@ -13,7 +14,7 @@ use super::module::{Args, Module};
 use super::option::{Options, expected, nearest};
 use super::value::Data;
 use crate::kernel::bpf::hook::{self, Anchor, Direction, Hook, Order, Target, XdpMode};
-use crate::own::Owned;
+use crate::own::{AttachmentPlace, Mounted, Owned};
 use crate::record;
 use crate::{Error, Result};
 
@@ -36,11 +37,11 @@ pub fn tc(lua: &Lua) -> mlua::Result<Table> {
 /// `attach` and `query` of one family of hooks.
 fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
     Module::new(lua, family)
-        .function("attach", move |_, host, mut args| {
+        .function("attach", move |lua, host, mut args| {
             let link = args.required::<Given<Link>>("link")?.0;
             let hook = side(&mut args, family)?;
             let program = args.required::<Given<Program>>("program")?.0;
-            attach(host, args, &link, hook, &program)
+            attach(lua, host, args, &link, hook, &program)
         })
         .function("query", move |_, _, mut args| {
             let link = args.required::<Given<Link>>("link")?.0;
@@ -50,14 +51,14 @@ fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
 }
 
 /// `bpf.attach(link, "ingress"|"egress", prog, opts)`: tcx where the kernel has it, else clsact.
-pub fn attach_auto(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Attachment>> {
+pub fn attach_auto(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Attachment>> {
     let link = args.required::<Given<Link>>("link")?.0;
     let direction = match side(&mut args, "tcx")?.side() {
         "ingress" => Direction::Ingress,
         _ => Direction::Egress,
     };
     let program = args.required::<Given<Program>>("program")?.0;
-    attach(host, args, &link, hook::auto_hook(direction)?, &program)
+    attach(lua, host, args, &link, hook::auto_hook(direction)?, &program)
 }
 
 /// The hook of that family on the side that the next argument names; xdp has but one.
@@ -84,6 +85,7 @@ pub fn target(link: &Link, op: &str) -> Result<Target> {
 }
 
 fn attach(
+    lua: &Lua,
     host: &Rc<Host>,
     mut args: Args,
     link: &Link,
@@ -96,35 +98,32 @@ fn attach(
         side => format!("{}, {side}", link.name()),
     });
     let slot = options.get::<String>("slot")?.unwrap_or_else(|| program.kernel().name().to_owned());
-    let order = order(&mut options, hook)?;
+    let order = order(&mut options, host, hook)?;
     let about = |e: Error| e.operation(args.op().to_owned());
     let target = target(link, args.op())?;
     let subject = options.subject().map(str::to_owned).unwrap_or_default();
     options.finish()?;
-    let place = format!(
-        "{}/{}/{}/{}/{slot}",
-        link.net().cookie(),
-        link.index(),
-        hook.family(),
-        hook.side()
-    );
-    let taken = || {
-        let same = |o: &Owned| matches!(o, Owned::Attachment { name, .. } if *name == place);
-        host.ledger.any(same)
-    };
+    let netns = link.net().netns()?;
+    let place =
+        AttachmentPlace { netns, index: link.index(), link: link.name(), hook, slot: slot.clone() };
     // The kernel itself sees to it that xdp has but one program.
-    if hook != Hook::Xdp && taken() {
+    let taken = host
+        .ledger
+        .by_key(&place.key())
+        .is_some_and(|(number, _)| !host.stage.is_older(number) || host.stage.has_named(number));
+    if hook != Hook::Xdp && taken {
         return Err(about(slot_taken(&target, hook, program, &slot).subject(subject)));
     }
-    let attached = hook::attach(&target, hook, program.kernel(), &order).map_err(about)?;
-    let undone = attached.clone();
-    let number = host.ledger.add(Owned::Attachment {
-        netns: link.net().netns()?,
-        index: link.index(),
-        name: place,
-        undo: Arc::new(move || undone.detach()),
-    })?;
-    Ok(Returned(Attachment(Rc::new(Attached { attached, link: link.clone(), slot, number }))))
+    let mounted = Mounted { program: program.kernel().clone(), order, attached: None };
+    let owned =
+        Owned::Attachment { pin: host.pin(&place), place, filter: None, mounted: Some(mounted) };
+    let open = link.net().open()?;
+    let number = host
+        .stage
+        .own(owned, &open.netlink, || site(lua, 1))
+        .map_err(|e| about(e).about(subject))?;
+    let number = Cell::new(number);
+    Ok(Returned(Attachment(Rc::new(Attached { hook, link: link.clone(), slot, number }))))
 }
 
 /// Why a slot cannot be had: the same program again, or another one.
@@ -140,7 +139,7 @@ fn slot_taken(target: &Target, hook: Hook, program: &Program, slot: &str) -> Err
         .hint("give each attachment of one hook a slot of its own: {slot = \"...\"}")
 }
 
-fn order(options: &mut Options, hook: Hook) -> Result<Order> {
+fn order(options: &mut Options, host: &Host, hook: Hook) -> Result<Order> {
     let mut order = Order::default();
     if hook == Hook::Xdp {
         let modes = [
@@ -153,8 +152,8 @@ fn order(options: &mut Options, hook: Hook) -> Result<Order> {
     }
     order.first = options.flag("first")?;
     order.last = options.flag("last")?;
-    order.before = anchor(options, "before")?;
-    order.after = anchor(options, "after")?;
+    order.before = anchor(options, host, "before")?;
+    order.after = anchor(options, host, "after")?;
     if hook.family() == "tc" {
         order.priority = options.get("priority")?;
         order.handle = options.get("handle")?;
@@ -164,10 +163,15 @@ fn order(options: &mut Options, hook: Hook) -> Result<Order> {
     Ok(order)
 }
 
-fn anchor(options: &mut Options, word: &'static str) -> Result<Option<Anchor>> {
+fn anchor(options: &mut Options, host: &Host, word: &'static str) -> Result<Option<Anchor>> {
     let value = options.raw(word)?;
     if let Some(attachment) = held::<Attachment>(&value) {
-        return Ok(Some(attachment.0.attached.anchor()));
+        let mounted = attachment.mounted(host)?;
+        // One that waits for the commit will be there by then.
+        return Ok(Some(match mounted.attached {
+            Some(attached) => attached.anchor(),
+            None => Anchor::Program(mounted.program),
+        }));
     }
     if let Some(program) = held::<Program>(&value) {
         return Ok(Some(Anchor::Program(program.kernel().clone())));
@@ -198,10 +202,41 @@ fn query(args: &Args, link: &Link, hook: Hook) -> Result<Data> {
 pub struct Attachment(Rc<Attached>);
 
 struct Attached {
-    attached: hook::Attachment,
+    hook: Hook,
     link: Link,
     slot: String,
-    number: u64,
+    /// Of its entry in the ledger; another one after `replace`.
+    number: Cell<u64>,
+}
+
+impl Attachment {
+    /// `eth0, egress`
+    fn place(&self) -> String {
+        match self.0.hook.side() {
+            "" => self.0.link.name(),
+            side => format!("{}, {side}", self.0.link.name()),
+        }
+    }
+
+    /// # Errors
+    /// ENODEV when it is gone; EAGAIN when it waits for the commit.
+    fn attached(&self, host: &Host) -> Result<hook::Attachment> {
+        match self.mounted(host)?.attached {
+            Some(attached) => Ok(attached),
+            None => Err(Error::new("", "EAGAIN", "it is attached when the load commits")
+                .subject(self.0.slot.clone())
+                .hint("ask after cnf.wait(), or in a task")),
+        }
+    }
+
+    fn mounted(&self, host: &Host) -> Result<Mounted> {
+        match host.ledger.get(self.0.number.get()) {
+            Some(Owned::Attachment { mounted: Some(mounted), .. }) => Ok(mounted),
+            _ => host.stage.waiting_mount(self.0.number.get()).ok_or_else(|| {
+                Error::new("", "ENODEV", "it has been detached").subject(self.place())
+            }),
+        }
+    }
 }
 
 impl Handle for Attachment {
@@ -212,20 +247,40 @@ impl Handle for Attachment {
         class
             .field("link", |_, this| Ok(Returned(this.0.link.clone())))
             .field("slot", |_, this| Ok(this.0.slot.clone()))
-            .method("replace", |_, _, this, mut args| {
+            .method("replace", |lua, host, this, mut args| {
                 let program = args.required::<Given<Program>>("program")?.0;
-                this.0.attached
-                    .replace(program.kernel())
-                    .map_err(|e| e.operation(args.op().to_owned()))
-            })
-            .method("detach", |_, host, this, args| {
-                this.0.attached.detach().map_err(|e| e.operation(args.op().to_owned()))?;
-                host.ledger.forget(this.0.number);
+                let about = |e: Error| e.operation(args.op().to_owned());
+                let mut mounted = this.mounted(host).map_err(about)?;
+                mounted.program = program.kernel().clone();
+                let number = this.0.number.get();
+                let entry = host.ledger.get(number).or_else(|| host.stage.waiting(number));
+                let Some(Owned::Attachment { place, pin, filter, .. }) = entry else {
+                    return Err(about(Error::new("", "ENODEV", "it has been detached")));
+                };
+                let new = Owned::Attachment { place, pin, filter, mounted: Some(mounted) };
+                let open = this.0.link.net().open()?;
+                let number = host
+                    .stage
+                    .replace(number, new, &open.netlink, site(lua, 1))
+                    .map_err(about)?;
+                this.0.number.set(number);
                 Ok(())
             })
-            .method("info", |_, _, this, args| {
+            .method("detach", |_, host, this, args| {
                 let about = |e: Error| e.operation(args.op().to_owned());
-                let info = this.0.attached.info().map_err(about)?;
+                let number = this.0.number.get();
+                if host.stage.disown(number).map_err(about)? {
+                    return Ok(());
+                }
+                if host.ledger.get(number).is_some() {
+                    this.attached(host)?.detach().map_err(about)?;
+                    host.ledger.forget(number);
+                }
+                Ok(())
+            })
+            .method("info", |_, host, this, args| {
+                let about = |e: Error| e.operation(args.op().to_owned());
+                let info = this.attached(host).and_then(|attached| attached.info()).map_err(about)?;
                 if info.index == 0 {
                     let message = format!("the device {} is gone", info.link);
                     return Err(about(Error::new("", "ENODEV", message).subject(this.0.slot.clone())));
@@ -244,7 +299,7 @@ impl Handle for Attachment {
     }
 
     fn display(&self) -> String {
-        let hook = self.0.attached.hook();
+        let hook = self.0.hook;
         let side = if hook.side().is_empty() { String::new() } else { format!(" {}", hook.side()) };
         format!("Attachment({} on {}{side} of {})", self.0.slot, hook.family(), self.0.link.name())
     }

@@ -7,16 +7,18 @@ use ipnetwork::IpNetwork;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::address::Mac;
+use super::error::site;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
+use super::make_link::Making;
 use super::module::{Args, Module};
 use super::netns::{Net, NetOption, netns_option};
 use super::option::{OneOrMany, Options, expected};
 use super::value::Data;
 use crate::kernel::link::kinds::{self, Kind};
-use crate::kernel::link::{self, Change, Created, End, LinkInfo, NewLink};
+use crate::kernel::link::{self, Change, End, LinkInfo};
 use crate::kernel::{address, netns};
-use crate::own::Owned;
+use crate::own::{LinkPlace, Owned};
 use crate::record;
 use crate::{Error, Result};
 
@@ -58,28 +60,9 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
         None
     };
     options.finish()?;
-    let open = net.open()?;
-    let peer_open = peer.as_ref().map(|(net, _)| net.open()).transpose()?;
-    let new = NewLink {
-        netlink: &open.netlink,
-        kind,
-        end,
-        link: on.as_ref().map(Link::index),
-        values,
-        ports,
-        peer: match (&peer_open, &peer) {
-            (Some(open), Some((_, end))) => Some((&open.netlink, end.clone())),
-            _ => None,
-        },
-    };
-    let made = match &on {
-        Some(on) if on.net().cookie() != net.cookie() => {
-            link::create_on(&new, &on.net().open()?.netlink)?
-        }
-        _ => link::create(&new)?,
-    };
-    let peer = peer.map(|(net, end)| (net, end.name));
-    enter(lua, host, kind, (net, name), peer, made)
+    host.stage.check()?;
+    let make = Making { kind, net, end, on, values, ports, peer };
+    make.adopt_or_create(lua, host)
 }
 
 /// The link that a kind such as vlan stands on: a name in this namespace, or a Link of any.
@@ -132,30 +115,6 @@ fn local(options: &Options, net: &Net, word: &str, value: Value) -> Result<Optio
             }
         },
     }
-}
-
-/// Enters what was made into the ledger and makes the handles.
-fn enter(
-    lua: &Lua,
-    host: &Rc<Host>,
-    kind: &'static Kind,
-    (net, name): (Net, String),
-    peer: Option<(Net, String)>,
-    made: Created,
-) -> Result<MultiValue> {
-    let primary = Link::made(&net, made.index, &name, kind.name);
-    host.ledger.add(Owned::Link { netns: net.netns()?, index: made.index, name })?;
-    let mut handles = MultiValue::new();
-    if let (Some((peer_net, peer_name)), Some(index)) = (peer, made.peer_index) {
-        let peer = Link::made(&peer_net, index, &peer_name, kind.name);
-        host.ledger.add(Owned::Link { netns: peer_net.netns()?, index, name: peer_name })?;
-        primary.0.peer.replace(Some(Rc::downgrade(&peer.0)));
-        peer.0.peer.replace(Some(Rc::downgrade(&primary.0)));
-        // Interned here, so that the weak references stay good while the script holds either.
-        handles.push_front(Value::UserData(super::handle::intern(lua, peer)?));
-    }
-    handles.push_front(Value::UserData(super::handle::intern(lua, primary)?));
-    Ok(handles)
 }
 
 /// The other end of a pair; its own `policy` and `scrub` are options of the pair in the kernel.
@@ -277,18 +236,18 @@ fn kind_value(options: &Options, word: &str, value: Value) -> Result<link::Value
 
 /// A link as scripts hold it: namespace and index say which, wherever it is renamed or moved to.
 #[derive(Clone)]
-pub struct Link(Rc<Inner>);
+pub struct Link(pub(super) Rc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     net: RefCell<Net>,
     index: Cell<u32>,
     name: RefCell<String>,
     kind: String,
-    peer: RefCell<Option<std::rc::Weak<Inner>>>,
+    pub(super) peer: RefCell<Option<std::rc::Weak<Inner>>>,
 }
 
 impl Link {
-    fn made(net: &Net, index: u32, name: &str, kind: &str) -> Link {
+    pub(super) fn made(net: &Net, index: u32, name: &str, kind: &str) -> Link {
         Link(Rc::new(Inner {
             net: RefCell::new(net.clone()),
             index: Cell::new(index),
@@ -360,11 +319,11 @@ impl Link {
 
     /// Whether this instance made it, or the namespace it is in.
     pub fn is_ours(&self, host: &Host) -> bool {
-        let (cookie, index) = (self.net().cookie(), self.index());
-        host.ledger.owns_netns(cookie)
-            || host.ledger.any(|owned| {
-                matches!(owned, Owned::Link { netns, index: i, .. } if netns.cookie == cookie && *i == index)
-            })
+        host.stage.is_ours(self.place())
+    }
+
+    pub fn place(&self) -> LinkPlace {
+        LinkPlace { cookie: self.net().cookie(), index: self.index() }
     }
 }
 
@@ -378,11 +337,11 @@ impl Handle for Link {
             .field("index", |_, this| Ok(this.index()))
             .field("netns", |_, this| Ok(Returned(this.net())))
             .field("kind", |_, this| Ok(this.0.kind.clone()))
-            .method("up", |_, host, this, args| {
-                change(host, this, &args, Change { up: Some(true), ..Change::default() })
+            .method("up", |lua, host, this, args| {
+                change(lua, host, this, &args, Change { up: Some(true), ..Change::default() })
             })
-            .method("down", |_, host, this, args| {
-                change(host, this, &args, Change { up: Some(false), ..Change::default() })
+            .method("down", |lua, host, this, args| {
+                change(lua, host, this, &args, Change { up: Some(false), ..Change::default() })
             })
             .method("set", set)
             .method("add_address", add_address)
@@ -413,7 +372,7 @@ impl Handle for Link {
     }
 }
 
-fn set(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+fn set(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
     let mut options = args.options()?;
     options.set_subject(this.name());
     // `master = false` takes the link out of its bridge, as `nomaster` does.
@@ -434,64 +393,42 @@ fn set(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
         up: options.get("up")?,
     };
     options.finish()?;
-    change(host, this, &args, wanted)
+    change(lua, host, this, &args, wanted)
 }
 
-/// Changes attributes; on a link that is not ours, how to put back what was there goes into the ledger.
-fn change(host: &Rc<Host>, this: &Link, args: &Args, wanted: Change) -> Result<()> {
+/// Changes attributes, now or when the load commits; how to put back what was there goes into the ledger.
+fn change(lua: &Lua, host: &Rc<Host>, this: &Link, args: &Args, wanted: Change) -> Result<()> {
     this.ask(args.op(), |open, index| {
-        if this.is_ours(host) {
-            return link::set(&open.netlink, index, &wanted);
-        }
-        let before = Box::new(link::undo::change(&open.netlink, index, &wanted)?);
-        let netns = open.netns.clone();
-        host.ledger.add(Owned::LinkAttributes { netns, index, name: this.name(), before })?;
-        Ok(())
+        let (netns, link, wanted) = (open.netns.clone(), this.name(), Box::new(wanted));
+        let owned = Owned::LinkSetting { netns, index, link, wanted, before: Box::default() };
+        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })
 }
 
-fn add_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
-    let cidr: IpNetwork = args.required("address")?;
+fn add_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let address: IpNetwork = args.required("address")?;
     this.ask(args.op(), |open, index| {
-        address::add(&open.netlink, index, &address::Options::new(cidr))?;
-        if !this.is_ours(host) {
-            let (netns, link) = (open.netns.clone(), this.name());
-            host.ledger.add(Owned::Address { netns, index, link, address: cidr })?;
-        }
-        Ok(())
+        let (netns, link) = (open.netns.clone(), this.name());
+        let owned = Owned::Address { netns, index, link, address };
+        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })
 }
 
-fn delete_address(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
-    let cidr: IpNetwork = args.required("address")?;
-    let cookie = this.net().cookie();
+fn delete_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+    let address: IpNetwork = args.required("address")?;
     this.ask(args.op(), |open, index| {
-        let same = |owned: &Owned| match owned {
-            Owned::Address { netns, index: i, address, .. } => {
-                netns.cookie == cookie && *i == index && *address == cidr
+        let (netns, link) = (open.netns.clone(), this.name());
+        let added = Owned::Address { netns: netns.clone(), index, link: link.clone(), address };
+        if let Some((number, _)) = host.ledger.by_key(&added.key()) {
+            if !host.stage.disown(number)? {
+                address::delete(&open.netlink, index, address)?;
+                host.ledger.forget(number);
             }
-            _ => false,
-        };
-        let delete = || address::delete(&open.netlink, index, cidr);
-        if host.ledger.any(same) {
-            delete()?;
-            host.ledger.forget_where(same);
-        } else if this.is_ours(host) {
-            delete()?;
-        } else {
-            // A primary address takes its secondaries and routes with it.
-            let ((), lost) = link::undo::around(&open.netlink, Some(index), delete)?;
-            let (fd, name) = (open.netns.fd.clone(), this.name());
-            host.ledger.add(Owned::Other {
-                netns: Some(open.netns.clone()),
-                kind: "deleted address",
-                name: format!("{cidr} on {name}"),
-                undo: std::sync::Arc::new(move || {
-                    lost.restore(&crate::kernel::netlink::Netlink::open(&fd)?)
-                }),
-            })?;
+            return Ok(());
         }
-        Ok(())
+        let lost = link::undo::Lost::default();
+        let owned = Owned::DeletedAddress { netns, index, link, address, lost };
+        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })
 }
 
@@ -545,23 +482,14 @@ fn stats(_: &Lua, _: &Rc<Host>, this: &Link, args: Args) -> Result<Data> {
     Ok(record! { rx: side(stats.rx), tx: side(stats.tx) })
 }
 
-fn rename(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
+fn rename(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
     let name: String = args.required("name")?;
+    link::check_name(&name).map_err(|e| e.operation(args.op().to_owned()))?;
     let before = this.name();
     this.ask(args.op(), |open, index| {
-        link::rename(&open.netlink, index, &name)?;
-        if !this.is_ours(host) {
-            let (fd, before) = (open.netns.fd.clone(), before.clone());
-            host.ledger.add(Owned::Other {
-                netns: Some(open.netns.clone()),
-                kind: "name of link",
-                name: before.clone(),
-                undo: std::sync::Arc::new(move || {
-                    link::rename(&crate::kernel::netlink::Netlink::open(&fd)?, index, &before)
-                }),
-            })?;
-        }
-        Ok(())
+        let (netns, after) = (open.netns.clone(), name.clone());
+        let owned = Owned::LinkName { netns, index, before, after };
+        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })?;
     *this.0.name.borrow_mut() = name;
     Ok(())
@@ -578,16 +506,30 @@ fn move_to(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()
         .subject(this.name())
         .hint("a link that is moved loses its addresses and routes; make one of your own"));
     }
-    let (cookie, from) = (this.net().cookie(), this.index());
+    host.stage.check()?;
+    let entry = host.ledger.owns_link(this.place());
+    if entry.is_some_and(|number| host.stage.is_older(number)) {
+        if this.net().cookie() == target.cookie() {
+            return Ok(());
+        }
+        return Err(Error::new(
+            args.op().to_owned(),
+            "EBUSY",
+            "a reload does not move a link that is in use",
+        )
+        .subject(this.name())
+        .hint("name its namespace in the constructor: netns = ..."));
+    }
     let target_open = target.open()?;
     let index = this.ask(args.op(), |open, index| {
         link::move_to(&open.netlink, index, &target_open.netlink, None)
     })?;
-    host.ledger.forget_where(
-        |owned| matches!(owned, Owned::Link { netns, index, .. } if netns.cookie == cookie && *index == from),
-    );
-    let netns = target_open.netns.clone();
-    host.ledger.add(Owned::Link { netns, index, name: this.name() })?;
+    if let Some(number) = entry
+        && let Some(Owned::Link { name, end, .. }) = host.ledger.get(number)
+    {
+        let netns = target_open.netns.clone();
+        host.ledger.settle(number, Owned::Link { netns, index, name, end });
+    }
     *this.0.net.borrow_mut() = target;
     this.0.index.set(index);
     super::handle::reintern(lua, this)
@@ -620,16 +562,19 @@ fn delete(_: &Lua, host: &Rc<Host>, this: &Link, args: Args) -> Result<()> {
         .subject(this.name())
         .hint("what was there before is left alone; `ip link delete` removes it"));
     }
-    this.ask(args.op(), |open, index| link::delete(&open.netlink, index))?;
-    let mut gone = vec![(this.net().cookie(), this.index())];
+    let mut gone = vec![this.place()];
     if let Some(peer) = this.0.peer.borrow().as_ref().and_then(std::rc::Weak::upgrade) {
-        gone.push((peer.net.borrow().cookie(), peer.index.get()));
+        gone.push(Link(peer).place());
     }
-    host.ledger.forget_where(|owned| match owned {
-        Owned::Link { netns, index, .. } | Owned::Attachment { netns, index, .. } => {
-            gone.contains(&(netns.cookie, *index))
+    let on_it = |owned: &Owned| owned.link().is_some_and(|link| gone.contains(&link));
+    if host.ledger.owns_link(this.place()).is_some_and(|number| host.stage.is_older(number)) {
+        for (number, _) in host.ledger.entries(|_, owned| on_it(owned)) {
+            host.stage.disown(number)?;
         }
-        _ => false,
-    });
+        return Ok(());
+    }
+    host.stage.check()?;
+    this.ask(args.op(), |open, index| link::delete(&open.netlink, index))?;
+    host.ledger.forget_where(on_it);
     Ok(())
 }

@@ -11,6 +11,7 @@ pub mod host;
 mod library;
 mod library_options;
 pub mod link;
+mod make_link;
 mod map;
 mod mirror;
 pub mod module;

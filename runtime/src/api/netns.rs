@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
 
+use super::error::site;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
@@ -15,7 +16,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetnsFd;
 use crate::kernel::netns::named::{self, Netns};
 use crate::kernel::{link, sysctl};
-use crate::own::Owned;
+use crate::own::{Ledger, Owned};
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -34,9 +35,25 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Net>> {
     let name: String = args.required("name")?;
     let options = Options::new("netns.new", args.any())?;
     options.finish()?;
-    let (netns, netlink) = named::create(&name)?;
-    host.ledger.add(Owned::Netns(netns.clone()))?;
-    Ok(Returned(host.nets.enter(netns, netlink)))
+    host.stage.check()?;
+    if let Some((number, Owned::Netns(netns))) = host.stage.adopt(&format!("netns/{name}")) {
+        match netns.check() {
+            Ok(()) => return host.nets.adopted(host, &netns).map(Returned),
+            Err(_) => host.stage.lost(number),
+        }
+    }
+    let number = host.ledger.reserve();
+    let ledger: &Ledger = &host.ledger;
+    let made = named::create_noting(&name, &|cookie| ledger.intend_netns(number, &name, cookie));
+    let (netns, netlink) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            host.ledger.forget(number);
+            return Err(error);
+        }
+    };
+    host.ledger.settle(number, Owned::Netns(netns.clone()));
+    Ok(Returned(host.nets.enter(host, netns, netlink)))
 }
 
 fn get(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Net>> {
@@ -59,7 +76,7 @@ impl Nets {
         let netlink = Netlink::open(NetnsFd::host()?)?.with_label("the host's namespace");
         let netns =
             Netns { name: String::new(), fd: NetnsFd::host()?.clone(), cookie: netlink.cookie() };
-        let net = self.enter(netns, netlink);
+        let net = self.known(Rc::new(Open { netns, netlink }));
         *self.host.borrow_mut() = Some(net.clone());
         Ok(net)
     }
@@ -71,14 +88,41 @@ impl Nets {
             return Ok(net.clone());
         }
         let netlink = Netlink::open(&netns.fd)?.with_label(name);
-        Ok(self.enter(netns, netlink))
+        Ok(self.known(Rc::new(Open { netns, netlink })))
     }
 
-    fn enter(&self, netns: Netns, netlink: Netlink) -> Net {
+    /// One that is in the ledger: the generation before has left its socket.
+    pub fn adopted(&self, host: &Host, netns: &Netns) -> Result<Net> {
+        if let Some(net) = self.known.borrow().get(&netns.cookie) {
+            return Ok(net.clone());
+        }
+        if netns.name.is_empty() {
+            return self.host();
+        }
+        let key = shelf_key(netns.cookie);
+        let open = match host.stage.take::<Open>(&key) {
+            Some(open) => open,
+            None => {
+                let netlink = Netlink::open(&netns.fd)?.with_label(&netns.name);
+                Rc::new(Open { netns: netns.clone(), netlink })
+            }
+        };
+        host.stage.shelve(&key, Rc::clone(&open) as _);
+        Ok(self.known(open))
+    }
+
+    /// One that was just made.
+    fn enter(&self, host: &Host, netns: Netns, netlink: Netlink) -> Net {
+        let open = Rc::new(Open { netns, netlink });
+        host.stage.shelve(&shelf_key(open.netns.cookie), Rc::clone(&open) as _);
+        self.known(open)
+    }
+
+    fn known(&self, open: Rc<Open>) -> Net {
         let net = Net(Rc::new(Inner {
-            name: netns.name.clone(),
-            cookie: netns.cookie,
-            open: RefCell::new(Some(Rc::new(Open { netns, netlink }))),
+            name: open.netns.name.clone(),
+            cookie: open.netns.cookie,
+            open: RefCell::new(Some(open)),
             checked: Cell::new(None),
         }));
         self.known.borrow_mut().insert(net.0.cookie, net.clone());
@@ -93,6 +137,10 @@ impl Nets {
     fn forget(&self, cookie: u64) {
         self.known.borrow_mut().remove(&cookie);
     }
+}
+
+fn shelf_key(cookie: u64) -> String {
+    format!("netns/{cookie}")
 }
 
 /// A namespace as scripts hold it.
@@ -226,7 +274,7 @@ fn links(_: &Lua, _: &Rc<Host>, this: &Net, _: Args) -> Result<Vec<Returned<Link
     Ok(infos.iter().map(|info| Returned(Link::found(this, info))).collect())
 }
 
-fn sysctl(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String> {
+fn sysctl(lua: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String> {
     let key: String = args.required("key")?;
     let value = match args.any() {
         Value::Nil => None,
@@ -244,63 +292,19 @@ fn sysctl(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<String
     };
     let netns = this.netns()?;
     let Some(value) = value else { return sysctl::read(&netns.fd, &key) };
-    let ours = host.ledger.owns_netns(netns.cookie);
-    let followers = if ours { Vec::new() } else { sysctl::followers(&netns.fd, &key)? };
-    // Turning IPv6 off takes every address away.
-    let write = || sysctl::write(&netns.fd, &key, &value);
-    let (before, lost) = match ours || !key.contains("ipv6") {
-        true => (write()?, link::undo::Lost::default()),
-        false => link::undo::around(&this.open()?.netlink, None, write)?,
+    let wanted = Owned::Sysctl {
+        netns,
+        key,
+        before: String::new(),
+        after: value.clone(),
+        followers: Vec::new(),
+        lost: link::undo::Lost::default(),
     };
-    keep_followers(host, &netns, &key, followers, lost)?;
-    // What was written can read back otherwise ("0x10" as 16): the ledger compares with what the kernel says.
-    let after = sysctl::read(&netns.fd, &key)?;
-    let same = |owned: &Owned| match owned {
-        Owned::Sysctl { netns, key: k, before, .. }
-            if netns.cookie == this.cookie() && *k == key =>
-        {
-            Some(before.clone())
-        }
-        _ => None,
-    };
-    // A second write is undone to what stood before the first.
-    let first = host.ledger.find(same).unwrap_or(before);
-    host.ledger.forget_where(|owned| same(owned).is_some());
-    host.ledger.add(Owned::Sysctl { netns, key, before: first, after: after.clone() })?;
-    Ok(after)
-}
-
-/// Enters what a write changed besides its key. Entered before the key, so undone after it.
-fn keep_followers(
-    host: &Rc<Host>,
-    netns: &Netns,
-    key: &str,
-    before: Vec<(String, String)>,
-    lost: link::undo::Lost,
-) -> Result<()> {
-    let changed: Vec<_> = before
-        .into_iter()
-        .filter(|(key, before)| sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before))
-        .collect();
-    if changed.is_empty() && lost.is_empty() {
-        return Ok(());
-    }
-    let fd = netns.fd.clone();
-    host.ledger.add(Owned::Other {
-        netns: Some(netns.clone()),
-        kind: "sysctl",
-        name: format!("what {key} changes"),
-        undo: std::sync::Arc::new(move || {
-            for (key, before) in &changed {
-                // Its device may be gone.
-                if sysctl::read(&fd, key).is_ok_and(|now| now != *before) {
-                    sysctl::write(&fd, key, before)?;
-                }
-            }
-            lost.restore(&Netlink::open(&fd)?)
-        }),
-    })?;
-    Ok(())
+    let number = host.stage.own(wanted, &this.open()?.netlink, || site(lua, 1))?;
+    Ok(match host.ledger.get(number) {
+        Some(Owned::Sysctl { after, .. }) => after,
+        _ => value,
+    })
 }
 
 fn delete(_: &Lua, host: &Rc<Host>, this: &Net, _: Args) -> Result<()> {
@@ -312,15 +316,25 @@ fn delete(_: &Lua, host: &Rc<Host>, this: &Net, _: Args) -> Result<()> {
         ));
     }
     let netns = this.netns()?;
-    if !host.ledger.owns_netns(netns.cookie) {
+    let Some(number) = host.ledger.owns_netns(netns.cookie) else {
         return Err(Error::new("netns:delete", "EPERM", "this script did not make that namespace")
             .subject(this.name())
             .hint("what was there before is left alone; `ip netns delete` removes it"));
+    };
+    if host.stage.disown(number)? {
+        for (inside, _) in host
+            .ledger
+            .entries(|_, owned| owned.netns().is_some_and(|netns| netns.cookie == this.cookie()))
+        {
+            host.stage.disown(inside)?;
+        }
+        return Ok(());
     }
-    host.ledger.leave_netns(netns.cookie)?;
+    host.ledger.leave_netns(netns.cookie);
     netns.delete()?;
     this.0.open.borrow_mut().take();
     host.nets.forget(netns.cookie);
+    host.stage.unshelve(&shelf_key(netns.cookie));
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
@@ -254,11 +253,11 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         host: RefCell::new(Rc::downgrade(host)),
     }));
     // The pid is ours until the child is reaped, and then the entry is gone.
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(this.netns()?),
-        kind: "process",
-        name: format!("{pid} ({})", line.shown),
-        undo: Arc::new(move || process::end_group(pid)),
+    let number = host.ledger.add(Owned::Process {
+        netns: this.netns()?,
+        pid,
+        started: process::started(pid).unwrap_or_default(),
+        text: line.shown,
     })?;
     process.0.number.set(number);
     Ok(Returned(process))

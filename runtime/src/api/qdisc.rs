@@ -1,24 +1,23 @@
 //! `l:qdisc{kind=...}`: the queueing discipline at a link's root.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
+use super::error::site;
 use super::host::Host;
 use super::link::Link;
 use super::module::Args;
 use super::option::{Options, Rate, Share, Size};
 use super::value::Data;
 use crate::Result;
-use crate::kernel::netlink::Netlink;
 use crate::kernel::qdisc::{self, Chance, Fq, FqCodel, GilbertElliott, Htb, Netem, Qdisc, Tbf};
 use crate::own::Owned;
 use crate::record;
 
 /// Without options: what is there. With: replaces the root discipline, or adds the clsact or ingress hook.
-pub fn qdisc(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<Data> {
+pub fn qdisc(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<Data> {
     let op = args.op().to_owned();
     let value = args.any();
     if value.is_nil() {
@@ -30,25 +29,9 @@ pub fn qdisc(_: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<Da
     let wanted = parse(&mut options)?;
     options.finish()?;
     this.ask(&op, |open, index| {
-        let before = qdisc::list(&open.netlink, Some(index))?;
-        qdisc::replace(&open.netlink, index, &wanted)?;
-        if !this.is_ours(host) {
-            let (fd, kind) = (open.netns.fd.clone(), wanted.kind());
-            let hook = matches!(kind, "clsact" | "ingress");
-            let root = before.into_iter().find(|q| !hook && q.parent == "root" && q.handle != "0:");
-            host.ledger.add(Owned::Other {
-                netns: Some(open.netns.clone()),
-                kind: "qdisc",
-                name: format!("{kind} on {}", this.name()),
-                undo: Arc::new(move || {
-                    let netlink = Netlink::open(&fd)?;
-                    match &root {
-                        Some(root) => qdisc::restore(&netlink, root),
-                        None => qdisc::delete(&netlink, index, kind),
-                    }
-                }),
-            })?;
-        }
+        let (netns, link) = (open.netns.clone(), this.name());
+        let owned = Owned::Qdisc { netns, index, link, qdisc: Box::new(wanted), before: None };
+        host.stage.own(owned, &open.netlink, || site(lua, 1))?;
         Ok(Data::Nil)
     })
 }

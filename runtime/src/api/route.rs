@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use mlua::{Lua, Table, Value};
 
 use super::address::{Mac, parse_cidr};
+use super::error::site;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::{Link, local_link};
@@ -18,6 +18,7 @@ use super::value::Data;
 use crate::kernel::link as kernel_link;
 use crate::kernel::neigh::{self, NeighInfo};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::named::Netns;
 use crate::kernel::route::{self, NextHop, RouteInfo};
 use crate::kernel::rule::{self, Action, Rule};
 use crate::own::Owned;
@@ -57,6 +58,8 @@ pub trait Kind: Clone + Send + Sync + 'static {
     fn dev(&self) -> Option<u32> {
         None
     }
+    /// As the ledger holds it.
+    fn owned(&self, netns: Netns, text: String) -> Owned;
     fn delete(&self, netlink: &Netlink) -> Result<()>;
     fn info(&self, netlink: &Netlink) -> Result<Option<Data>>;
 }
@@ -69,6 +72,9 @@ impl<K: Kind> Handle for Entry<K> {
         class
             .method("delete", |_, host, this, args| {
                 let open = this.0.net.open()?;
+                if host.stage.disown(this.0.number)? {
+                    return Ok(());
+                }
                 this.0
                     .what
                     .delete(&open.netlink)
@@ -98,21 +104,25 @@ impl<K: Kind> Handle for Entry<K> {
     }
 }
 
-/// Enters what was just added into the ledger, with its deletion as undo.
-fn keep<K: Kind>(host: &Host, net: &Net, what: K) -> Result<Returned<Entry<K>>> {
-    let netns = net.netns()?;
+/// Adds it, now or when the load commits.
+fn keep<K: Kind>(
+    lua: &Lua,
+    host: &Host,
+    net: &Net,
+    what: K,
+    op: &str,
+) -> Result<Returned<Entry<K>>> {
+    let open = net.open()?;
     let mut text = what.text();
     if let Some(dev) = what.dev() {
-        let name = kernel_link::info(&net.open()?.netlink, dev).map(|link| link.name);
+        let name = kernel_link::info(&open.netlink, dev).map(|link| link.name);
         text += &format!(" dev {}", name.unwrap_or_else(|_| dev.to_string()));
     }
-    let (fd, undone) = (netns.fd.clone(), what.clone());
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(netns),
-        kind: K::WORD,
-        name: text.clone(),
-        undo: Arc::new(move || undone.delete(&Netlink::open(&fd)?)),
-    })?;
+    let owned = what.owned(open.netns.clone(), text.clone());
+    let number = host
+        .stage
+        .own(owned, &open.netlink, || site(lua, 1))
+        .map_err(|e| e.operation(op.to_owned()).about(text.clone()))?;
     Ok(Returned(Entry(Rc::new(Kept { net: net.clone(), what, text, number }))))
 }
 
@@ -161,7 +171,7 @@ fn as_option<T>(options: &Options, parsed: Option<Result<T>>) -> Result<Option<T
 // Routes --------------------------------------------------------------------------------------------------------------
 
 fn add_route(
-    _: &Lua,
+    lua: &Lua,
     host: &Rc<Host>,
     this: &Net,
     mut args: Args,
@@ -213,8 +223,7 @@ fn add_route(
     }
     .normalised();
     options.finish()?;
-    route::add(&this.open()?.netlink, &wanted).map_err(|e| e.operation(args.op().to_owned()))?;
-    keep(host, this, wanted)
+    keep(lua, host, this, wanted, args.op())
 }
 
 impl Kind for route::Options {
@@ -245,6 +254,10 @@ impl Kind for route::Options {
 
     fn dev(&self) -> Option<u32> {
         self.dev
+    }
+
+    fn owned(&self, netns: Netns, text: String) -> Owned {
+        Owned::Route { netns, route: Box::new(self.clone()), text }
     }
 
     fn delete(&self, netlink: &Netlink) -> Result<()> {
@@ -316,12 +329,16 @@ fn family(options: &mut Options) -> Result<Option<bool>> {
 
 // Rules ---------------------------------------------------------------------------------------------------------------
 
-fn add_rule(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returned<Entry<Rule>>> {
+fn add_rule(
+    lua: &Lua,
+    host: &Rc<Host>,
+    this: &Net,
+    mut args: Args,
+) -> Result<Returned<Entry<Rule>>> {
     let mut options = args.options()?;
     let wanted = rule(&mut options)?;
     options.finish()?;
-    rule::add(&this.open()?.netlink, &wanted).map_err(|e| e.operation(args.op().to_owned()))?;
-    keep(host, this, wanted)
+    keep(lua, host, this, wanted, args.op())
 }
 
 fn rule(options: &mut Options) -> Result<Rule> {
@@ -449,6 +466,10 @@ impl Kind for Rule {
         self.to_string()
     }
 
+    fn owned(&self, netns: Netns, text: String) -> Owned {
+        Owned::Rule { netns, rule: Box::new(self.clone()), text }
+    }
+
     fn delete(&self, netlink: &Netlink) -> Result<()> {
         rule::delete(netlink, self)
     }
@@ -509,7 +530,7 @@ fn rules(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Data> {
 // Neighbours ----------------------------------------------------------------------------------------------------------
 
 fn add_neigh(
-    _: &Lua,
+    lua: &Lua,
     host: &Rc<Host>,
     this: &Net,
     mut args: Args,
@@ -529,8 +550,7 @@ fn add_neigh(
         proxy: options.flag("proxy")?,
     };
     options.finish()?;
-    neigh::add(&this.open()?.netlink, &wanted).map_err(|e| e.operation(args.op().to_owned()))?;
-    keep(host, this, wanted)
+    keep(lua, host, this, wanted, args.op())
 }
 
 impl Kind for neigh::Options {
@@ -543,6 +563,10 @@ impl Kind for neigh::Options {
 
     fn dev(&self) -> Option<u32> {
         Some(self.dev)
+    }
+
+    fn owned(&self, netns: Netns, text: String) -> Owned {
+        Owned::Neigh { netns, neigh: Box::new(self.clone()), text }
     }
 
     fn delete(&self, netlink: &Netlink) -> Result<()> {

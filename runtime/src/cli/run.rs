@@ -152,6 +152,7 @@ fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
         name: args.name.clone().unwrap_or(default_name),
         script,
         args: first.into_iter().chain(args.args.iter().cloned()).collect(),
+        pins: None,
     };
     Ok((instance, chunk))
 }

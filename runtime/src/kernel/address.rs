@@ -1,5 +1,6 @@
 //! IP addresses of links (`ip-address(8)`, net/ipv4/devinet.c, net/ipv6/addrconf.c).
 
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
 pub(in crate::kernel) const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// An address to be added.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     pub address: IpNetwork,
     /// The other end of a point-to-point link.
@@ -46,7 +47,7 @@ impl Options {
 }
 
 /// An address as it is now.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AddressInfo {
     pub address: IpNetwork,
     /// Link index.

@@ -1,5 +1,6 @@
 //! Neighbours: which MAC an address on a link has (`ip-neighbour(8)`, net/core/neighbour.c).
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -15,7 +16,7 @@ use crate::kernel::netlink::Netlink;
 use crate::{Error, Result};
 
 /// A neighbour to be set.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     pub dst: IpAddr,
     /// Link index.

@@ -62,6 +62,13 @@ pub fn kill_group(pid: u32, signal: Signal) -> Result<()> {
     }
 }
 
+/// When the process started, in clock ticks after boot (`proc_pid_stat(5)`, field 22); `None` when there is none.
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, with whatever it has in it.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
 /// Kills the group that the child `pid` of this process leads, and waits until the child has ended: what it held is free
 /// then. Not longer than a moment, for a program can be stuck in the kernel.
 ///

@@ -6,20 +6,21 @@ use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::netlink::attribute::{attributes, find, number, text};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::{Error, Result};
 
 /// A chance between 0 and 1 and how much each outcome follows the one before (0: independent).
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Chance {
     pub share: f64,
     pub correlation: f64,
 }
 
 /// Loss in bursts (Gilbert-Elliott); all are chances between 0 and 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GilbertElliott {
     /// From good to bad.
     pub p: f64,
@@ -32,7 +33,7 @@ pub struct GilbertElliott {
 }
 
 /// `tc-netem(8)`. Times are in nanoseconds.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Netem {
     pub delay: u64,
     pub jitter: u64,
@@ -54,7 +55,7 @@ pub struct Netem {
 }
 
 /// `tc-tbf(8)`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Tbf {
     /// Bits per second.
     pub rate: u64,
@@ -67,7 +68,7 @@ pub struct Tbf {
 }
 
 /// `tc-htb(8)`: a root with one class that everything goes through.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Htb {
     /// Bits per second, guaranteed.
     pub rate: u64,
@@ -78,7 +79,7 @@ pub struct Htb {
 }
 
 /// `tc-fq(8)`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Fq {
     /// Packets.
     pub limit: Option<u32>,
@@ -91,7 +92,7 @@ pub struct Fq {
 }
 
 /// `tc-fq_codel(8)`. Times are in microseconds.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FqCodel {
     pub limit: Option<u32>,
     pub flows: Option<u32>,
@@ -102,7 +103,7 @@ pub struct FqCodel {
 }
 
 /// A queueing discipline with its options.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Qdisc {
     Netem(Netem),
     Tbf(Tbf),
@@ -134,7 +135,7 @@ impl Qdisc {
 }
 
 /// A discipline as it is now.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct QdiscInfo {
     pub kind: String,
     /// Link index.

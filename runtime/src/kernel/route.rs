@@ -2,6 +2,7 @@
 
 mod words;
 
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -19,7 +20,7 @@ use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
 use crate::{Error, Result};
 
 /// One way of several.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct NextHop {
     pub via: Option<IpAddr>,
     /// Link index.
@@ -30,7 +31,7 @@ pub struct NextHop {
 }
 
 /// A route to be added, or deleted: then only what is given must match.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Options {
     /// `None` is the default route; then `family6` says which.
     pub dst: Option<IpNetwork>,
@@ -60,7 +61,7 @@ pub struct Options {
 }
 
 /// A route as it is now.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RouteInfo {
     /// `None` is the default route.
     pub dst: Option<IpNetwork>,

@@ -1,5 +1,6 @@
 //! Routing policy rules (`ip-rule(8)`, net/core/fib_rules.c).
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -14,7 +15,7 @@ use crate::kernel::netlink::Netlink;
 use crate::{Error, Result};
 
 /// What a rule does with what it matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Action {
     /// Look the packet up in the rule's table.
     #[default]
@@ -28,7 +29,7 @@ pub enum Action {
 }
 
 /// A rule, to be added, deleted or as it is now.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Rule {
     /// For rules without addresses; IPv4 when false.
     pub ipv6: bool,

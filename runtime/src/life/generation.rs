@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::control::Control;
 use crate::api::host::{Host, Instance, STOP_DEADLINE};
 use crate::api::vm::Vm;
-use crate::own::Ledger;
+use crate::own::{Ledger, Stage};
 use crate::stop::Stop;
 use crate::{Error, Result};
 
@@ -54,7 +54,7 @@ pub fn live(
 ) -> Result<Ended> {
     let runtime = runtime()?;
     let local = LocalSet::new();
-    let host = Host::new(instance, 1, Arc::clone(control), Arc::clone(ledger));
+    let host = Host::new(instance, 1, Arc::clone(control), Stage::first(Arc::clone(ledger)));
     let vm = Vm::new(Rc::clone(&host), memory)?;
     let ended = local.block_on(&runtime, async {
         let ended = tokio::select! {

@@ -1,14 +1,15 @@
 //! The ledger: the list of what this instance created or changed, in order. Teardown walks it backwards, in bulk where
 //! the kernel allows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
+use super::journal::{Journal, Recovered};
+use super::owned::{LinkPlace, Owned};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::netns::named::Netns;
-use crate::own::Owned;
+use crate::kernel::netns::named::{self, Netns};
 use crate::{Error, Result};
 
 /// Shared by the thread that runs Lua and the one that can tear down without it.
@@ -19,10 +20,62 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct State {
-    entries: Vec<(u64, Owned)>,
+    entries: BTreeMap<u64, Owned>,
+    by_key: HashMap<String, u64>,
+    /// Namespaces and links of ours, by what the kernel calls them.
+    netns: HashMap<u64, u64>,
+    links: HashMap<LinkPlace, u64>,
     next: u64,
+    journal: Option<Journal>,
+    /// Why nothing can be written down: nothing is created then.
+    unwritable: Option<Error>,
     /// Teardown has begun: nothing can be added any more.
     closed: bool,
+}
+
+impl State {
+    fn insert(&mut self, number: u64, owned: Owned) {
+        self.by_key.insert(owned.key(), number);
+        match &owned {
+            Owned::Netns(netns) => drop(self.netns.insert(netns.cookie, number)),
+            Owned::Link { .. } => {
+                owned.link().map(|place| self.links.insert(place, number));
+            }
+            _ => {}
+        }
+        self.entries.insert(number, owned);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Owned> {
+        let owned = self.entries.remove(&number)?;
+        // A later entry can have the key by now.
+        let key = owned.key();
+        if self.by_key.get(&key) == Some(&number) {
+            self.by_key.remove(&key);
+        }
+        match &owned {
+            Owned::Netns(netns) => drop(self.netns.remove(&netns.cookie)),
+            Owned::Link { .. } => {
+                owned.link().map(|place| self.links.remove(&place));
+            }
+            _ => {}
+        }
+        Some(owned)
+    }
+
+    fn write(&mut self, number: u64, owned: &Owned) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) if owned.outlives_the_process() => journal.write(number, owned),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_for_entries(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::new("", "EINTR", "the instance is being torn down"));
+        }
+        self.unwritable.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// A place in the ledger: what is added later can be undone by itself.
@@ -30,64 +83,173 @@ struct State {
 pub struct Mark(pub u64);
 
 impl Ledger {
+    /// From now on every entry is written down before it is made.
+    pub fn keep_journal(&self, journal: Journal) {
+        self.lock().journal = Some(journal);
+    }
+
+    /// Nothing can be written down, and so nothing created: `why` is what whoever tries is told.
+    pub fn refuse(&self, why: Error) {
+        self.lock().unwritable = Some(why);
+    }
+
+    /// Takes over what a process before this one left.
+    pub fn take_over(&self, entries: Vec<(u64, Owned)>) {
+        let mut state = self.lock();
+        for (number, owned) in entries {
+            state.next = state.next.max(number);
+            state.insert(number, owned);
+        }
+    }
+
+    /// A number for an entry to come.
+    pub fn reserve(&self) -> u64 {
+        let mut state = self.lock();
+        state.next += 1;
+        state.next
+    }
+
+    /// Enters what is about to be made under a reserved number.
+    ///
+    /// # Errors
+    /// EINTR when teardown has begun meanwhile; ENOSPC and its like when it cannot be written down.
+    pub fn intend(&self, number: u64, owned: &Owned) -> Result<()> {
+        let mut state = self.lock();
+        state.open_for_entries()?;
+        state.write(number, owned)?;
+        tracing::debug!("owns {owned}");
+        state.insert(number, owned.clone());
+        Ok(())
+    }
+
+    /// A namespace is about to be made: first its file (cookie 0), then the namespace behind it.
+    ///
+    /// # Errors
+    /// As [`Ledger::intend`].
+    pub fn intend_netns(&self, number: u64, name: &str, cookie: u64) -> Result<()> {
+        let mut state = self.lock();
+        state.open_for_entries()?;
+        match (&mut state.journal, cookie) {
+            (None, _) => Ok(()),
+            (Some(journal), 0) => journal.write_placeholder(number, name),
+            (Some(journal), cookie) => journal.write_netns(number, name, cookie),
+        }
+    }
+
+    /// What was intended is there now, and this is what it has become.
+    pub fn settle(&self, number: u64, owned: Owned) {
+        let mut state = self.lock();
+        // The intent says enough to undo it.
+        let _ = state.write(number, &owned);
+        state.remove(number);
+        state.insert(number, owned);
+    }
+
     /// Enters something that was just made; its number, for [`Ledger::forget`].
     ///
     /// # Errors
-    /// EINTR when teardown has begun meanwhile: the thing is undone at once.
+    /// As [`Ledger::intend`]: the thing is undone at once.
     pub fn add(&self, owned: Owned) -> Result<u64> {
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            owned.undo()?;
-            return Err(Error::new("", "EINTR", "the instance is being torn down"));
+        let number = self.reserve();
+        match self.intend(number, &owned) {
+            Ok(()) => Ok(number),
+            Err(error) => {
+                owned.undo()?;
+                Err(error)
+            }
         }
-        state.next += 1;
-        let number = state.next;
-        tracing::debug!("owns {owned}");
-        state.entries.push((number, owned));
-        Ok(number)
     }
 
     /// Takes an entry out without undoing it: the script has done so itself.
-    pub fn forget(&self, number: u64) {
-        self.lock().entries.retain(|(n, _)| *n != number);
+    pub fn forget(&self, number: u64) -> Option<Owned> {
+        let mut state = self.lock();
+        let owned = state.remove(number);
+        if let Some(journal) = &mut state.journal
+            && owned.as_ref().is_none_or(Owned::outlives_the_process)
+        {
+            journal.forget(number);
+        }
+        owned
     }
 
-    /// Takes out every entry that `matches`.
-    pub fn forget_where(&self, matches: impl Fn(&Owned) -> bool) {
-        self.lock().entries.retain(|(_, owned)| !matches(owned));
+    /// Takes out every entry that `matches`; what they were, oldest first.
+    pub fn forget_where(&self, matches: impl Fn(&Owned) -> bool) -> Vec<Owned> {
+        let found: Vec<u64> = {
+            let state = self.lock();
+            state.entries.iter().filter(|(_, o)| matches(o)).map(|(n, _)| *n).collect()
+        };
+        found.into_iter().filter_map(|number| self.forget(number)).collect()
+    }
+
+    /// Makes an entry the one its key finds again, after another that had the key is gone.
+    pub fn rekey(&self, number: u64) {
+        let mut state = self.lock();
+        if let Some(key) = state.entries.get(&number).map(Owned::key) {
+            state.by_key.insert(key, number);
+        }
     }
 
     /// Whether some entry `matches`.
     pub fn any(&self, matches: impl Fn(&Owned) -> bool) -> bool {
-        self.lock().entries.iter().any(|(_, owned)| matches(owned))
+        self.lock().entries.values().any(matches)
     }
 
     /// The first thing that `choose` makes of an entry.
     pub fn find<T>(&self, choose: impl Fn(&Owned) -> Option<T>) -> Option<T> {
-        self.lock().entries.iter().find_map(|(_, owned)| choose(owned))
+        self.lock().entries.values().find_map(choose)
+    }
+
+    pub fn get(&self, number: u64) -> Option<Owned> {
+        self.lock().entries.get(&number).cloned()
+    }
+
+    /// The entry with that key.
+    pub fn by_key(&self, key: &str) -> Option<(u64, Owned)> {
+        let state = self.lock();
+        let number = *state.by_key.get(key)?;
+        Some((number, state.entries.get(&number)?.clone()))
+    }
+
+    /// Copies of the entries that `matches`, by number.
+    pub fn entries(&self, matches: impl Fn(u64, &Owned) -> bool) -> Vec<(u64, Owned)> {
+        let state = self.lock();
+        state
+            .entries
+            .iter()
+            .filter(|(n, o)| matches(**n, o))
+            .map(|(n, o)| (*n, o.clone()))
+            .collect()
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for owned in self.lock().entries.values() {
+            *counts.entry(owned.kind()).or_default() += 1;
+        }
+        counts
     }
 
     /// Takes out a namespace of ours and what is in it, because the script deletes it: only what the kernel does not end
     /// with it (processes, servers) is undone.
-    pub fn leave_netns(&self, cookie: u64) -> Result<()> {
-        let inside = |owned: &Owned| match owned {
+    pub fn leave_netns(&self, cookie: u64) {
+        let left = self.forget_where(|owned| match owned {
             Owned::Netns(netns) => netns.cookie == cookie,
             other => other.netns().is_some_and(|netns| netns.cookie == cookie),
-        };
-        let left: Vec<(u64, Owned)> =
-            self.lock().entries.extract_if(.., |(_, o)| inside(o)).collect();
-        let others = left
-            .iter()
-            .rev()
-            .filter(|(_, owned)| matches!(owned, Owned::Other { .. } | Owned::Attachment { .. }));
-        others.for_each(|(_, owned)| drop(owned.undo()));
-        Ok(())
+        });
+        for owned in left.iter().rev().filter(|owned| owned.holds_more_than_its_netns()) {
+            let _ = owned.undo();
+        }
     }
 
-    /// Whether this instance made that namespace: what is in it goes with it.
-    pub fn owns_netns(&self, cookie: u64) -> bool {
-        self.any(|owned| matches!(owned, Owned::Netns(netns) if netns.cookie == cookie))
+    /// Whether this instance made that namespace: what is in it goes with it. Its entry's number.
+    pub fn owns_netns(&self, cookie: u64) -> Option<u64> {
+        self.lock().netns.get(&cookie).copied()
+    }
+
+    /// Whether this instance made that link. Its entry's number.
+    pub fn owns_link(&self, place: LinkPlace) -> Option<u64> {
+        self.lock().links.get(&place).copied()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -100,24 +262,36 @@ impl Ledger {
 
     /// Undoes what was added after `mark`, newest first.
     pub fn tear_down_to(&self, mark: Mark) -> Removed {
-        let newer = {
-            let mut state = self.lock();
-            let (older, newer) =
-                std::mem::take(&mut state.entries).into_iter().partition(|(n, _)| *n <= mark.0);
-            state.entries = older;
-            newer
-        };
-        undo_all(newer)
+        self.tear_down_where(|number, _| number > mark.0)
+    }
+
+    /// Undoes the entries that `matches`, newest first.
+    pub fn tear_down_where(&self, matches: impl Fn(u64, &Owned) -> bool) -> Removed {
+        let chosen = self.entries(matches);
+        let removed = undo_all(&chosen);
+        for (number, _) in &chosen {
+            self.forget(*number);
+        }
+        let mut state = self.lock();
+        let State { journal, entries, .. } = &mut *state;
+        if let Some(journal) = journal {
+            journal.shorten(entries.iter());
+        }
+        removed
     }
 
     /// Undoes everything, newest first, and refuses whatever comes later. A second call finds nothing to do.
     pub fn tear_down(&self) -> Removed {
-        let entries = {
-            let mut state = self.lock();
-            state.closed = true;
-            std::mem::take(&mut state.entries)
-        };
-        undo_all(entries)
+        self.lock().closed = true;
+        self.tear_down_where(|_, _| true)
+    }
+
+    /// Lets go of everything without undoing it: it stays, and the journal says so.
+    pub fn let_go(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.journal = None;
+        state.entries.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,10 +299,30 @@ impl Ledger {
     }
 }
 
+/// Undoes what a dead process left.
+pub fn clean(found: Recovered) -> Removed {
+    let mut removed = undo_all(&found.entries);
+    for name in found.placeholders {
+        if let Err(error) = named::delete_placeholder(&name) {
+            removed.failures.push(error);
+        }
+    }
+    for what in found.unreachable {
+        removed.failures.push(
+            Error::new("clean", "EXDEV", "it is in a network namespace that is not this one")
+                .subject(what)
+                .hint("clean from the namespace that the script was started in"),
+        );
+    }
+    removed
+}
+
 /// What a teardown removed and what it could not.
 #[derive(Default)]
 pub struct Removed {
     counts: BTreeMap<&'static str, usize>,
+    /// One line each, oldest first.
+    pub what: Vec<String>,
     pub failures: Vec<Error>,
 }
 
@@ -151,54 +345,67 @@ impl Removed {
 /// `2 netns, 4 links, 1 sysctl`
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, (kind, count)) in self.counts.iter().enumerate() {
-            let comma = if position > 0 { ", " } else { "" };
+        f.write_str(&counted(&self.counts))
+    }
+}
+
+/// `2 netns, 4 links, 1 sysctl`
+pub fn counted(counts: &BTreeMap<&'static str, usize>) -> String {
+    let words: Vec<String> = counts
+        .iter()
+        .map(|(kind, count)| {
             let plural = match (*kind, *count) {
                 (_, 1) | ("netns", _) => "",
                 (kind, _) if kind.ends_with('s') => "es",
                 _ => "s",
             };
-            write!(f, "{comma}{count} {kind}{plural}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Backwards, but links of one namespace together and namespaces last: an entry inside a namespace of ours goes with it,
-/// whatever its own undo would be.
-fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
-    let ours: HashSet<u64> = entries
-        .iter()
-        .filter_map(|(_, owned)| match owned {
-            Owned::Netns(netns) => Some(netns.cookie),
-            _ => None,
+            format!("{count} {kind}{plural}")
         })
         .collect();
-    let mut removed = Removed::default();
-    let mut links: BTreeMap<u64, Vec<Owned>> = BTreeMap::new();
+    words.join(", ")
+}
+
+/// Backwards, but links of one namespace together and namespaces last: an entry inside a namespace of ours, or on a link
+/// of ours, goes with it, whatever its own undo would be.
+fn undo_all(entries: &[(u64, Owned)]) -> Removed {
+    let netns_of = |owned: &Owned| match owned {
+        Owned::Netns(netns) => Some(netns.cookie),
+        _ => None,
+    };
+    let link_of =
+        |owned: &Owned| matches!(owned, Owned::Link { .. }).then(|| owned.link()).flatten();
+    let ours: HashSet<u64> = entries.iter().filter_map(|(_, owned)| netns_of(owned)).collect();
+    let our_links: HashSet<LinkPlace> =
+        entries.iter().filter_map(|(_, owned)| link_of(owned)).collect();
+    let mut removed = Removed {
+        what: entries.iter().map(|(_, o)| o.to_string()).collect(),
+        ..Removed::default()
+    };
+    let mut links: BTreeMap<u64, Vec<&Owned>> = BTreeMap::new();
     let mut namespaces = Vec::new();
     // A route comes back only when the subnet of its gateway has, whose undo may be the next: so again after each.
-    let mut again: Vec<Owned> = Vec::new();
-    for (_, owned) in entries.into_iter().rev() {
-        let inside = owned.netns().is_some_and(|netns| ours.contains(&netns.cookie));
-        match &owned {
+    let mut again: Vec<&Owned> = Vec::new();
+    for (_, owned) in entries.iter().rev() {
+        let inside = owned.netns().is_some_and(|netns| ours.contains(&netns.cookie))
+            || owned.link().is_some_and(|link| our_links.contains(&link));
+        match owned {
             Owned::Netns(_) => namespaces.push(owned),
-            // Their undo also releases what the kernel does not: processes, descriptors.
-            Owned::Other { .. } | Owned::Attachment { .. } => match owned.undo() {
-                Err(_) if !inside => {
-                    again.push(owned);
-                    continue;
-                }
-                _ => removed.count(&owned, Ok(())),
+            Owned::Link { netns, .. } => match ours.contains(&netns.cookie) {
+                true => removed.count(owned, Ok(())),
+                false => links.entry(netns.cookie).or_default().push(owned),
             },
-            _ if inside => removed.count(&owned, Ok(())),
-            Owned::Link { netns, .. } => links.entry(netns.cookie).or_default().push(owned),
+            // Their undo also releases what the kernel does not: processes, descriptors.
+            _ if inside && owned.holds_more_than_its_netns() => {
+                let _ = owned.undo();
+                removed.count(owned, Ok(()));
+            }
+            _ if inside => removed.count(owned, Ok(())),
             _ => match owned.undo() {
                 Err(_) => {
                     again.push(owned);
                     continue;
                 }
-                Ok(()) => removed.count(&owned, Ok(())),
+                Ok(()) => removed.count(owned, Ok(())),
             },
         }
         again.retain(|owned| match owned.undo() {
@@ -210,8 +417,7 @@ fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
         });
     }
     for owned in again {
-        let outcome = owned.undo();
-        removed.count(&owned, outcome);
+        removed.count(owned, owned.undo());
     }
     for group in links.into_values() {
         let outcome = delete_links(&group);
@@ -220,14 +426,20 @@ fn undo_all(entries: Vec<(u64, Owned)>) -> Removed {
         }
     }
     for netns in namespaces {
-        let outcome = netns.undo();
-        removed.count(&netns, outcome);
+        removed.count(netns, netns.undo());
     }
     removed
 }
 
+impl Owned {
+    /// The end of its namespace does not end it, or does not let go of all it holds.
+    fn holds_more_than_its_netns(&self) -> bool {
+        matches!(self, Owned::Other { .. } | Owned::Attachment { .. } | Owned::Process { .. })
+    }
+}
+
 /// Links of one namespace, with one wait for all of them.
-fn delete_links(group: &[Owned]) -> Result<()> {
+fn delete_links(group: &[&Owned]) -> Result<()> {
     let Some(Owned::Link { netns: Netns { fd, .. }, .. }) = group.first() else { return Ok(()) };
     let indexes: Vec<u32> = group
         .iter()

@@ -1,8 +1,13 @@
-//! What this instance owns, in order, and how each thing is undone; and the instance itself, on disk.
+//! What an instance owns: the ledger with its undo for each thing, the journal that keeps it on disk, and the stage on
+//! which a later generation prepares its changes; and the instance itself, on disk.
 
+mod deed;
 pub mod instance;
+pub mod journal;
 mod ledger;
 mod owned;
+pub mod stage;
 
-pub use ledger::{Ledger, Mark, Removed};
-pub use owned::Owned;
+pub use ledger::{Ledger, Mark, Removed, clean, counted};
+pub use owned::{AttachmentPlace, LinkEnd, LinkPlace, Mounted, Owned, Undo, link_key};
+pub use stage::Stage;

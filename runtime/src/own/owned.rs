@@ -1,25 +1,33 @@
-//! The kinds of things an instance can own, each plain data with its undo. Only what is in here is ever deleted.
+//! The kinds of things an instance can own, each plain data: what it is, what tells it from others, what was there before.
+//!
+//! How each is put in place and undone is in `deed`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::kernel::link;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::bpf::hook::{self, Hook, Order};
+use crate::kernel::link::undo::Lost;
+use crate::kernel::link::{self, Change};
 use crate::kernel::netns::named::Netns;
-use crate::kernel::{address, sysctl};
+use crate::kernel::qdisc::{Qdisc, QdiscInfo};
+use crate::kernel::{bpf, neigh, route, rule};
 
 /// Something created or changed, and where.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub enum Owned {
     Netns(Netns),
-    /// A link and, if it is one end of a pair, with it the other.
+    /// A link and, if it is one end of a pair, with it the other (which has an entry of its own).
     Link {
         netns: Netns,
         index: u32,
         name: String,
+        /// What its constructor was given: tells a reload what has changed.
+        end: Box<LinkEnd>,
     },
     Address {
         netns: Netns,
@@ -27,39 +35,137 @@ pub enum Owned {
         link: String,
         address: IpNetwork,
     },
+    /// An address that was there before, and what went with it.
+    DeletedAddress {
+        netns: Netns,
+        index: u32,
+        link: String,
+        address: IpNetwork,
+        lost: Lost,
+    },
+    /// Attributes of a link that were set.
+    LinkSetting {
+        netns: Netns,
+        index: u32,
+        link: String,
+        wanted: Box<Change>,
+        before: Box<link::Undo>,
+    },
+    /// A link that was there before and got another name.
+    LinkName {
+        netns: Netns,
+        index: u32,
+        before: String,
+        after: String,
+    },
     /// A kernel setting: written back if it still has the value we gave it.
     Sysctl {
         netns: Netns,
         key: String,
         before: String,
         after: String,
+        /// What the kernel changes along with it.
+        followers: Vec<(String, String)>,
+        lost: Lost,
     },
-    /// Attributes of a link that is not ours.
-    LinkAttributes {
+    Route {
+        netns: Netns,
+        route: Box<route::Options>,
+        /// For people: `10.0.0.0/8 via 10.1.0.1`.
+        text: String,
+    },
+    Rule {
+        netns: Netns,
+        rule: Box<rule::Rule>,
+        text: String,
+    },
+    Neigh {
+        netns: Netns,
+        neigh: Box<neigh::Options>,
+        text: String,
+    },
+    Qdisc {
         netns: Netns,
         index: u32,
-        name: String,
-        before: Box<link::Undo>,
+        link: String,
+        qdisc: Box<Qdisc>,
+        /// What stood at the root, if it was not the kernel's default.
+        before: Option<Box<QdiscInfo>>,
     },
     /// A program on a link; it goes with its link. (Taking many off in bulk would gain nothing: the kernel waits for RCU
     /// once for each hook with programs, 12 ms, even when it deletes the link: `tcx_uninstall`, kernel/bpf/tcx.c.)
     Attachment {
-        netns: Netns,
-        index: u32,
-        name: String,
-        undo: Undo,
+        place: AttachmentPlace,
+        /// Where its bpf link is pinned, so that it outlives the process.
+        pin: Option<PathBuf>,
+        /// Of a clsact filter: priority and handle.
+        filter: Option<(u16, u32)>,
+        #[serde(skip)]
+        mounted: Option<Mounted>,
     },
-    /// Anything else: a sentence's subject, and a closure that undoes it.
+    /// A child process and its group.
+    Process {
+        netns: Netns,
+        pid: u32,
+        /// When it started, in clock ticks after boot: tells it from a later one with the same number.
+        started: u64,
+        text: String,
+    },
+    /// What ends with this process anyway: a sentence's subject, and a closure that undoes it.
     Other {
+        #[serde(skip)]
         netns: Option<Netns>,
+        #[serde(skip)]
         kind: &'static str,
         name: String,
+        #[serde(skip, default = "nothing")]
         undo: Undo,
     },
 }
 
 /// How something is undone that has no case of its own. Called at most once, maybe from another thread.
 pub type Undo = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+fn nothing() -> Undo {
+    Arc::new(|| Ok(()))
+}
+
+/// What a constructor said of one end of a link.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkEnd {
+    /// What cannot be changed in place: kind, options, the link below, where the other end is.
+    pub fixed: String,
+    pub settings: Change,
+    pub addresses: Vec<IpNetwork>,
+    /// The namespace that the constructor named, for a link that was moved since.
+    pub born: u64,
+}
+
+/// Which link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkPlace {
+    pub cookie: u64,
+    pub index: u32,
+}
+
+/// Which hook of which link, and the slot that names an attachment there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttachmentPlace {
+    pub netns: Netns,
+    pub index: u32,
+    pub link: String,
+    pub hook: Hook,
+    pub slot: String,
+}
+
+/// The live half of an attachment.
+#[derive(Clone)]
+pub struct Mounted {
+    pub program: bpf::Program,
+    pub order: Order,
+    /// None before it is attached.
+    pub attached: Option<hook::Attachment>,
+}
 
 impl Owned {
     /// The namespace it is in; none for namespaces themselves and what is in none.
@@ -68,10 +174,72 @@ impl Owned {
             Owned::Netns(_) => None,
             Owned::Link { netns, .. }
             | Owned::Address { netns, .. }
+            | Owned::DeletedAddress { netns, .. }
+            | Owned::LinkSetting { netns, .. }
+            | Owned::LinkName { netns, .. }
             | Owned::Sysctl { netns, .. }
-            | Owned::LinkAttributes { netns, .. }
-            | Owned::Attachment { netns, .. } => Some(netns),
+            | Owned::Route { netns, .. }
+            | Owned::Rule { netns, .. }
+            | Owned::Neigh { netns, .. }
+            | Owned::Qdisc { netns, .. }
+            | Owned::Process { netns, .. }
+            | Owned::Attachment { place: AttachmentPlace { netns, .. }, .. } => Some(netns),
             Owned::Other { netns, .. } => netns.as_ref(),
+        }
+    }
+
+    /// The link it is, or is on: gone with it.
+    pub fn link(&self) -> Option<LinkPlace> {
+        let index = match self {
+            Owned::Link { index, .. }
+            | Owned::Address { index, .. }
+            | Owned::DeletedAddress { index, .. }
+            | Owned::LinkSetting { index, .. }
+            | Owned::LinkName { index, .. }
+            | Owned::Qdisc { index, .. }
+            | Owned::Attachment { place: AttachmentPlace { index, .. }, .. } => *index,
+            Owned::Neigh { neigh, .. } => neigh.dev,
+            Owned::Route { route, .. } => route.dev?,
+            _ => return None,
+        };
+        Some(LinkPlace { cookie: self.netns()?.cookie, index })
+    }
+
+    /// What it is to a script that is loaded again: equal keys mean one and the same thing.
+    pub fn key(&self) -> String {
+        let at = self.netns().map_or(0, |netns| netns.cookie);
+        match self {
+            Owned::Netns(netns) => format!("netns/{}", netns.name),
+            Owned::Link { name, end, .. } => link_key(end.born, name),
+            Owned::Address { index, address, .. } => format!("address/{at}/{index}/{address}"),
+            Owned::DeletedAddress { index, address, .. } => {
+                format!("no-address/{at}/{index}/{address}")
+            }
+            Owned::LinkSetting { index, .. } => format!("setting/{at}/{index}"),
+            Owned::LinkName { index, .. } => format!("name/{at}/{index}"),
+            Owned::Sysctl { key, .. } => format!("sysctl/{at}/{}", key.replace('/', ".")),
+            Owned::Route { route, .. } => {
+                let ipv6 = route.dst.map_or(route.family6, |dst| dst.is_ipv6());
+                let (dst, table) = (route.dst, route.table.unwrap_or(254));
+                let dst = dst.map_or("default".to_owned(), |dst| dst.to_string());
+                format!("route/{at}/{ipv6}/{table}/{dst}/{}/{:?}", route.tos, route.metric)
+            }
+            Owned::Rule { rule, .. } => {
+                // Its action is what can change; everything else says which packets it is about.
+                let plain =
+                    rule::Rule { table: None, action: rule::Action::Lookup, ..*rule.clone() };
+                format!("rule/{at}/{}", serde_json::to_string(&plain).unwrap_or_default())
+            }
+            Owned::Neigh { neigh, .. } => {
+                format!("neigh/{at}/{}/{}/{}", neigh.dev, neigh.dst, neigh.proxy)
+            }
+            Owned::Qdisc { index, qdisc, .. } => {
+                let hook = matches!(**qdisc, Qdisc::Clsact | Qdisc::Ingress);
+                format!("qdisc/{at}/{index}/{hook}")
+            }
+            Owned::Attachment { place, .. } => place.key(),
+            Owned::Process { pid, started, .. } => format!("process/{pid}/{started}"),
+            Owned::Other { kind, name, .. } => format!("{kind}/{at}/{name}"),
         }
     }
 
@@ -81,48 +249,50 @@ impl Owned {
             Owned::Netns(_) => "netns",
             Owned::Link { .. } => "link",
             Owned::Address { .. } => "address",
+            Owned::DeletedAddress { .. } => "deleted address",
+            Owned::LinkSetting { .. } => "link setting",
+            Owned::LinkName { .. } => "link name",
             Owned::Sysctl { .. } => "sysctl",
-            Owned::LinkAttributes { .. } => "link setting",
+            Owned::Route { .. } => "route",
+            Owned::Rule { .. } => "rule",
+            Owned::Neigh { .. } => "neigh",
+            Owned::Qdisc { .. } => "qdisc",
             Owned::Attachment { .. } => "attachment",
+            Owned::Process { .. } => "process",
             Owned::Other { kind, .. } => kind,
         }
     }
 
-    /// Undoes it by itself. Gone already is done. (Links and namespaces are undone in bulk by the ledger.)
-    pub fn undo(&self) -> Result<()> {
+    /// Whether the process's death leaves it: then the journal has to know of it.
+    pub fn outlives_the_process(&self) -> bool {
         match self {
-            Owned::Netns(netns) => gone_is_done(netns.delete()),
-            Owned::Link { netns, index, .. } => {
-                gone_is_done(link::delete(&Netlink::open(&netns.fd)?, *index))
-            }
-            Owned::Address { netns, index, address, .. } => {
-                gone_is_done(address::delete(&Netlink::open(&netns.fd)?, *index, *address))
-            }
-            Owned::Sysctl { netns, key, before, after } => match sysctl::read(&netns.fd, key) {
-                Ok(now) if now == *after => sysctl::write(&netns.fd, key, before).map(drop),
-                Ok(now) => {
-                    tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
-                    Ok(())
-                }
-                Err(error) => gone_is_done(Err(error)),
-            },
-            Owned::LinkAttributes { netns, before, .. } => {
-                gone_is_done(before.restore(&Netlink::open(&netns.fd)?))
-            }
-            Owned::Attachment { undo, .. } | Owned::Other { undo, .. } => gone_is_done(undo()),
+            Owned::Other { .. } => false,
+            Owned::Attachment { place, pin, .. } => pin.is_some() || place.hook.family() == "tc",
+            _ => true,
         }
+    }
+
+    /// Whether it keeps the instance from ending: a rewritten setting alone would, too, or it would be undone at once.
+    pub fn parks(&self) -> bool {
+        true
     }
 }
 
-fn gone_is_done(outcome: Result<()>) -> Result<()> {
-    match outcome {
-        Err(error)
-            if ["ENODEV", "ENOENT", "ESRCH", "EADDRNOTAVAIL", "ENOLINK"]
-                .contains(&error.code()) =>
-        {
-            Ok(())
-        }
-        other => other,
+/// The key of a link by the namespace and name that its constructor was given.
+pub fn link_key(cookie: u64, name: &str) -> String {
+    format!("link/{cookie}/{name}")
+}
+
+impl AttachmentPlace {
+    /// xdp has room for one program, so the slot does not tell attachments apart there.
+    pub fn key(&self) -> String {
+        let Self { netns, index, hook, slot, .. } = self;
+        let slot = if *hook == Hook::Xdp { "" } else { slot };
+        format!("attachment/{}/{index}/{}/{}/{slot}", netns.cookie, hook.family(), hook.side())
+    }
+
+    pub fn target(&self) -> hook::Target {
+        hook::Target::new(&self.netns.fd, self.index, self.link.clone())
     }
 }
 
@@ -133,9 +303,25 @@ impl fmt::Display for Owned {
             Owned::Netns(netns) => return write!(f, "netns {}", netns.name),
             Owned::Link { name, .. } => write!(f, "link {name}")?,
             Owned::Address { link, address, .. } => write!(f, "address {address} on {link}")?,
+            Owned::DeletedAddress { link, address, .. } => {
+                write!(f, "deleted address {address} on {link}")?;
+            }
+            Owned::LinkSetting { link, .. } => write!(f, "settings of link {link}")?,
+            Owned::LinkName { before, after, .. } => write!(f, "name {after} of link {before}")?,
             Owned::Sysctl { key, .. } => write!(f, "sysctl {key}")?,
-            Owned::LinkAttributes { name, .. } => write!(f, "settings of link {name}")?,
-            Owned::Attachment { name, .. } => write!(f, "attachment {name}")?,
+            Owned::Route { text, .. } => write!(f, "route {text}")?,
+            Owned::Rule { text, .. } => write!(f, "rule {text}")?,
+            Owned::Neigh { text, .. } => write!(f, "neigh {text}")?,
+            Owned::Qdisc { link, qdisc, .. } => write!(f, "qdisc {} on {link}", qdisc.kind())?,
+            Owned::Attachment { place, .. } => {
+                let AttachmentPlace { link, hook, slot, .. } = place;
+                write!(f, "attachment {slot} on {} ", hook.family())?;
+                match hook.side() {
+                    "" => write!(f, "of {link}")?,
+                    side => write!(f, "{side} of {link}")?,
+                }
+            }
+            Owned::Process { pid, text, .. } => write!(f, "process {pid} ({text})")?,
             Owned::Other { kind, name, .. } => write!(f, "{kind} {name}")?,
         }
         match self.netns() {

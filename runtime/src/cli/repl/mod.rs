@@ -35,6 +35,7 @@ pub fn repl(name: Option<String>, common: &Common) -> u8 {
                 name: name.unwrap_or_else(|| format!("repl-{}", std::process::id())),
                 script: None,
                 args: Vec::new(),
+                pins: None,
             };
             generation::live(instance, common.memory, &control, &ledger, async |vm, host| {
                 match session(vm, host).await {

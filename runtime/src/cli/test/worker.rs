@@ -39,6 +39,7 @@ pub fn work(file: &Path, args: &TestArgs, common: &Common) -> u8 {
             name: format!("test-{}", std::process::id()),
             script: file.canonicalize().ok(),
             args: Vec::new(),
+            pins: None,
         };
         generation::live(instance, common.memory, &control, &ledger, async |vm, host| {
             let worker =

@@ -1,5 +1,6 @@
 //! Altering, moving and deleting links.
 
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::DefaultNla;
@@ -12,7 +13,7 @@ use crate::kernel::netlink::{Batch, Netlink};
 use crate::{Error, Result};
 
 /// What to change; what is `None` stays.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// Bytes.
     pub mtu: Option<u32>,
@@ -27,6 +28,60 @@ pub struct Change {
     pub addrgenmode: Option<AddrGenMode>,
     pub promiscuous: Option<bool>,
     pub up: Option<bool>,
+}
+
+impl Change {
+    /// This change with `later` on top of it.
+    pub fn overlaid(self, later: &Change) -> Change {
+        Change {
+            mtu: later.mtu.or(self.mtu),
+            mac: later.mac.or(self.mac),
+            master: later.master.or(self.master),
+            alias: later.alias.clone().or(self.alias),
+            txqueuelen: later.txqueuelen.or(self.txqueuelen),
+            group: later.group.or(self.group),
+            addrgenmode: later.addrgenmode.or(self.addrgenmode),
+            promiscuous: later.promiscuous.or(self.promiscuous),
+            up: later.up.or(self.up),
+        }
+    }
+
+    /// What is to be changed where `old` holds, so that this holds: what only `old` speaks of goes back to `before`.
+    pub fn instead_of(&self, old: &Change, before: &Change) -> Change {
+        fn step<T: PartialEq + Clone>(
+            new: &Option<T>,
+            old: &Option<T>,
+            before: &Option<T>,
+        ) -> Option<T> {
+            match (new, old) {
+                (Some(new), Some(old)) if new == old => None,
+                (Some(new), _) => Some(new.clone()),
+                (None, Some(_)) => before.clone(),
+                (None, None) => None,
+            }
+        }
+        macro_rules! each {
+            ($($field:ident),*) => {
+                Change { $($field: step(&self.$field, &old.$field, &before.$field)),* }
+            };
+        }
+        each!(mtu, mac, master, alias, txqueuelen, group, addrgenmode, promiscuous, up)
+    }
+
+    /// Of this only what `words` speaks of too.
+    pub fn only(&self, words: &Change) -> Change {
+        macro_rules! each {
+            ($($field:ident),*) => {
+                Change { $($field: words.$field.as_ref().and(self.$field.clone())),* }
+            };
+        }
+        each!(mtu, mac, master, alias, txqueuelen, group, addrgenmode, promiscuous, up)
+    }
+
+    /// Speaks of nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Change::default()
+    }
 }
 
 /// Changes all that is given in one request (IPv6's address mode in one before).

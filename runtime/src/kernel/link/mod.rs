@@ -15,6 +15,7 @@ mod tun;
 pub mod undo;
 pub mod value;
 
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnetwork::IpNetwork;
@@ -36,7 +37,7 @@ use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
 use crate::{Error, Result};
 
 /// How IPv6 makes a link's own link-local address (IN6_ADDR_GEN_MODE_*).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AddrGenMode {
     /// From the MAC.
     Eui64,

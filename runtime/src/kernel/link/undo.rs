@@ -8,9 +8,10 @@ use crate::Result;
 use crate::kernel::address::{self, AddressInfo};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::route::{self, RouteInfo};
+use serde::{Deserialize, Serialize};
 
 /// How to put a link back.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Undo {
     index: u32,
     /// Attributes as they were, and as they were made.
@@ -23,14 +24,54 @@ pub struct Undo {
 ///
 /// # Errors
 /// As [`set`]; then nothing was changed.
-pub fn change(netlink: &Netlink, index: u32, wanted: &Change) -> Result<Undo> {
-    let before = attributes(&info(netlink, index)?, wanted);
-    let ((), lost) = around(netlink, Some(index), || set(netlink, index, wanted))?;
-    let after = attributes(&info(netlink, index)?, wanted);
-    Ok(Undo { index, before, after, lost })
+#[cfg(test)]
+fn change(netlink: &Netlink, index: u32, wanted: &Change) -> Result<Undo> {
+    let mut undo = Undo::snapshot(netlink, index, wanted, true)?;
+    set(netlink, index, wanted)?;
+    undo.settle(netlink)?;
+    Ok(undo)
 }
 
 impl Undo {
+    /// What the link has now of what `wanted` speaks of, taken before the change; with `whole`, its addresses and routes
+    /// too, which the change may take away.
+    ///
+    /// # Errors
+    /// ENODEV when the link is gone.
+    pub fn snapshot(netlink: &Netlink, index: u32, wanted: &Change, whole: bool) -> Result<Undo> {
+        let before = attributes(&info(netlink, index)?, wanted);
+        let lost = if whole { Lost::snapshot(netlink, Some(index))? } else { Lost::default() };
+        Ok(Undo { index, before, after: wanted.clone(), lost })
+    }
+
+    /// After the change: what the link has become, and of the snapshot only what is gone.
+    ///
+    /// # Errors
+    /// ENODEV when the link is gone.
+    pub fn settle(&mut self, netlink: &Netlink) -> Result<()> {
+        self.after = attributes(&info(netlink, self.index)?, &self.after);
+        self.lost.settle(netlink, Some(self.index))
+    }
+
+    /// This change comes after `first`: where both speak of something, what stood before the first counts; and what
+    /// that one took away is not forgotten.
+    #[must_use]
+    pub fn after(mut self, first: &Undo, wanted: &Change) -> Undo {
+        self.before = self.before.overlaid(&first.before.only(wanted));
+        self.lost.extend(&first.lost);
+        self
+    }
+
+    /// What the change took away.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
+    }
+
+    /// The attributes as they were.
+    pub fn before(&self) -> &Change {
+        &self.before
+    }
+
     /// Puts back every attribute that still is as it was made, and what was lost. Called again, it does what is left.
     ///
     /// # Errors
@@ -80,29 +121,10 @@ fn attributes(now: &LinkInfo, wanted: &Change) -> Change {
 }
 
 /// Addresses and routes that went away with something else.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lost {
     addresses: Vec<AddressInfo>,
     routes: Vec<RouteInfo>,
-}
-
-/// Runs `act` and finds what one link, or all of the namespace, lost by it.
-///
-/// # Errors
-/// What `act` returns.
-pub fn around<T>(
-    netlink: &Netlink,
-    index: Option<u32>,
-    act: impl FnOnce() -> Result<T>,
-) -> Result<(T, Lost)> {
-    let before = present(netlink, index)?;
-    let value = act()?;
-    let after = present(netlink, index)?;
-    let lost = Lost {
-        addresses: before.addresses.into_iter().filter(|a| !after.has_address(a)).collect(),
-        routes: before.routes.into_iter().filter(|r| !after.has_route(r)).collect(),
-    };
-    Ok((value, lost))
 }
 
 /// What a person or a program put there; the kernel's own comes back by itself.
@@ -117,6 +139,34 @@ fn present(netlink: &Netlink, index: Option<u32>) -> Result<Lost> {
 }
 
 impl Lost {
+    /// All that one link, or the whole namespace, could lose.
+    ///
+    /// # Errors
+    /// What the kernel refuses to list.
+    pub fn snapshot(netlink: &Netlink, index: Option<u32>) -> Result<Lost> {
+        present(netlink, index)
+    }
+
+    /// Keeps only what is gone by now.
+    ///
+    /// # Errors
+    /// As [`Lost::snapshot`].
+    pub fn settle(&mut self, netlink: &Netlink, index: Option<u32>) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let now = present(netlink, index)?;
+        self.addresses.retain(|a| !now.has_address(a));
+        self.routes.retain(|r| !now.has_route(r));
+        Ok(())
+    }
+
+    /// Takes in what an earlier change took away.
+    pub fn extend(&mut self, earlier: &Lost) {
+        self.addresses.splice(0..0, earlier.addresses.iter().cloned());
+        self.routes.splice(0..0, earlier.routes.iter().cloned());
+    }
+
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty() && self.routes.is_empty()
     }
@@ -223,8 +273,9 @@ mod tests {
         let netlink = &scratch.1;
         let index = pair(&scratch);
         let first = "10.0.0.1/24".parse().unwrap();
-        let ((), lost) =
-            around(netlink, Some(index), || address::delete(netlink, index, first)).unwrap();
+        let mut lost = Lost::snapshot(netlink, Some(index)).unwrap();
+        address::delete(netlink, index, first).unwrap();
+        lost.settle(netlink, Some(index)).unwrap();
         assert_eq!(lost.addresses.len(), 2);
         lost.restore(netlink).unwrap();
         let v4: Vec<_> = address::list(netlink, Some(index)).unwrap();

@@ -2,13 +2,14 @@
 //!
 //! One table drives encoding, decoding and the list of words a script may use.
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use crate::kernel::netlink::attribute::{self, Writer};
 use crate::{Error, Result};
 
 /// A value of an option, as a script gives it or reads it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Bool(bool),
     Number(u64),

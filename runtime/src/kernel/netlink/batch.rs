@@ -4,6 +4,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{Netlink, NetlinkError, serialize, take};
+use crate::fault;
 
 /// Messages per send: their acknowledgements must fit the receive buffer, because the kernel drops what does not.
 pub(super) const PER_SEND: usize = 256;
@@ -82,7 +83,10 @@ fn exchange(
     let lost = |error: NetlinkError, from: usize| {
         (from..count).map(move |i| Err(NetlinkError { index: base + i, ..error.clone() }))
     };
-    if let Err(error) = netlink.send(bytes) {
+    fault::point();
+    let sent = netlink.send(bytes);
+    fault::point();
+    if let Err(error) = sent {
         outcomes.extend(lost(error, 0));
         return;
     }

@@ -21,7 +21,7 @@ pub use batch::Batch;
 pub use error::NetlinkError;
 
 use crate::kernel::netns::{NetnsFd, socket_cookie};
-use crate::{Error, Result};
+use crate::{Error, Result, fault};
 
 /// Bytes: room for the acknowledgements of [`batch::PER_SEND`] messages and for a page of any dump.
 const RECEIVE_BUFFER: i32 = 8 << 20;
@@ -97,7 +97,10 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> std::result::Result<(), NetlinkError> {
-        self.answer(message, flags).map(|_| ())
+        fault::point();
+        let answer = self.answer(message, flags);
+        fault::point();
+        answer.map(|_| ())
     }
 
     /// One request and the messages that answer it.

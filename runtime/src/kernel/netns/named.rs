@@ -14,10 +14,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{FsType, fstatfs};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NetnsFd, defaults};
 use crate::kernel::netlink::Netlink;
-use crate::{Error, Result};
+use crate::{Error, Result, fault};
 
 /// Where iproute2 keeps them (NETNS_RUN_DIR; /var/run is a link to /run).
 pub const DIRECTORY: &str = "/run/netns";
@@ -33,6 +34,39 @@ pub struct Netns {
     pub fd: NetnsFd,
     /// `SO_NETNS_COOKIE`; the name is only a label.
     pub cookie: u64,
+}
+
+/// In a journal: the name and the cookie.
+impl Serialize for Netns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        (&self.name, self.cookie).serialize(serializer)
+    }
+}
+
+/// Finds the namespace again; an error when it is gone, or another stands under its name.
+impl<'de> Deserialize<'de> for Netns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let (name, cookie) = <(String, u64)>::deserialize(deserializer)?;
+        find(&name, cookie).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The namespace of that name, if it still has that cookie. The empty name is the host's.
+///
+/// # Errors
+/// ENOENT when the name is gone, ENODEV when another namespace stands under it.
+pub fn find(name: &str, cookie: u64) -> Result<Netns> {
+    let found = match name {
+        "" => {
+            let fd = NetnsFd::host()?.clone();
+            Netns { name: String::new(), cookie: fd.cookie()?, fd }
+        }
+        name => open(name)?,
+    };
+    if found.cookie == cookie {
+        return Ok(found);
+    }
+    Err(Error::new("netns", "ENODEV", "another namespace stands under its name").subject(name))
 }
 
 /// A valid name: a file name that is not hidden from `ip netns list`.
@@ -65,11 +99,26 @@ pub fn path(name: &str) -> PathBuf {
 /// # Errors
 /// EEXIST when the name is taken, EPERM without CAP_SYS_ADMIN, EINVAL for a bad name, ENOSPC at the namespace limit.
 pub fn create(name: &str) -> Result<(Netns, Netlink)> {
+    create_noting(name, &|_| Ok(()))
+}
+
+/// As [`create`], calling `note` before each step that leaves something: with 0 before the file is there, with the
+/// namespace's cookie before it has its name.
+///
+/// # Errors
+/// As [`create`], and what `note` returns.
+pub fn create_noting(
+    name: &str,
+    note: &(dyn Fn(u64) -> Result<()> + Sync),
+) -> Result<(Netns, Netlink)> {
     const OP: &str = "netns.new";
     check_name(OP, name)?;
     let about = |e: Error| e.operation(OP).about(name);
     let lock = prepare_directory().map_err(about)?;
     let path = path(name);
+    if path.symlink_metadata().is_err() {
+        note(0)?;
+    }
     // The file with no permissions is iproute2's mark of a namespace being made.
     let placeholder =
         File::options().read(true).write(true).create_new(true).mode(0o000).open(&path).map_err(
@@ -84,7 +133,7 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
             },
         )?;
     drop(placeholder);
-    let made = NetnsFd::host()?.within(|| make_here(&path));
+    let made = NetnsFd::host()?.within(|| make_here(&path, note));
     drop(lock);
     match made {
         Ok(netlink) => {
@@ -105,7 +154,7 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
 }
 
 /// On the namespace thread: leaves it in a new namespace, which `within` switches back from.
-fn make_here(path: &Path) -> Result<Netlink> {
+fn make_here(path: &Path, note: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Netlink> {
     let origin = defaults::Origin::get();
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
         let error = Error::errno("unshare", e);
@@ -116,10 +165,13 @@ fn make_here(path: &Path) -> Result<Netlink> {
         }
     })?;
     let own = "/proc/thread-self/ns/net";
-    mount(Some(own), path, Some("none"), MsFlags::MS_BIND, None::<&str>)
-        .map_err(|e| Error::errno("mount", e))?;
     let file = File::open(own).map_err(|e| Error::io("netns.open", &e))?;
     let netlink = Netlink::open_here(&NetnsFd::new(file.into()))?;
+    note(netlink.cookie())?;
+    fault::point();
+    mount(Some(own), path, Some("none"), MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| Error::errno("mount", e))?;
+    fault::point();
     defaults::apply_here(&netlink, origin)?;
     Ok(netlink)
 }
@@ -197,6 +249,19 @@ fn open_file(name: &str) -> io::Result<NetnsFd> {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     Ok(NetnsFd::new(file.into()))
+}
+
+/// Removes the file that [`create_noting`] made before a namespace was mounted on it; what anything is mounted on, and
+/// any other file, is left.
+pub fn delete_placeholder(name: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = path(name);
+    let Ok(found) = path.symlink_metadata() else { return Ok(()) };
+    let ours = found.is_file() && found.len() == 0 && found.permissions().mode() & 0o7777 == 0;
+    if ours && open_file(name).is_err() {
+        std::fs::remove_file(&path).map_err(|e| Error::io("netns.delete", &e).subject(name))?;
+    }
+    Ok(())
 }
 
 /// The names of all namespaces, sorted.

@@ -148,6 +148,11 @@ impl Attachment {
         }
     }
 
+    /// Priority and handle of a clsact filter; `None` for a bpf link.
+    pub fn filter_place(&self) -> Option<(u16, u32)> {
+        self.clsact().map(|filter| (filter.priority, filter.handle))
+    }
+
     /// As an anchor for `before` and `after`.
     pub fn anchor(&self) -> Anchor {
         Anchor::Attachment(self.clone())

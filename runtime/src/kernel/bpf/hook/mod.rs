@@ -12,6 +12,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -28,7 +29,7 @@ use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
 
 /// A place on a link where programs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Hook {
     TcxIngress,
     TcxEgress,

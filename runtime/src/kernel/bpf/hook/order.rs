@@ -15,6 +15,18 @@ pub enum Anchor {
     LinkId(u32),
 }
 
+impl Anchor {
+    /// The program it stands for; 0 for a link known by its id alone.
+    fn program_id(&self) -> u32 {
+        match self {
+            Anchor::Attachment(attachment) => attachment.program().id(),
+            Anchor::Program(program) => program.id(),
+            Anchor::ProgramId(id) => *id,
+            Anchor::LinkId(_) => 0,
+        }
+    }
+}
+
 /// How an xdp program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum XdpMode {
@@ -72,6 +84,19 @@ impl Order {
 
     pub fn after(anchor: Anchor) -> Self {
         Order { after: Some(anchor), ..Order::default() }
+    }
+
+    /// Asks for the same place. (An expected revision says when, not where.)
+    pub fn same(&self, other: &Order) -> bool {
+        let words = |o: &Order| (o.first, o.last, o.priority, o.handle, o.mode);
+        let same = |a: &Option<Anchor>, b: &Option<Anchor>| match (a, b) {
+            (Some(a), Some(b)) => a.program_id() == b.program_id(),
+            (None, None) => true,
+            _ => false,
+        };
+        words(self) == words(other)
+            && same(&self.before, &other.before)
+            && same(&self.after, &other.after)
     }
 
     /// Words that contradict each other or that the hook does not have.

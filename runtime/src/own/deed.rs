@@ -1,0 +1,422 @@
+//! How each owned thing is put in place, put in the place of another, and undone.
+//!
+//! Three steps, so that the journal knows enough at every moment: `prepare` looks at what is there and writes nothing,
+//! then the journal is written, then `put` acts.
+
+use super::owned::{AttachmentPlace, LinkEnd, Mounted, Owned};
+use crate::kernel::bpf::hook::{self, Attachment};
+use crate::kernel::link::undo::Lost;
+use crate::kernel::link::{self, Change};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::named::Netns;
+use crate::kernel::qdisc::{self, Qdisc};
+use crate::kernel::{address, neigh, process, route, rule, sysctl};
+use crate::{Error, Result, fault};
+
+/// What the steps need to know besides the thing itself.
+pub struct Place<'a> {
+    /// A socket in its namespace.
+    pub netlink: &'a Netlink,
+    /// This instance made the namespace, or the link it is on: what was there before is the kernel's own.
+    pub ours: bool,
+    /// What somebody else took away is put back: a commit does, a script's own call is told.
+    pub repair: bool,
+}
+
+impl Owned {
+    /// Asks for the same: nothing is to be done when the script says it again.
+    pub fn same(&self, other: &Owned) -> bool {
+        match (self, other) {
+            (Owned::Link { end, .. }, Owned::Link { end: other, .. }) => end == other,
+            (Owned::LinkSetting { wanted, .. }, Owned::LinkSetting { wanted: other, .. }) => {
+                wanted == other
+            }
+            (Owned::LinkName { after, .. }, Owned::LinkName { after: other, .. }) => after == other,
+            (Owned::Sysctl { after, .. }, Owned::Sysctl { after: other, .. }) => {
+                // The kernel reads "1\t2" back where "1 2" was written.
+                after.split_whitespace().eq(other.split_whitespace())
+            }
+            (Owned::Route { route, .. }, Owned::Route { route: other, .. }) => route == other,
+            (Owned::Rule { rule, .. }, Owned::Rule { rule: other, .. }) => rule == other,
+            (Owned::Neigh { neigh, .. }, Owned::Neigh { neigh: other, .. }) => neigh == other,
+            (Owned::Qdisc { qdisc, .. }, Owned::Qdisc { qdisc: other, .. }) => qdisc == other,
+            (
+                Owned::Attachment { mounted: Some(a), .. },
+                Owned::Attachment { mounted: Some(b), .. },
+            ) => a.program.id() == b.program.id() && a.order.same(&b.order),
+            (Owned::Attachment { .. }, Owned::Attachment { .. }) => false,
+            _ => self.key() == other.key(),
+        }
+    }
+
+    /// Whether saying it again in one script changes it: settings do, objects exist already.
+    pub fn is_setting(&self) -> bool {
+        matches!(self, Owned::LinkSetting { .. } | Owned::Sysctl { .. } | Owned::Qdisc { .. })
+    }
+
+    /// This on top of what the same script said before.
+    #[must_use]
+    pub fn on_top_of(self, before: &Owned) -> Owned {
+        match (self, before) {
+            (
+                Owned::LinkSetting { netns, index, link, wanted, before },
+                Owned::LinkSetting { wanted: first, .. },
+            ) => {
+                let wanted = Box::new(first.as_ref().clone().overlaid(&wanted));
+                Owned::LinkSetting { netns, index, link, wanted, before }
+            }
+            (later, _) => later,
+        }
+    }
+
+    /// Looks at what is there before [`Owned::put`]; changes nothing.
+    ///
+    /// # Errors
+    /// ENODEV when the link or the namespace is gone. EEXIST when somebody else's is there already.
+    pub fn prepare(&mut self, old: Option<&Owned>, place: &Place<'_>) -> Result<()> {
+        let netlink = place.netlink;
+        match self {
+            Owned::DeletedAddress { index, lost, .. } => {
+                *lost = Lost::snapshot(netlink, Some(*index))?;
+            }
+            Owned::LinkSetting { index, wanted, before, .. } => {
+                **before = link::Undo::snapshot(netlink, *index, wanted, !place.ours)?;
+                if let Some(Owned::LinkSetting { before: first, .. }) = old {
+                    **before = std::mem::take(&mut **before).after(first, wanted);
+                }
+            }
+            Owned::Sysctl { netns, key, before, followers, lost, .. } => {
+                *before = sysctl::read(&netns.fd, key)?;
+                if !place.ours {
+                    *followers = sysctl::followers(&netns.fd, key)?;
+                    // Turning IPv6 off takes every address away.
+                    if key.contains("ipv6") {
+                        *lost = Lost::snapshot(netlink, None)?;
+                    }
+                }
+                if let Some(Owned::Sysctl {
+                    before: first, followers: firsts, lost: gone, ..
+                }) = old
+                {
+                    before.clone_from(first);
+                    followers.retain(|(key, _)| firsts.iter().all(|(known, _)| known != key));
+                    followers.extend(firsts.iter().cloned());
+                    lost.extend(gone);
+                }
+            }
+            Owned::Qdisc { index, qdisc, before, .. } => {
+                let hook = matches!(**qdisc, Qdisc::Clsact | Qdisc::Ingress);
+                *before = match old {
+                    Some(Owned::Qdisc { before, .. }) => before.clone(),
+                    _ if hook => None,
+                    _ => qdisc::list(netlink, Some(*index))?
+                        .into_iter()
+                        .find(|q| q.parent == "root" && q.handle != "0:")
+                        .map(Box::new),
+                };
+            }
+            // The kernel refuses these too, but in between a crash could not be told from success.
+            Owned::Address { index, address, .. } if old.is_none() && !place.ours => {
+                let there = address::list(netlink, Some(*index))?;
+                if there.iter().any(|a| a.address == *address) {
+                    return Err(exists("address.add", "the link has that address already"));
+                }
+            }
+            Owned::Neigh { neigh, .. } if old.is_none() && !place.ours => {
+                let there = neigh::list(netlink, Some(neigh.dev))?;
+                let same = |n: &neigh::NeighInfo| n.dst == neigh.dst && n.proxy == neigh.proxy;
+                // One that the kernel learned is not somebody's.
+                if there.iter().any(|n| same(n) && n.state == "permanent") {
+                    return Err(exists("neigh.add", "there is such an entry already"));
+                }
+            }
+            Owned::Rule { rule, .. } if old.is_none() && !place.ours => {
+                let ipv6 = rule.from.or(rule.to).map_or(rule.ipv6, |net| net.is_ipv6());
+                let mut there = rule::list(netlink, Some(ipv6))?.into_iter();
+                let same = |r: &rule::Rule| {
+                    (r.from, r.to, &r.iif, &r.oif, r.fwmark, r.table, r.ipproto)
+                        == (
+                            rule.from,
+                            rule.to,
+                            &rule.iif,
+                            &rule.oif,
+                            rule.fwmark,
+                            rule.table,
+                            rule.ipproto,
+                        )
+                        && rule.priority.is_none_or(|priority| r.priority == Some(priority))
+                };
+                if there.any(|r| same(&r)) {
+                    return Err(exists("rule.add", "there is such a rule already"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Puts it in place, or in the place of `old`.
+    ///
+    /// # Errors
+    /// What the kernel refuses; then nothing has changed.
+    pub fn put(&mut self, old: Option<&Owned>, at: &Place<'_>) -> Result<()> {
+        let netlink = at.netlink;
+        match self {
+            Owned::Netns(_) | Owned::Process { .. } | Owned::Other { .. } => Ok(()),
+            Owned::Link { index, end, .. } => match old {
+                Some(Owned::Link { end: old, .. }) => reshape(netlink, *index, end, old),
+                _ => Ok(()),
+            },
+            Owned::Address { index, address, .. } => match old {
+                Some(_) => Ok(()),
+                None => address::add(netlink, *index, &address::Options::new(*address)),
+            },
+            Owned::DeletedAddress { index, address, lost, .. } => {
+                address::delete(netlink, *index, *address)?;
+                lost.settle(netlink, Some(*index))
+            }
+            Owned::LinkSetting { index, wanted, before, .. } => {
+                let change = match old {
+                    Some(Owned::LinkSetting { wanted: old, before: first, .. }) => {
+                        wanted.instead_of(old, first.before())
+                    }
+                    _ => (**wanted).clone(),
+                };
+                if !change.is_empty() {
+                    link::set(netlink, *index, &change)?;
+                }
+                // Up again: what going down took comes back.
+                if change.up == Some(true)
+                    && let Some(Owned::LinkSetting { before: first, .. }) = old
+                {
+                    first.lost().restore(netlink)?;
+                }
+                before.settle(netlink)
+            }
+            Owned::LinkName { index, after, .. } => link::rename(netlink, *index, after),
+            Owned::Sysctl { netns, key, after, followers, lost, .. } => {
+                sysctl::write(&netns.fd, key, after)?;
+                // What was written can read back otherwise ("0x10" as 16): undoing compares with what the kernel says.
+                *after = sysctl::read(&netns.fd, key)?;
+                followers.retain(|(key, before)| {
+                    sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before)
+                });
+                lost.settle(netlink, None)
+            }
+            Owned::Route { route, .. } => match old {
+                Some(_) => route::replace(netlink, route),
+                None => route::add(netlink, route),
+            },
+            Owned::Rule { rule, .. } => match old {
+                // The new one first: no packet finds neither.
+                Some(Owned::Rule { rule: old, .. }) => {
+                    rule::add(netlink, rule)?;
+                    rule::delete(netlink, old)
+                }
+                _ => rule::add(netlink, rule),
+            },
+            Owned::Neigh { neigh, .. } => match old {
+                Some(_) => neigh::replace(netlink, neigh),
+                None => neigh::add(netlink, neigh),
+            },
+            Owned::Qdisc { index, qdisc, .. } => qdisc::replace(netlink, *index, qdisc),
+            Owned::Attachment { place, pin, filter, mounted: Some(mounted) } => {
+                let old = match old {
+                    Some(Owned::Attachment { mounted: Some(old), .. }) => Some(old),
+                    _ => None,
+                };
+                let attached = mount(place, mounted, old, at.repair)?;
+                *filter = attached.filter_place();
+                if let (Some(path), None) = (pin.as_deref(), &*filter) {
+                    keep_pinned(&attached, path)?;
+                }
+                mounted.attached = Some(attached);
+                Ok(())
+            }
+            Owned::Attachment { .. } => Ok(()),
+        }
+    }
+
+    /// Undoes it by itself. Gone already is done. (Links and namespaces are undone in bulk by the ledger.)
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn undo(&self) -> Result<()> {
+        let open = |netns: &Netns| Netlink::open(&netns.fd);
+        match self {
+            Owned::Netns(netns) => gone_is_done(netns.delete()),
+            Owned::Link { netns, index, .. } => gone_is_done(link::delete(&open(netns)?, *index)),
+            Owned::Address { netns, index, address, .. } => {
+                gone_is_done(address::delete(&open(netns)?, *index, *address))
+            }
+            Owned::DeletedAddress { netns, lost, .. } => gone_is_done(lost.restore(&open(netns)?)),
+            Owned::LinkSetting { netns, before, .. } => gone_is_done(before.restore(&open(netns)?)),
+            Owned::LinkName { netns, index, before, after } => {
+                let netlink = open(netns)?;
+                match link::info(&netlink, *index) {
+                    Ok(now) if now.name != *after => Ok(()),
+                    Ok(_) => link::rename(&netlink, *index, before),
+                    Err(error) => gone_is_done(Err(error)),
+                }
+            }
+            Owned::Sysctl { .. } => self.undo_sysctl(),
+            Owned::Route { netns, route, .. } => gone_is_done(route::delete(&open(netns)?, route)),
+            Owned::Rule { netns, rule, .. } => gone_is_done(rule::delete(&open(netns)?, rule)),
+            Owned::Neigh { netns, neigh, .. } => gone_is_done(neigh::delete(&open(netns)?, neigh)),
+            Owned::Qdisc { netns, index, qdisc, before, .. } => {
+                let netlink = open(netns)?;
+                // Somebody else's may stand there by now, or none yet.
+                let there = qdisc::list(&netlink, Some(*index));
+                match (there, before) {
+                    (Err(error), _) => gone_is_done(Err(error)),
+                    (Ok(there), _) if there.iter().all(|q| q.kind != qdisc.kind()) => Ok(()),
+                    (Ok(_), Some(root)) => qdisc::restore(&netlink, root),
+                    (Ok(_), None) => gone_is_done(qdisc::delete(&netlink, *index, qdisc.kind())),
+                }
+            }
+            Owned::Attachment { place, pin, filter, mounted } => {
+                let live = mounted.as_ref().and_then(|mounted| mounted.attached.clone());
+                let attached = live.or_else(|| find_mounted(place, pin.as_deref(), *filter));
+                let outcome = attached.map_or(Ok(()), |attached| gone_is_done(attached.detach()));
+                if let Some(path) = pin {
+                    let _ = std::fs::remove_file(path);
+                }
+                outcome
+            }
+            Owned::Process { pid, started, .. } => match process::started(*pid) {
+                Some(now) if now == *started => process::end_group(*pid),
+                _ => Ok(()),
+            },
+            Owned::Other { undo, .. } => gone_is_done(undo()),
+        }
+    }
+
+    fn undo_sysctl(&self) -> Result<()> {
+        let Owned::Sysctl { netns, key, before, after, followers, lost } = self else {
+            return Ok(());
+        };
+        match sysctl::read(&netns.fd, key) {
+            Ok(now) if now == *before => {}
+            Ok(now) if now == *after => drop(sysctl::write(&netns.fd, key, before)?),
+            Ok(now) => {
+                tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
+                return Ok(());
+            }
+            Err(error) => return gone_is_done(Err(error)),
+        }
+        for (key, before) in followers {
+            // Its device may be gone.
+            if sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before) {
+                sysctl::write(&netns.fd, key, before)?;
+            }
+        }
+        if lost.is_empty() { Ok(()) } else { lost.restore(&Netlink::open(&netns.fd)?) }
+    }
+}
+
+fn exists(op: &'static str, message: &str) -> Error {
+    Error::new(op, "EEXIST", message)
+}
+
+/// Makes a link what its constructor says now, where that differs from what it said before.
+fn reshape(netlink: &Netlink, index: u32, new: &LinkEnd, old: &LinkEnd) -> Result<()> {
+    // What a constructor does not say is as the kernel makes it.
+    let usual = Change {
+        mtu: Some(1500),
+        mac: None,
+        master: Some(0),
+        alias: Some(String::new()),
+        txqueuelen: Some(1000),
+        group: Some(0),
+        addrgenmode: Some(link::AddrGenMode::Eui64),
+        promiscuous: Some(false),
+        up: Some(true),
+    };
+    let change = new.settings.instead_of(&old.settings, &usual);
+    if !change.is_empty() {
+        link::set(netlink, index, &change)?;
+    }
+    for address in new.addresses.iter().filter(|a| !old.addresses.contains(a)) {
+        address::add(netlink, index, &address::Options::new(*address))?;
+    }
+    for address in old.addresses.iter().filter(|a| !new.addresses.contains(a)) {
+        gone_is_done(address::delete(netlink, index, *address))?;
+    }
+    Ok(())
+}
+
+/// Attaches a program, or puts it in the place of the one that `old` attached.
+fn mount(
+    place: &AttachmentPlace,
+    new: &Mounted,
+    old: Option<&Mounted>,
+    repair: bool,
+) -> Result<Attachment> {
+    let target = place.target();
+    let attach = || hook::attach(&target, place.hook, &new.program, &new.order);
+    let Some((old, attached)) = old.and_then(|old| Some((old, old.attached.clone()?))) else {
+        return attach();
+    };
+    if old.order.same(&new.order) {
+        return match attached.replace(&new.program) {
+            Ok(()) => Ok(attached),
+            // Severed, or detached by somebody else.
+            Err(error) if repair && ["ENOLINK", "ENODEV", "ENOENT"].contains(&error.code()) => {
+                tracing::warn!(
+                    "{} on {} was taken off by someone else; it is attached again",
+                    place.slot,
+                    place.link
+                );
+                attach()
+            }
+            Err(error) => Err(error),
+        };
+    }
+    if old.program.id() == new.program.id() {
+        // The kernel takes a program only once on a hook.
+        attached.detach()?;
+        return attach();
+    }
+    let made = attach()?;
+    attached.detach()?;
+    Ok(made)
+}
+
+/// Pins a bpf link, in the place of a pin that was left there.
+fn keep_pinned(attached: &Attachment, path: &std::path::Path) -> Result<()> {
+    fault::point();
+    match attached.pin(path) {
+        Err(error) if error.is("EEXIST") => {
+            let _ = std::fs::remove_file(path);
+            attached.pin(path)
+        }
+        other => other,
+    }
+}
+
+/// An attachment of a process that died.
+fn find_mounted(
+    place: &AttachmentPlace,
+    pin: Option<&std::path::Path>,
+    filter: Option<(u16, u32)>,
+) -> Option<Attachment> {
+    match (pin, filter) {
+        (_, Some((priority, handle))) => {
+            Attachment::filter(&place.target(), place.hook, priority, handle).ok()
+        }
+        (Some(path), None) => Attachment::pinned(path, &place.target(), place.hook).ok(),
+        (None, None) => None,
+    }
+}
+
+pub(super) fn gone_is_done(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error)
+            if ["ENODEV", "ENOENT", "ESRCH", "EADDRNOTAVAIL", "ENOLINK"]
+                .contains(&error.code()) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

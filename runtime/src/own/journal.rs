@@ -1,0 +1,165 @@
+//! The ledger on disk: what a process that dies leaves is written down before it is made.
+//!
+//! One JSON object a line, only ever appended: `{"n": 7, "own": {...}}` when entry 7 is about to be or has become that,
+//! `{"n": 7}` when it is gone. The last line about a number counts; a line cut off by death was never acted on.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::Owned;
+use crate::kernel::netns::named;
+use crate::{Error, Result, fault};
+
+/// A journal that is being written.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+}
+
+/// What a journal says is there.
+#[derive(Default)]
+pub struct Recovered {
+    pub entries: Vec<(u64, Owned)>,
+    /// Namespaces that were being made: their files, before anything was mounted on them.
+    pub placeholders: Vec<String>,
+    /// What cannot be reached from here, in words.
+    pub unreachable: Vec<String>,
+}
+
+impl Journal {
+    /// Starts one; a journal that is there is gone on with.
+    ///
+    /// # Errors
+    /// ENOSPC, EROFS, EACCES: before anything is created, since nothing can be undone later without it.
+    pub fn open(path: &Path) -> Result<Journal> {
+        let file =
+            File::options().append(true).create(true).open(path).map_err(|e| refused(&e, path))?;
+        Ok(Journal { path: path.to_owned(), file, lines: 0 })
+    }
+
+    /// Entry `number` is about to be this, or has become it.
+    ///
+    /// # Errors
+    /// ENOSPC and its like.
+    pub fn write(&mut self, number: u64, owned: &Owned) -> Result<()> {
+        let own = serde_json::to_value(owned)
+            .map_err(|e| Error::new("journal", "EINVAL", e.to_string()))?;
+        self.line(&json!({ "n": number, "own": own }))
+    }
+
+    /// A namespace of that name is about to be made.
+    ///
+    /// # Errors
+    /// As [`Journal::write`].
+    pub fn write_placeholder(&mut self, number: u64, name: &str) -> Result<()> {
+        self.line(&json!({ "n": number, "placeholder": name }))
+    }
+
+    /// The namespace of that name is about to get it; it has this cookie.
+    ///
+    /// # Errors
+    /// As [`Journal::write`].
+    pub fn write_netns(&mut self, number: u64, name: &str, cookie: u64) -> Result<()> {
+        self.line(&json!({ "n": number, "placeholder": name, "own": { "Netns": [name, cookie] } }))
+    }
+
+    /// Entry `number` is gone.
+    pub fn forget(&mut self, number: u64) {
+        // When this cannot be written, cleaning finds nothing where the entry was.
+        let _ = self.line(&json!({ "n": number }));
+    }
+
+    /// Writes anew what is there now, when most lines are about what is gone.
+    pub fn shorten<'a>(&mut self, entries: impl ExactSizeIterator<Item = (&'a u64, &'a Owned)>) {
+        if self.lines < 1000 + 4 * entries.len() {
+            return;
+        }
+        let rewrite = || -> Result<Journal> {
+            let path = self.path.with_extension("new");
+            let _ = std::fs::remove_file(&path);
+            let mut journal = Journal::open(&path)?;
+            for (number, owned) in entries.filter(|(_, owned)| owned.outlives_the_process()) {
+                journal.write(*number, owned)?;
+            }
+            std::fs::rename(&path, &self.path).map_err(|e| refused(&e, &self.path))?;
+            Ok(Journal { path: self.path.clone(), ..journal })
+        };
+        match rewrite() {
+            Ok(shorter) => *self = shorter,
+            Err(error) => tracing::debug!("the journal was not shortened: {error}"),
+        }
+    }
+
+    fn line(&mut self, line: &Value) -> Result<()> {
+        fault::point();
+        // One write: what another process reads is whole lines.
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|e| refused(&e, &self.path))?;
+        self.lines += 1;
+        fault::point();
+        Ok(())
+    }
+}
+
+fn refused(error: &std::io::Error, path: &Path) -> Error {
+    Error::io("journal", error)
+        .subject(path.display().to_string())
+        .hint("nothing is created that could not be undone after a crash; make room or writable what is named here")
+}
+
+/// Reads what a dead process wrote. What is gone by itself is left out.
+///
+/// # Errors
+/// EIO and its like; a journal that is not there is empty.
+pub fn read(path: &Path) -> Result<Recovered> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Recovered::default()),
+        Err(e) => return Err(Error::io("journal", &e).subject(path.display().to_string())),
+    };
+    let mut last: BTreeMap<u64, Value> = BTreeMap::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let line =
+            line.map_err(|e| Error::io("journal", &e).subject(path.display().to_string()))?;
+        let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+        let Some(number) = line.get("n").and_then(Value::as_u64) else { continue };
+        last.insert(number, line);
+    }
+    let mut found = Recovered::default();
+    for (number, line) in last {
+        if let Some(name) = line.get("placeholder").and_then(Value::as_str) {
+            found.placeholders.push(name.to_owned());
+        }
+        let Some(own) = line.get("own") else { continue };
+        match serde_json::from_value::<Owned>(own.clone()) {
+            Ok(owned) => found.entries.push((number, owned)),
+            Err(_) => found.unreachable.extend(out_of_reach(own)),
+        }
+    }
+    Ok(found)
+}
+
+/// An entry that cannot be opened is gone with its namespace, unless that is one of another host.
+fn out_of_reach(own: &Value) -> Option<String> {
+    fn netns(value: &Value) -> Option<(String, u64)> {
+        match value {
+            Value::Array(pair) if pair.len() == 2 => {
+                Some((pair[0].as_str()?.to_owned(), pair[1].as_u64()?))
+            }
+            Value::Object(fields) => fields
+                .get("netns")
+                .and_then(netns)
+                .or_else(|| fields.values().filter(|v| v.is_object()).find_map(netns)),
+            _ => None,
+        }
+    }
+    let (kind, fields) = own.as_object()?.iter().next()?;
+    let (name, cookie) = netns(fields)?;
+    let elsewhere = name.is_empty() && named::find(&name, cookie).is_err();
+    elsewhere.then(|| format!("{kind} in the namespace it was started in"))
+}

@@ -1,0 +1,672 @@
+//! The stage: where a generation says what it wants. The first generation, and a live one, act at once; while a later one
+//! loads, what is new is created, what is owned already is adopted by its key, and every change to something live waits
+//! for the commit, with its inverse.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::deed::Place;
+use super::ledger::{Ledger, Mark};
+use super::owned::{LinkPlace, Mounted, Owned};
+use crate::error::Site;
+use crate::kernel::netlink::Netlink;
+use crate::{Error, Result};
+
+/// What part of its life a generation is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The first one loads: everything happens at once.
+    First,
+    /// A later one loads: nothing live changes.
+    Loading,
+    /// Committed: everything happens at once.
+    Live,
+    /// Another has taken over: it only reads.
+    Ended,
+}
+
+/// A change to something live that is not an entry of the ledger: the policies of a router, what is in a map.
+pub trait Staged {
+    /// A later change with the same key takes this one's place.
+    fn key(&self) -> String;
+    /// `policies of router edge`
+    fn text(&self) -> String;
+    /// Whether there is nothing to do after all.
+    fn is_void(&self) -> bool {
+        false
+    }
+    /// # Errors
+    /// What the kernel refuses; then nothing has changed.
+    fn apply(&mut self) -> Result<()>;
+    /// Takes back what [`Staged::apply`] did.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    fn revert(&mut self) -> Result<()>;
+}
+
+/// One waiting change.
+struct Action {
+    key: String,
+    deed: Deed,
+    site: Option<Site>,
+}
+
+enum Deed {
+    Put { number: u64, new: Box<Owned>, old: Option<u64> },
+    Other(Box<dyn Staged>),
+}
+
+/// What a commit did.
+#[derive(Debug, Default, Clone)]
+pub struct Difference {
+    pub created: Vec<String>,
+    pub changed: Vec<String>,
+    pub deleted: Vec<String>,
+    pub kept: usize,
+}
+
+impl Difference {
+    pub fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.changed.is_empty() && self.deleted.is_empty()
+    }
+}
+
+/// What a generation has said so far.
+pub struct Stage {
+    ledger: Arc<Ledger>,
+    phase: Cell<Phase>,
+    /// Entries up to here are of the generation before.
+    mark: Mark,
+    named: RefCell<HashSet<u64>>,
+    actions: RefCell<Vec<Action>>,
+    /// Keys of settings that this load has said, though nothing has to be done for them.
+    kept: RefCell<HashMap<String, Owned>>,
+    ordinals: RefCell<HashMap<String, usize>>,
+    shelf: Rc<Shelf>,
+    before: Option<Rc<Shelf>>,
+}
+
+/// Things of the process that go from one generation to the next, by name: loaded objects, routers, children.
+#[derive(Default)]
+pub struct Shelf(RefCell<HashMap<String, Rc<dyn Any>>>);
+
+impl Stage {
+    pub fn first(ledger: Arc<Ledger>) -> Stage {
+        Stage::new(ledger, Phase::First, None)
+    }
+
+    /// The stage of the generation that comes after `before`.
+    pub fn after(before: &Stage) -> Stage {
+        Stage::new(Arc::clone(&before.ledger), Phase::Loading, Some(Rc::clone(&before.shelf)))
+    }
+
+    /// A first generation that adopts what a process before this one left in the ledger.
+    pub fn adopting(ledger: Arc<Ledger>) -> Stage {
+        Stage::new(ledger, Phase::Loading, None)
+    }
+
+    fn new(ledger: Arc<Ledger>, phase: Phase, before: Option<Rc<Shelf>>) -> Stage {
+        let mark = match phase {
+            Phase::First => Mark(0),
+            _ => ledger.mark(),
+        };
+        Stage {
+            ledger,
+            phase: Cell::new(phase),
+            mark,
+            named: RefCell::default(),
+            actions: RefCell::default(),
+            kept: RefCell::default(),
+            ordinals: RefCell::default(),
+            shelf: Rc::default(),
+            before,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Whether changes to live things wait.
+    pub fn is_loading(&self) -> bool {
+        self.phase.get() == Phase::Loading
+    }
+
+    /// What handles of an ended generation are told when they would change something.
+    ///
+    /// # Errors
+    /// ESTALE.
+    pub fn check(&self) -> Result<()> {
+        match self.phase.get() {
+            Phase::Ended => Err(Error::new("", "ESTALE", "the script was loaded anew since")
+                .hint("handles of the load before only read; the new load has its own")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first generation is there; from now on as if live.
+    pub fn go_live(&self) {
+        self.phase.set(Phase::Live);
+        self.named.borrow_mut().clear();
+        self.kept.borrow_mut().clear();
+    }
+
+    /// Another generation has taken over.
+    pub fn end(&self) {
+        self.phase.set(Phase::Ended);
+    }
+
+    /// Whether the entry is of a generation before this one.
+    pub fn is_older(&self, number: u64) -> bool {
+        self.is_loading() && number <= self.mark.0
+    }
+
+    /// Whether a change there would touch something live: all but what this load itself has made.
+    pub fn is_live(&self, owned: &Owned) -> bool {
+        if !self.is_loading() {
+            return false;
+        }
+        let fresh = |number: Option<u64>| number.is_some_and(|number| number > self.mark.0);
+        let netns = owned.netns().map(|netns| netns.cookie);
+        let netns_fresh = fresh(netns.and_then(|cookie| self.ledger.owns_netns(cookie)));
+        let link_fresh = fresh(owned.link().and_then(|place| self.ledger.owns_link(place)));
+        !netns_fresh && !link_fresh
+    }
+
+    /// Finds what a generation before made under this key, and notes that this one wants it too.
+    pub fn adopt(&self, key: &str) -> Option<(u64, Owned)> {
+        let (number, owned) = self.ledger.by_key(key)?;
+        if !self.is_older(number) || !self.named.borrow_mut().insert(number) {
+            return None;
+        }
+        Some((number, owned))
+    }
+
+    /// Whether this load has named that entry of the generation before.
+    pub fn has_named(&self, number: u64) -> bool {
+        self.named.borrow().contains(&number)
+    }
+
+    /// Puts `owned` in place, now or at the commit. The number of its entry.
+    ///
+    /// # Errors
+    /// What the kernel refuses, when it is now. EEXIST when this load has it already. ESTALE.
+    pub fn own(
+        &self,
+        owned: Owned,
+        netlink: &Netlink,
+        site: impl FnOnce() -> Option<Site>,
+    ) -> Result<u64> {
+        self.check()?;
+        let key = owned.key();
+        if self.is_loading() {
+            if let Some(number) = self.adopt_or_wait(&key, &owned, site)? {
+                return Ok(number);
+            }
+        }
+        let old = self.ledger.by_key(&key).filter(|_| owned.is_setting());
+        let owned = match &old {
+            Some((_, before)) => owned.on_top_of(before),
+            None => owned,
+        };
+        if let Some((number, before)) = &old
+            && owned.same(before)
+            && !matches!(owned, Owned::Sysctl { .. } | Owned::LinkSetting { .. })
+        {
+            return Ok(*number);
+        }
+        self.put_now(owned, old.map(|(number, _)| number), netlink)
+    }
+
+    /// What loading makes of it: kept, waiting, or (`None`) to be made now.
+    fn adopt_or_wait(
+        &self,
+        key: &str,
+        owned: &Owned,
+        site: impl FnOnce() -> Option<Site>,
+    ) -> Result<Option<u64>> {
+        let mut actions = self.actions.borrow_mut();
+        if let Some(waiting) = actions.iter().position(|action| action.key == key) {
+            let Deed::Put { number, new, old } = &mut actions[waiting].deed else {
+                return Ok(None);
+            };
+            if !owned.is_setting() {
+                return Err(Error::new("", "EEXIST", "the script has said this already"));
+            }
+            let (number, old) = (*number, *old);
+            **new = owned.clone().on_top_of(new);
+            let before = old.and_then(|old| self.ledger.get(old));
+            if let (Some(old), Some(before)) = (old, before)
+                && new.same(&before)
+            {
+                actions.remove(waiting);
+                self.kept.borrow_mut().insert(key.to_owned(), before);
+                return Ok(Some(old));
+            }
+            return Ok(Some(number));
+        }
+        let Some((number, before)) = self.ledger.by_key(key).filter(|(n, _)| self.is_older(*n))
+        else {
+            if !self.is_live(owned) {
+                return Ok(None);
+            }
+            let number = self.ledger.reserve();
+            let deed = Deed::Put { number, new: Box::new(owned.clone()), old: None };
+            actions.push(Action { key: key.to_owned(), deed, site: site() });
+            return Ok(Some(number));
+        };
+        let first = self.named.borrow_mut().insert(number);
+        if !first && !owned.is_setting() {
+            return Err(Error::new("", "EEXIST", "the script has said this already"));
+        }
+        // What was said before in this load and needed nothing is part of what is wanted.
+        let owned = match self.kept.borrow_mut().remove(key) {
+            Some(said) => owned.clone().on_top_of(&said),
+            None => owned.clone(),
+        };
+        if owned.same(&before) {
+            self.kept.borrow_mut().insert(key.to_owned(), owned);
+            return Ok(Some(number));
+        }
+        let new_number = self.ledger.reserve();
+        let deed = Deed::Put { number: new_number, new: Box::new(owned), old: Some(number) };
+        actions.push(Action { key: key.to_owned(), deed, site: site() });
+        Ok(Some(new_number))
+    }
+
+    /// An adopted entry is to become this at the commit, under the number it has.
+    pub fn reshape(&self, number: u64, new: Owned, site: Option<Site>) {
+        let deed = Deed::Put { number, new: Box::new(new.clone()), old: Some(number) };
+        self.actions.borrow_mut().push(Action { key: new.key(), deed, site });
+    }
+
+    /// Puts `new` in the place of an entry, now or at the commit. The number of the new entry.
+    ///
+    /// # Errors
+    /// As [`Stage::own`].
+    pub fn replace(
+        &self,
+        old: u64,
+        new: Owned,
+        netlink: &Netlink,
+        site: Option<Site>,
+    ) -> Result<u64> {
+        self.check()?;
+        let mut actions = self.actions.borrow_mut();
+        let waiting = actions
+            .iter_mut()
+            .find(|action| matches!(action.deed, Deed::Put { number, .. } if number == old));
+        if let Some(Action { deed: Deed::Put { new: waiting, .. }, .. }) = waiting {
+            **waiting = new;
+            return Ok(old);
+        }
+        if !self.is_older(old) {
+            drop(actions);
+            return self.put_now(new, Some(old), netlink);
+        }
+        let number = self.ledger.reserve();
+        let deed = Deed::Put { number, new: Box::new(new.clone()), old: Some(old) };
+        actions.push(Action { key: new.key(), deed, site });
+        Ok(number)
+    }
+
+    /// What is to become of an entry that waits for the commit.
+    pub fn waiting(&self, wanted: u64) -> Option<Owned> {
+        self.actions.borrow().iter().find_map(|action| match &action.deed {
+            Deed::Put { number, new, .. } if *number == wanted => Some((**new).clone()),
+            _ => None,
+        })
+    }
+
+    /// The program of an attachment that waits for the commit.
+    pub fn waiting_mount(&self, number: u64) -> Option<Mounted> {
+        match self.waiting(number)? {
+            Owned::Attachment { mounted, .. } => mounted,
+            _ => None,
+        }
+    }
+
+    /// How many things this load has called so, this one included: tells equal ones apart by their order.
+    pub fn ordinal(&self, key: &str) -> usize {
+        let mut counts = self.ordinals.borrow_mut();
+        let count = counts.entry(key.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Somebody else has deleted a namespace or a link: all that was on it is gone too, and is made again when it is
+    /// named.
+    pub fn lost(&self, number: u64) {
+        let Some(owned) = self.ledger.get(number) else { return };
+        tracing::warn!("{owned} was deleted by someone else; it is made again");
+        let cookie = match &owned {
+            Owned::Netns(netns) => Some(netns.cookie),
+            _ => None,
+        };
+        let link = owned.link();
+        let gone = |other: &Owned| {
+            let inside = other.netns().is_some_and(|netns| Some(netns.cookie) == cookie);
+            inside || (link.is_some() && other.link() == link)
+        };
+        for owned in self.ledger.forget_where(gone) {
+            if matches!(owned, Owned::Process { .. } | Owned::Other { .. }) {
+                let _ = owned.undo();
+            }
+        }
+        self.ledger.forget(number);
+    }
+
+    fn put_now(&self, mut owned: Owned, old: Option<u64>, netlink: &Netlink) -> Result<u64> {
+        let number = self.ledger.reserve();
+        put(&self.ledger, number, &mut owned, old, netlink, false)?;
+        Ok(number)
+    }
+
+    /// Changes something that is no entry, now or at the commit.
+    ///
+    /// # Errors
+    /// What the kernel refuses, when it is now. ESTALE.
+    pub fn change(
+        &self,
+        live: bool,
+        mut staged: Box<dyn Staged>,
+        site: Option<Site>,
+    ) -> Result<()> {
+        self.check()?;
+        if !self.is_loading() || !live {
+            return staged.apply();
+        }
+        let key = staged.key();
+        let mut actions = self.actions.borrow_mut();
+        actions.retain(|action| action.key != key);
+        actions.push(Action { key, deed: Deed::Other(staged), site });
+        Ok(())
+    }
+
+    /// The script deletes an entry itself. True when that waits for the commit, because it is live: there is nothing
+    /// else to do then.
+    ///
+    /// # Errors
+    /// ESTALE.
+    pub fn disown(&self, number: u64) -> Result<bool> {
+        self.check()?;
+        if !self.is_loading() {
+            return Ok(false);
+        }
+        let mut actions = self.actions.borrow_mut();
+        let mine = |action: &Action| match action.deed {
+            Deed::Put { number: n, old, .. } => n == number || old == Some(number),
+            Deed::Other(_) => false,
+        };
+        let waiting = actions.iter().any(mine);
+        let olds: Vec<u64> = actions
+            .iter()
+            .filter(|action| mine(action))
+            .filter_map(|action| match action.deed {
+                Deed::Put { old, .. } => old,
+                Deed::Other(_) => None,
+            })
+            .collect();
+        actions.retain(|action| !mine(action));
+        let mut named = self.named.borrow_mut();
+        for old in olds {
+            named.remove(&old);
+        }
+        named.remove(&number);
+        Ok(waiting || self.is_older(number))
+    }
+
+    /// Something that the generation before put on its shelf.
+    pub fn take<T: 'static>(&self, key: &str) -> Option<Rc<T>> {
+        let found = self.before.as_ref()?.0.borrow().get(key).cloned()?;
+        found.downcast::<T>().ok()
+    }
+
+    /// Something that this generation has on its shelf.
+    pub fn shelved<T: 'static>(&self, key: &str) -> Option<Rc<T>> {
+        let found = self.shelf.0.borrow().get(key).cloned()?;
+        found.downcast::<T>().ok()
+    }
+
+    /// Leaves something for the next generation.
+    pub fn shelve(&self, key: &str, thing: Rc<dyn Any>) {
+        self.shelf.0.borrow_mut().insert(key.to_owned(), thing);
+    }
+
+    /// What the next generation is not to find any more.
+    pub fn unshelve(&self, key: &str) {
+        self.shelf.0.borrow_mut().remove(key);
+    }
+
+    /// What a commit would do, without doing it.
+    pub fn difference(&self) -> Difference {
+        let mut difference = Difference::default();
+        let created = self.ledger.entries(|number, _| number > self.mark.0);
+        difference.created.extend(created.iter().map(|(_, owned)| owned.to_string()));
+        let mut changed = HashSet::new();
+        for action in &*self.actions.borrow() {
+            match &action.deed {
+                Deed::Put { new, old: None, .. } => difference.created.push(new.to_string()),
+                Deed::Put { new, old: Some(old), .. } => {
+                    changed.insert(*old);
+                    difference.changed.push(new.to_string());
+                }
+                Deed::Other(staged) if staged.is_void() => {}
+                Deed::Other(staged) => difference.changed.push(staged.text()),
+            }
+        }
+        let named = self.named.borrow();
+        for (number, owned) in self.ledger.entries(|number, _| number <= self.mark.0) {
+            match named.contains(&number) {
+                true if changed.contains(&number) => {}
+                true => difference.kept += 1,
+                false => difference.deleted.push(owned.to_string()),
+            }
+        }
+        difference
+    }
+
+    /// Makes the live network what this load has said: first all that can fail, in order; then what is not wanted any
+    /// more is deleted.
+    ///
+    /// # Errors
+    /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
+    pub fn commit(&self) -> Result<Difference> {
+        let difference = self.difference();
+        let mut sockets = Sockets::default();
+        let mut done: Vec<Done> = Vec::new();
+        for mut action in self.actions.take() {
+            match action.deed.apply(&self.ledger, &mut sockets) {
+                Ok(one) => done.push(one),
+                Err(error) => {
+                    let error = error.at(action.site.take());
+                    for one in done.into_iter().rev() {
+                        if let Err(error) = one.revert(&self.ledger, &mut sockets) {
+                            tracing::error!("could not be taken back: {error}");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let (named, mark) = (self.named.borrow().clone(), self.mark.0);
+        let removed =
+            self.ledger.tear_down_where(|number, _| number <= mark && !named.contains(&number));
+        for failure in &removed.failures {
+            tracing::warn!("not removed: {failure}");
+        }
+        self.go_live();
+        Ok(difference)
+    }
+
+    /// Undoes what this load has created; nothing live was changed.
+    pub fn roll_back(&self) {
+        self.actions.take();
+        self.end();
+        for failure in self.ledger.tear_down_to(self.mark).failures {
+            tracing::error!("not removed: {failure}");
+        }
+    }
+
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Whether the link, or its namespace, is of this instance's making.
+    pub fn is_ours(&self, place: LinkPlace) -> bool {
+        self.ledger.owns_netns(place.cookie).is_some() || self.ledger.owns_link(place).is_some()
+    }
+}
+
+/// Sockets in the namespaces that a commit visits.
+#[derive(Default)]
+struct Sockets(HashMap<u64, Netlink>);
+
+impl Sockets {
+    fn of(&mut self, owned: &Owned) -> Result<&Netlink> {
+        let netns = owned
+            .netns()
+            .ok_or_else(|| Error::new("", "EINVAL", format!("{owned} is in no namespace")))?;
+        match self.0.entry(netns.cookie) {
+            std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                Ok(vacant.insert(Netlink::open(&netns.fd)?))
+            }
+        }
+    }
+}
+
+/// A change that was made, and what it takes to take it back.
+enum Done {
+    Put { number: u64, old: Option<(u64, Owned)> },
+    Other(Box<dyn Staged>),
+    Nothing,
+}
+
+impl Deed {
+    fn apply(&mut self, ledger: &Ledger, sockets: &mut Sockets) -> Result<Done> {
+        match self {
+            Deed::Put { number, new, old } => {
+                let before = old.and_then(|old| Some((old, ledger.get(old)?)));
+                put(ledger, *number, new, before.as_ref().map(|(n, _)| *n), sockets.of(new)?, true)
+                    .map_err(|e| e.about(new.to_string()))?;
+                Ok(Done::Put { number: *number, old: before })
+            }
+            Deed::Other(_) => {
+                let Deed::Other(mut staged) = std::mem::replace(self, Deed::Other(Box::new(Void)))
+                else {
+                    return Ok(Done::Nothing);
+                };
+                if staged.is_void() {
+                    return Ok(Done::Nothing);
+                }
+                staged.apply()?;
+                Ok(Done::Other(staged))
+            }
+        }
+    }
+}
+
+/// Nothing to do.
+struct Void;
+
+impl Staged for Void {
+    fn key(&self) -> String {
+        String::new()
+    }
+    fn text(&self) -> String {
+        String::new()
+    }
+    fn apply(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn revert(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Done {
+    fn revert(self, ledger: &Ledger, sockets: &mut Sockets) -> Result<()> {
+        match self {
+            Done::Nothing => Ok(()),
+            Done::Other(mut staged) => staged.revert(),
+            Done::Put { number, old: None } => match ledger.forget(number) {
+                Some(owned) => owned.undo(),
+                None => Ok(()),
+            },
+            Done::Put { number, old: Some((old, mut before)) } => {
+                let Some(new) = ledger.get(number) else { return Ok(()) };
+                let place = place(ledger, &before, sockets.of(&before)?, true);
+                before.put(Some(&new), &place)?;
+                ledger.forget(number);
+                ledger.intend(old, &before)
+            }
+        }
+    }
+}
+
+fn place<'a>(ledger: &Ledger, owned: &Owned, netlink: &'a Netlink, repair: bool) -> Place<'a> {
+    let netns = owned.netns().and_then(|netns| ledger.owns_netns(netns.cookie));
+    let link = owned.link().and_then(|place| ledger.owns_link(place));
+    Place { netlink, ours: netns.is_some() || link.is_some(), repair }
+}
+
+/// Looks, writes it down, acts. In the place of `old`, whose entry goes.
+fn put(
+    ledger: &Ledger,
+    number: u64,
+    new: &mut Owned,
+    old: Option<u64>,
+    netlink: &Netlink,
+    repair: bool,
+) -> Result<()> {
+    let before = old.and_then(|old| ledger.get(old));
+    let namesake = ledger.by_key(&new.key()).map(|(number, _)| number);
+    let place = place(ledger, new, netlink, repair);
+    new.prepare(before.as_ref(), &place)?;
+    ledger.intend(number, new)?;
+    match new.put(before.as_ref(), &place) {
+        Ok(()) => {
+            ledger.settle(number, new.clone());
+            if let Some(old) = old.filter(|old| *old != number) {
+                ledger.forget(old);
+                ledger.rekey(number);
+            }
+            Ok(())
+        }
+        Err(error) => {
+            match (old, before) {
+                // Under the same number: it is still what it was.
+                (Some(old), Some(before)) if old == number => ledger.settle(number, before),
+                _ => {
+                    ledger.forget(number);
+                    namesake.into_iter().for_each(|number| ledger.rekey(number));
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+/// `created 2, changed 1, deleted 3, kept 14`
+impl Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = [
+            ("created", self.created.len()),
+            ("changed", self.changed.len()),
+            ("deleted", self.deleted.len()),
+            ("kept", self.kept),
+        ];
+        let words: Vec<String> =
+            counts.iter().filter(|(_, n)| *n > 0).map(|(w, n)| format!("{w} {n}")).collect();
+        match words.is_empty() {
+            true => f.write_str("nothing owned"),
+            false => f.write_str(&words.join(", ")),
+        }
+    }
+}
