@@ -1,4 +1,4 @@
-//! What the binary tells about itself and the kernel: the verifier's log.
+//! What the binary tells about itself and the kernel: the verifier's log, features, completions, type stubs.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -51,4 +51,73 @@ fn workers_of_the_test_runner_share_the_log() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     let kept = std::fs::read_to_string(&log).expect("it was written");
     assert_eq!(kept.matches("program null_check: EACCES\n").count(), 2, "{kept}");
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn features_as_a_table_and_as_json() {
+    let output = run(&["features"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = text(&output);
+    for title in
+        ["system", "hooks", "program types", "map types", "link kinds", "queueing disciplines"]
+    {
+        assert!(table.contains(&format!("\n\n{title}\n")), "{title} in\n{table}");
+    }
+    let row = table.lines().find(|line| line.trim_start().starts_with("clsact")).expect("a row");
+    assert!(row.contains(" yes ") && row.contains("tc.attach is refused"), "{row}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&text(&run(&["features", "--json"]))).expect("it is JSON");
+    let features = json["features"].as_array().expect("a list");
+    assert!(features.len() > 100, "{}", features.len());
+    for feature in features {
+        let available = feature["available"].as_bool().expect("root can try all");
+        assert_eq!(available, feature["reason"].is_null(), "{feature}");
+        assert!(feature["without"].as_str().is_some_and(|text| !text.is_empty()), "{feature}");
+    }
+    assert!(json["helpers"]["tc"].as_array().is_some_and(|names| names.len() > 50));
+    assert_eq!(json["capabilities"]["CAP_BPF"], true);
+}
+
+#[test]
+fn features_by_word() {
+    let table = text(&run(&["features", "veth", "helpers"]));
+    let rows: Vec<&str> = table.lines().map(str::trim).collect();
+    assert!(rows.iter().any(|row| row.starts_with("veth ")), "{table}");
+    assert!(!rows.iter().any(|row| row.starts_with("bridge ")), "{table}");
+    let redirect = rows.iter().find(|row| row.starts_with("bpf_redirect_peer ")).expect("a helper");
+    assert!(redirect.ends_with(" tc"), "{redirect}");
+}
+
+#[test]
+fn features_without_privileges() {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-all", "--inh-caps", "-all", BINARY, "features", "tcx"])
+        .output()
+        .expect("setpriv starts");
+    assert_eq!(output.status.code(), Some(3));
+    let table = text(&output);
+    assert!(table.contains("without CAP_NET_ADMIN"), "{table}");
+    assert!(table.lines().any(|line| line.trim_start().starts_with("tcx  ?")), "{table}");
+}
+
+#[test]
+fn completions_and_stubs() {
+    let bash = text(&run(&["completions", "bash"]));
+    assert!(bash.contains("_cnfscript()") && bash.contains("--verifier-log"), "{bash}");
+    assert_eq!(run(&["completions", "cmd.exe"]).status.code(), Some(2));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let below = directory.path().join("a/b");
+    let output = run(&["types", below.to_str().expect("temporary paths are text")]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let stubs = Path::new(env!("CARGO_MANIFEST_DIR")).join("lua-stdlib/types");
+    for stub in std::fs::read_dir(stubs).expect("they are there") {
+        let stub = stub.expect("readable");
+        let written = std::fs::read(below.join(stub.file_name())).expect("it was written");
+        assert!(written == std::fs::read(stub.path()).expect("readable"), "{:?}", stub.path());
+    }
 }

@@ -73,13 +73,22 @@ function bpf.maps() end
 ---@return {id: integer, type: string, program_id: integer, index: integer?}[]
 function bpf.links() end
 
---- What this kernel can do, each feature tried: "tcx", "netkit", "xdp", "clsact", "batch", "ringbuf" ...
----@return table<string, {available: boolean, reason: string?}>
+--- What this kernel can do. Every answer comes from trying, never from a version number.
+---@class cnf.Feature
+---@field available boolean
+---@field reason? string Why not.
+---@field group string "system", "hooks", "program types", "map types", "link kinds", "queueing disciplines".
+---@field without string What cnfscript does where it is missing.
+
+--- Every feature by name: "tcx", "netkit", "btf", "prog_sk_lookup", "map_queue", "vxlan", "netem" ... `cnfscript
+--- features` prints them as a table. All are tried at the first call: some tenths of a second. Raises EPERM when
+--- privileges are missing to try them.
+---@return table<string, cnf.Feature>
 function bpf.features() end
 
 --- One feature. An unknown name raises EINVAL and names the nearest.
 ---@param feature string
----@return {available: boolean, reason: string?}
+---@return cnf.Feature
 function bpf.has(feature) end
 
 --- Calls `fn(line, about)` for each line of `bpf_printk` from now on, of every program on this system, in a task of its
@@ -94,6 +103,11 @@ function bpf.has(feature) end
 ---@param fn fun(line: string, about: {cpu: integer, thread: integer, time: number})
 ---@return cnf.RecordSubscription
 function bpf.trace(fn) end
+
+--- The helpers (bpf-helpers(7)) that each type of program may call on this kernel: `bpf.helpers().tc`. About two
+--- thousand tiny programs are tried, which takes some tenths of a second.
+---@return table<string, string[]>
+function bpf.helpers() end
 
 --- A loaded object: its programs and maps.
 ---@class cnf.Object

@@ -538,9 +538,26 @@ test.case("features are tried, and named", function(t)
   for name, feature in pairs(features) do
     t:equal(feature.available, feature.reason == nil, name)
     t:equal(bpf.has(name), feature)
+    t:ok(#feature.without > 0 and #feature.group > 0, name)
   end
+  t:equal(features.prog_tc.group, "program types")
+  t:equal(features.map_hash.available, true)
   t:equal(features.bpf.available, true)
   t:raises(function()
     bpf.has("netkitt")
   end, "EINVAL")
+end)
+
+test.case("the helpers of each type of program", function(t)
+  local helpers = bpf.helpers()
+  local function has(type, name)
+    for _, each in ipairs(helpers[type]) do
+      if each == name then
+        return true
+      end
+    end
+    return false
+  end
+  t:ok(has("tc", "bpf_skb_store_bytes") and not has("xdp", "bpf_skb_store_bytes"))
+  t:ok(has("xdp", "bpf_xdp_adjust_head") and not has("tc", "bpf_xdp_adjust_head"))
 end)

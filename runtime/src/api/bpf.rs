@@ -32,6 +32,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("features", features)
         .function("has", has)
         .function("trace", |lua, _, mut args| super::records::in_lua(lua, "trace", args.any()))
+        .function("helpers", helpers)
         .build()
 }
 
@@ -193,25 +194,33 @@ fn links(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
 }
 
 /// Every feature and whether this kernel has it.
-fn features(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Data> {
-    let mut found = Vec::new();
-    for name in probe::names() {
-        let feature = probe::has(name)?;
-        found
-            .push((name, record! { available: feature.available, reason: reason(feature.reason) }));
-    }
-    Ok(Data::Record(found))
+fn features(_: &Lua, _: &Rc<Host>, args: Args) -> Result<Data> {
+    let found = probe::rows().into_iter().map(|row| {
+        let name = row.name.clone();
+        Ok((name, feature(row).map_err(|e| e.operation(args.op().to_owned()))?))
+    });
+    found.collect::<Result<_>>().map(Data::Map)
 }
 
-/// `bpf.has(name)` -> {available=, reason=}
+/// `bpf.has(name)` -> {available=, reason=, group=, without=}
 fn has(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Data> {
     let name: String = args.required("feature")?;
-    let feature = probe::has(&name).map_err(|e| e.operation(args.op().to_owned()))?;
-    Ok(record! { available: feature.available, reason: reason(feature.reason) })
+    probe::row(&name).and_then(feature).map_err(|e| e.operation(args.op().to_owned()))
 }
 
-fn reason(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
+fn feature(row: probe::Row) -> Result<Data> {
+    let feature = probe::has(&row.name)?;
+    let reason = (!feature.available).then_some(feature.reason);
+    Ok(record! {
+        available: feature.available, reason: reason, group: row.group.name(), without: row.without,
+    })
+}
+
+/// `bpf.helpers()` -> program type -> names
+fn helpers(_: &Lua, _: &Rc<Host>, args: Args) -> Result<Data> {
+    let found = probe::helpers().map_err(|e| e.operation(args.op().to_owned()))?;
+    let of = |h: probe::Helpers| (h.program.name().to_owned(), h.names.into());
+    Ok(Data::Map(found.into_iter().map(of).collect()))
 }
 
 /// A loaded object file.

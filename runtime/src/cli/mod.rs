@@ -1,8 +1,10 @@
 //! What a person types: the command line, one file a command.
 
+mod features;
 mod repl;
 pub mod run;
 mod test;
+mod write;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +46,12 @@ struct Cli {
 enum Command {
     /// Run the cases that Lua files register with test.case
     Test(test::TestArgs),
+    /// Show what this kernel and these privileges give, and what is done without it
+    Features(features::FeaturesArgs),
+    /// Write completions for a shell to standard output
+    Completions(write::CompletionsArgs),
+    /// Write the type stubs of the Lua modules, for editors with the Lua language server, to a directory
+    Types(write::TypesArgs),
 }
 
 impl Cli {
@@ -94,6 +102,9 @@ pub fn main() -> ExitCode {
     }
     match cli.command {
         Some(Command::Test(args)) => ExitCode::from(test::test(&args, &cli.common)),
+        Some(Command::Features(args)) => ExitCode::from(features::features(&args)),
+        Some(Command::Completions(args)) => ExitCode::from(write::completions(&args)),
+        Some(Command::Types(args)) => ExitCode::from(write::types(&args)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),
     }
 }

@@ -4,14 +4,17 @@
 
 use std::sync::Once;
 
-use super::bpf::probe::{self, Feature, Probe, scratch_netns};
+use super::bpf::probe::{self, Feature, Group, Probe, Row, scratch_netns};
 use super::link::{self, End, NewLink, Value, kinds};
 use super::netlink::Netlink;
 use super::qdisc::{self, Fq, FqCodel, Htb, Netem, Qdisc, Tbf};
 use crate::Result;
 
-/// Name and how it is tried. `netkit` itself is a probe of the eBPF layer.
-const PROBES: &[(&str, Probe)] = &[
+/// Name and how it is tried.
+type Tried = (&'static str, fn() -> Result<Feature>);
+
+/// `netkit` itself is a probe of the eBPF layer.
+const LINKS: &[Tried] = &[
     ("veth", || kind("veth", &[])),
     ("netkit_scrub", || netkit("scrub", Value::Text("none".into()))),
     ("netkit_headroom", || netkit("headroom", Value::Number(32))),
@@ -35,6 +38,9 @@ const PROBES: &[(&str, Probe)] = &[
     ("sit", || kind("sit", &[("remote", ip("10.0.0.2"))])),
     ("ip6tnl", || kind("ip6tnl", &[("remote", ip("fd00::2"))])),
     ("wireguard", || kind("wireguard", &[])),
+];
+
+const QDISCS: &[Tried] = &[
     ("netem", || qdisc(&Qdisc::Netem(Netem { delay: 1_000_000, ..Netem::default() }))),
     ("fq", || qdisc(&Qdisc::Fq(Fq::default()))),
     ("fq_codel", || qdisc(&Qdisc::FqCodel(FqCodel::default()))),
@@ -48,7 +54,34 @@ const PROBES: &[(&str, Probe)] = &[
 /// Makes them known to [`probe::has`]; nothing is tried before it is asked for.
 pub fn register() {
     static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| probe::register(PROBES.iter().copied()));
+    REGISTERED.call_once(|| probe::register(rows()));
+}
+
+fn rows() -> impl Iterator<Item = Row> {
+    let row = |group, (name, probe): &Tried, without| Row {
+        name: (*name).to_owned(),
+        group,
+        probe: Probe::Call(*probe),
+        without,
+    };
+    let links = LINKS.iter().map(move |tried| row(Group::Link, tried, without_link(tried.0)));
+    let qdiscs = QDISCS.iter().map(move |tried| {
+        row(Group::Qdisc, tried, format!("l:qdisc{{kind = \"{}\"}} is refused", tried.0))
+    });
+    links.chain(qdiscs)
+}
+
+fn without_link(name: &str) -> String {
+    match name {
+        "netkit_scrub" => "netkit.pair refuses scrub=".into(),
+        "netkit_headroom" => "netkit.pair refuses headroom= and tailroom=".into(),
+        "bridge_vlan" => "link.bridge refuses vlan_filtering=".into(),
+        "gretap" | "ip6gretap" | "ip6gre" | "gre" => {
+            format!("link.gre{{...}} that needs {name} is refused")
+        }
+        "sit" | "ip6tnl" | "ipip" => format!("link.ipip{{...}} that needs {name} is refused"),
+        _ => format!("link.{name} is refused"),
+    }
 }
 
 fn ip(text: &str) -> Value {
@@ -109,11 +142,11 @@ mod tests {
     #[test]
     fn every_kind_and_discipline_is_a_feature() {
         register();
-        let known = probe::names();
+        let known = probe::rows();
         for kind in kinds::KINDS {
-            assert!(known.contains(&kind.name), "{}", kind.name);
+            assert!(known.iter().any(|row| row.name == kind.name), "{}", kind.name);
         }
-        for (name, _) in PROBES {
+        for (name, _) in LINKS.iter().chain(QDISCS) {
             let feature = probe::has(name).unwrap_or_else(|e| panic!("{name}: {e}"));
             println!("{name}: {feature:?}");
             assert_eq!(feature.available, feature.reason.is_empty(), "{name}");

@@ -85,6 +85,11 @@ const XDP_CPUMAP: u32 = 41;
 const SPELLINGS: &str = "tc, tc/NAME, tcx/ingress, tcx/egress, netkit/primary, netkit/peer, classifier, action, xdp, \
                          xdp.frags, xdp/devmap, xdp/cpumap, socket";
 
+/// The words that sections with programs of a kind start with.
+pub(super) fn sections_of(kind: ProgramKind) -> Vec<&'static str> {
+    KNOWN.iter().filter(|row| row.1 == kind).map(|row| row.0).collect()
+}
+
 impl ProgramSection {
     fn parse(full: &str, index: usize) -> Option<ProgramSection> {
         let name = full.strip_prefix('?').unwrap_or(full);

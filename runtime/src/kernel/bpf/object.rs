@@ -336,6 +336,7 @@ impl ObjectFile {
             flags: section.flags,
             expected_attach_type: section.expected_attach_type,
             kernel_version: program.kernel_version.unwrap_or(0),
+            attach_btf_id: 0,
             btf: btf_fd.map(|fd| fd.as_fd()),
             func_info: &functions,
             line_info: &lines,

@@ -55,10 +55,20 @@ const NAMES: [&str; 33] = [
 
 impl ProgramKind {
     pub const SOCKET_FILTER: ProgramKind = ProgramKind(1);
+    pub const KPROBE: ProgramKind = ProgramKind(2);
     /// Programs of tcx, netkit and clsact (`BPF_PROG_TYPE_SCHED_CLS`).
     pub const TC: ProgramKind = ProgramKind(3);
     pub const TC_ACTION: ProgramKind = ProgramKind(4);
+    pub const TRACEPOINT: ProgramKind = ProgramKind(5);
     pub const XDP: ProgramKind = ProgramKind(6);
+    pub const CGROUP_SKB: ProgramKind = ProgramKind(8);
+    pub const CGROUP_SOCK: ProgramKind = ProgramKind(9);
+    pub const SOCK_OPS: ProgramKind = ProgramKind(13);
+    /// connect, bind, sendmsg ... of sockets in a cgroup.
+    pub const CGROUP_SOCK_ADDR: ProgramKind = ProgramKind(18);
+    /// fentry, fexit.
+    pub const TRACING: ProgramKind = ProgramKind(26);
+    pub const SK_LOOKUP: ProgramKind = ProgramKind(30);
 
     /// "tc", "xdp", "tracing"
     pub fn name(self) -> &'static str {

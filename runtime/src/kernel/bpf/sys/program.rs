@@ -12,6 +12,8 @@ pub struct ProgramAttr<'a> {
     pub flags: u32,
     pub expected_attach_type: u32,
     pub kernel_version: u32,
+    /// The kernel function or struct that the program is for, by its number in the kernel's BTF; 0 for none.
+    pub attach_btf_id: u32,
     pub btf: Option<BorrowedFd<'a>>,
     /// Packed `struct bpf_func_info` (8 bytes each); needs `btf`.
     pub func_info: &'a [u8],
@@ -35,6 +37,7 @@ pub fn prog_load(spec: &ProgramAttr<'_>, log: Option<(u32, &mut [u8])>) -> SysRe
     u.prog_flags = spec.flags;
     u.expected_attach_type = spec.expected_attach_type;
     u.kern_version = spec.kernel_version;
+    u.attach_btf_id = spec.attach_btf_id;
     if let Some(btf) = spec.btf {
         u.prog_btf_fd = raw(btf);
         if !spec.func_info.is_empty() {

@@ -1,0 +1,1 @@
+require("cnf").bpf.has("netkitt")

@@ -1,0 +1,2 @@
+--- args: features nosuch
+--- status: 2

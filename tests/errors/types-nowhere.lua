@@ -1,0 +1,2 @@
+--- args: types /dev/null/stubs
+--- The folder cannot be made.
