@@ -30,7 +30,7 @@ function event.on(what, options, fn)
     what = what,
     task = task.spawn(function()
       while true do
-        local ok, problem = pcall(fn, stream:next())
+        local ok, problem = xpcall(fn, native.located, stream:next())
         if not ok then
           native.failed(problem)
         end

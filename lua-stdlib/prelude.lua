@@ -246,6 +246,11 @@ local function interactive()
       if key == "cnf" then
         return cnf
       end
+      if key == "help" then
+        return function(...)
+          print(cnf._prompt.help(...))
+        end
+      end
       if type(key) == "string" and key:sub(1, 1) ~= "_" and (host.modules[key] or host.library[key]) then
         return cnf[key]
       end
@@ -265,11 +270,10 @@ setmetatable(_G, {
   end,
 })
 
--- The value that was raised survives the way out: as a string it would lose its fields.
+-- The value that was raised survives the way out: as a string it would lose its fields. One that does not know its line
+-- is told it here, where the stack is still there.
 local function run(fn, ...)
-  return xpcall(fn, function(problem)
-    return problem
-  end, ...)
+  return xpcall(fn, host.located, ...)
 end
 
 return run, interactive

@@ -139,8 +139,50 @@ help(x) tells about a module, a function or a name: help(task), help(task.spawn)
 
 Modules: ]]
 
+--- Up to the first full stop: one that a number or a name has inside is none.
 local function first_sentence(text)
-  return text:gsub("\n", " "):match("^.-%f[.:;\0]") or ""
+  text = text:gsub("%s+", " ")
+  return (text .. " "):match("^(.-[.])%s") or text
+end
+
+--- A field's documentation is its type and what it is.
+local function type_and_text(doc)
+  for _, pattern in ipairs({ "^(%b{}%S*)%s*(.*)$", "^(fun%b()%S*)%s*(.*)$", "^(%S+)%s*(.*)$" }) do
+    local kind, text = doc:match(pattern)
+    if kind then
+      return kind, text
+    end
+  end
+  return "any", ""
+end
+
+--- What a class's list says of a member: its face, and a sentence.
+local function summary(member)
+  if member.kind ~= "field" then
+    return member.signature, first_sentence(member.doc)
+  end
+  local kind, text = type_and_text(member.doc)
+  local class = reference.all()[kind]
+  if text == "" and class then
+    return member.signature, first_sentence(class.doc)
+  end
+  return ("%s: %s"):format(member.signature, kind), first_sentence(text)
+end
+
+local INDENT, WIDTH = 36, 100
+
+--- `text` in lines that start behind the column of the faces.
+local function folded(text)
+  local lines, line = {}, ""
+  for word in text:gmatch("%S+") do
+    if #line > 0 and #line + #word >= WIDTH - INDENT then
+      lines[#lines + 1], line = line, word
+    else
+      line = #line > 0 and line .. " " .. word or word
+    end
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, "\n" .. (" "):rep(INDENT))
 end
 
 local function about_class(class)
@@ -150,8 +192,13 @@ local function about_class(class)
   end
   lines[#lines + 1] = ""
   for _, name in ipairs(class.order) do
-    local member = class.members[name]
-    lines[#lines + 1] = ("  %-34s %s"):format(member.signature, first_sentence(member.doc))
+    local face, text = summary(class.members[name])
+    face = "  " .. face
+    if #face >= INDENT and text ~= "" then
+      lines[#lines + 1] = face
+      face = ""
+    end
+    lines[#lines + 1] = ((face .. (" "):rep(INDENT - #face) .. folded(text)):gsub("%s+$", ""))
   end
   return table.concat(lines, "\n")
 end

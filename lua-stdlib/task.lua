@@ -23,6 +23,7 @@ local function new_task()
     status = "running",
     results = false,
     problem = false,
+    shown = false,
     joiners = 0,
     reported = false,
     done = native.signal(),
@@ -41,7 +42,7 @@ local function finish(t, ok, ...)
     native.sleep(0)
     if t.joiners == 0 then
       t.reported = true
-      native.failed(t.id, t.problem[1])
+      native.failed(t.id, t.shown or t.problem[1])
     end
   end
 end
@@ -53,6 +54,8 @@ function task.spawn(fn, ...)
   t.id = native.start(function()
     by_coroutine[coroutine.running()] = t
     finish(t, xpcall(fn, function(problem)
+      -- Whoever joins gets what was raised; what is printed knows its line.
+      t.shown = native.located(problem)
       return problem
     end, table.unpack(args, 1, args.n)))
   end)

@@ -60,7 +60,8 @@ fn exit_statuses() {
         (&["-e", "local t = task.spawn(function() error('x') end) pcall(t.join, t)"], 0),
         (&["-e", "task.spawn(function() task.sleep(0.01) cnf.exit(6) end)"], 6),
         (&["-e", "syntax error"], 1),
-        (&["/nowhere.lua"], 1),
+        (&["/nowhere.lua"], 2),
+        (&["/"], 2),
         (&["--frobnicate"], 2),
         (&["--memory", "x", "-e", ""], 2),
         (&["test"], 2),
@@ -90,6 +91,26 @@ fn arguments_reach_the_script() {
     }
     // A file has no plain module names.
     assert!(stderr(&run(&[path(&file)])).contains("undeclared global \"cnf\""));
+}
+
+#[test]
+fn help_is_there_outside_of_the_prompt() {
+    let output = run(&["-e", "help(cnf) help(task.sleep)"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(text.contains("task.sleep(duration)"), "{text}");
+    // Sentences are whole, whatever stops they have inside.
+    for (face, sentence) in [
+        (
+            "version: string",
+            concat!("The version of this program, \"", env!("CARGO_PKG_VERSION"), "\"."),
+        ),
+        ("cnf.wait()", "The script is set up: what it has made so far is the network."),
+        ("task", "Structured waiting: what waits suspends its own task and nothing else."),
+    ] {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("{face} {sentence}")), "{text}");
+    }
 }
 
 fn run_with_stdin(args: &[&str], text: &str) -> Output {

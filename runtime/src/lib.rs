@@ -10,6 +10,7 @@ pub mod error;
 pub mod fault;
 pub mod kernel;
 pub mod life;
+mod nearest;
 pub mod own;
 pub mod program;
 pub mod report;

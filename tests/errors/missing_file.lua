@@ -1,2 +1,3 @@
 --- args: nowhere.lua
+--- status: 2
 --- A script that is not there.

@@ -56,6 +56,18 @@ test.case("flags and folders reach clang, headers beside the source are found", 
   t:equal(bpf.compile({ source = PROGRAM }, { cflags = { "-DANSWER=3" }, name = "three" }).name, "three")
 end)
 
+test.case("a copy elsewhere is an object of its own: its lines are of another file", function(t)
+  local source = '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nSEC("tc") int bad(void *skb) { return *(int *)0; }\n'
+  for _ = 1, 2 do
+    local path = folder(t, { ["a.bpf.c"] = source })
+    local e = t:raises(function()
+      bpf.compile(path .. "/a.bpf.c")
+    end)
+    local text = tostring(e) .. (e.detail or "")
+    t:ok(text:find(path, 1, true), text)
+  end
+end)
+
 test.case("an edited header compiles again, an edited comment does not matter", function(t)
   local path, write = folder(t, {
     ["a.bpf.c"] = '#include "own.h"\n' .. PROGRAM,

@@ -127,6 +127,10 @@ fn compile(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let (name, source) = match args.any() {
         Value::String(path) => {
             let path = path.to_string_lossy();
+            if path.contains(['\n', ';', '{']) && !Path::new(&path).exists() {
+                return Err(Error::new(op, "ENOENT", "this is C text, where a path was expected")
+                    .hint("bpf.compile{source = text} compiles text"));
+            }
             (path.clone(), Source::File(PathBuf::from(path)))
         }
         Value::Table(source) => {

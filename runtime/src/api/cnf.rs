@@ -57,7 +57,13 @@ fn exit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
 
 /// Raises an error like the library's own.
 fn error(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
-    let mut options = Options::new("cnf.error", args.any())?;
+    let given = args.any();
+    if let Value::String(text) = &given {
+        let text = text.to_string_lossy();
+        return Err(Error::invalid("cnf.error", "takes a table, got a string")
+            .hint(format!("cnf.error{{message = {text:?}}}")));
+    }
+    let mut options = Options::new("cnf.error", given)?;
     let message: Option<String> = options.get("message")?;
     let code: Option<String> = options.get("code")?;
     let hint: Option<String> = options.get("hint")?;

@@ -2,7 +2,7 @@
 //!
 //! In Lua the value answers to `.op`, `.code`, `.message`, `.hint` and `.where`; `tostring` is what a person reads.
 
-use mlua::{Lua, Table, Value};
+use mlua::{Function, Lua, Table, Value};
 
 use crate::Error;
 use crate::error::Site;
@@ -47,6 +47,16 @@ pub fn out_of_memory() -> Error {
         .hint("raise the limit with --memory, or look for a table that grows without end")
 }
 
+/// A message handler for `xpcall`: strings and our errors stay; any other value becomes an error with the script's line.
+pub fn located_by(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|lua, problem: Value| {
+        Ok(match &problem {
+            Value::String(_) | Value::Error(_) => problem,
+            other => Value::Error(Box::new(raise(from_value(other).at(site(lua, 1))))),
+        })
+    })
+}
+
 /// A value caught by `xpcall` at the edge of a script.
 pub fn from_value(value: &Value) -> Error {
     match value {
@@ -55,13 +65,34 @@ pub fn from_value(value: &Value) -> Error {
         Value::Table(_) | Value::UserData(_) => {
             let text = value.to_string().unwrap_or_else(|_| value.type_name().to_owned());
             match value {
-                Value::Table(table) if text.starts_with("table: 0x") => {
-                    Error::new("", "", format!("error value is a table: {}", fields(table)))
-                }
+                Value::Table(table) if text.starts_with("table: 0x") => from_table(table),
                 _ => Error::new("", "", text),
             }
         }
         other => Error::new("", "", format!("error value is {}", other.type_name())),
+    }
+}
+
+/// A table that was raised as it is: its fields are read as those of `cnf.error{...}` when it has a message.
+fn from_table(table: &Table) -> Error {
+    let field = |name: &str| match table.raw_get(name) {
+        Ok(Value::String(text)) => Some(text.to_string_lossy()),
+        _ => None,
+    };
+    let Some(message) = field("message") else {
+        let text = format!("error value is a table: {}", fields(table));
+        return Error::new("", "", text)
+            .hint("cnf.error{code = ..., message = ...} raises an error that reads as one");
+    };
+    let error =
+        Error::new(field("op").unwrap_or_default(), field("code").unwrap_or_default(), message);
+    let error = match field("subject") {
+        Some(subject) => error.subject(subject),
+        None => error,
+    };
+    match field("hint") {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 

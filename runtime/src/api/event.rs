@@ -12,6 +12,7 @@ use super::host::Host;
 use super::link::{Link, local_link};
 use super::module::{Args, Module};
 use super::netns::{Net, netns_option};
+use super::option::Options;
 use super::value::Data;
 use crate::kernel::notify::{Action, Event, Notifications, Topics};
 use crate::kernel::route;
@@ -19,7 +20,11 @@ use crate::record;
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
-    Module::new(lua, "event").function("stream", stream).function("failed", failed).build()
+    Module::new(lua, "event")
+        .function("stream", stream)
+        .function("failed", failed)
+        .value("located", super::error::located_by(lua)?)
+        .build()
 }
 
 /// A subscription: `s:next()` waits for the next event that it wants.
@@ -48,7 +53,7 @@ fn stream(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> 
                 .hint("one of \"link\", \"address\", \"route\", \"neigh\""));
         }
     };
-    let mut options = args.options()?;
+    let mut options = Options::new(OP, args.any())?;
     options.set_subject(topic.clone());
     // A Link says where it is; a name needs the namespace.
     let named_net = !options.raw("netns")?.is_nil();

@@ -40,7 +40,7 @@ impl Options {
                     op.to_owned(),
                     format!("takes a table of options, got {}", expected::describe(&other)),
                 )
-                .hint(format!("write {op}{{name = ...}}")));
+                .hint(format!("options are named, in braces: {op}{{word = value, ...}}")));
             }
         };
         Ok(Options { op: op.to_owned(), subject: None, table, words: Vec::new() })
@@ -192,12 +192,7 @@ impl Options {
 
 /// The valid word nearest to a wrong one, if any is near enough to be meant.
 pub fn nearest<'a>(word: &str, valid: &[&'a str]) -> Option<&'a str> {
-    valid
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    crate::nearest::nearest(word, valid).and_then(|near| valid.iter().copied().find(|v| *v == near))
 }
 
 fn one_of(names: &[&str]) -> String {

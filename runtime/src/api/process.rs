@@ -99,7 +99,14 @@ fn start(op: &str, command: &mut Command, line: &CommandLine) -> Result<Child> {
         let error = Error::io(op.to_owned(), &e).subject(line.shown.clone());
         match e.kind() {
             std::io::ErrorKind::NotFound => {
-                error.because(format!("there is no program \"{}\"", line.argv[0]))
+                let program = &line.argv[0];
+                let error = error.because(format!("there is no program \"{program}\""));
+                match program.contains(char::is_whitespace) {
+                    true => {
+                        error.hint(format!("a shell line is a string, not a table: {program:?}"))
+                    }
+                    false => error,
+                }
             }
             _ => error,
         }

@@ -29,6 +29,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("signal", |_, _, _| Ok(Returned(Signal::default())))
         .function("now", |_, _, _| Ok(now()))
         .async_function("sleep", sleep)
+        .value("located", super::error::located_by(lua)?)
         .build()
 }
 

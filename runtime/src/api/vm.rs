@@ -219,6 +219,7 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
             Ok(interrupting())
         })?,
     )?;
+    table.set("located", super::error::located_by(lua)?)?;
     table.set(
         "dress",
         lua.create_function(|lua, metatable: Table| super::error::dress(lua, &metatable))?,

@@ -36,12 +36,17 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
     if args.script.is_none() && args.execute.is_none() && std::io::stdin().is_terminal() {
         return super::repl::repl(args.name.clone(), common);
     }
+    let (instance, chunk) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            report::error(&error, None);
+            return status::USAGE;
+        }
+    };
+    say_missing_privilege();
     let ledger = Arc::new(Ledger::default());
-    let outcome = prepare(args).and_then(|(instance, chunk)| {
-        say_missing_privilege();
-        let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
-        generation::run(instance, &chunk, common.memory, &control, &ledger)
-    });
+    let outcome = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))
+        .and_then(|control| generation::run(instance, &chunk, common.memory, &control, &ledger));
     let status = match outcome {
         Ok(ended) => finish(&ended),
         Err(error) => {

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::kernel::netns::NetnsFd;
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 const ROOT: &str = "/proc/sys";
@@ -100,7 +101,8 @@ fn explain(error: &io::Error, key: &str, path: &Path, value: Option<&str>) -> Er
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => {
             let explained = explained.because("there is no such setting in this namespace");
-            match nearest(path) {
+            let near = near(path).or_else(|| with_its_group(key));
+            match near {
                 Some(near) => explained.hint(format!("did you mean {near:?}?")),
                 None => explained,
             }
@@ -118,20 +120,37 @@ fn explain(error: &io::Error, key: &str, path: &Path, value: Option<&str>) -> Er
 }
 
 /// The known key nearest to the first part of `path` that does not exist.
-fn nearest(path: &Path) -> Option<String> {
+fn near(path: &Path) -> Option<String> {
     let missing = path.ancestors().take_while(|p| !p.exists()).last()?;
     let wanted = missing.file_name()?.to_str()?;
-    let (_, near) = std::fs::read_dir(missing.parent()?)
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .map(|name| (strsim::damerau_levenshtein(&name, wanted), name))
-        .filter(|(distance, _)| *distance <= wanted.len().div_ceil(3))
-        .min()?;
+    let names = names_in(missing.parent()?);
+    let near = nearest(wanted, &names)?;
     let tail = path.strip_prefix(missing).ok()?;
-    let key = missing.with_file_name(near).join(tail);
-    let key = key.strip_prefix(ROOT).ok()?.to_str()?.trim_end_matches('/').to_owned();
-    Some(if key.contains('.') { key } else { key.replace('/', ".") })
+    Some(key_of(&missing.with_file_name(near).join(tail)))
+}
+
+/// The key that ends as `key` does, which leaves out the groups that it is in: "ip_forward", "ipv4.ip_forward".
+fn with_its_group(key: &str) -> Option<String> {
+    const GROUPS: &[&str] =
+        &["net", "net/ipv4", "net/ipv6", "net/core", "net/ipv4/conf/all", "net/ipv6/conf/all"];
+    let tail = key.replace('.', "/");
+    GROUPS
+        .iter()
+        .map(|group| Path::new(ROOT).join(group).join(&tail))
+        .find(|path| path.is_file())
+        .map(|path| key_of(&path))
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// As scripts write it: with dots, unless a part has some itself.
+fn key_of(path: &Path) -> String {
+    let key = path.strip_prefix(ROOT).unwrap_or(path).display().to_string();
+    let key = key.trim_end_matches('/');
+    if key.contains('.') { key.to_owned() } else { key.replace('/', ".") }
 }
 
 #[cfg(test)]
@@ -162,6 +181,11 @@ mod tests {
         let error = read(netns, "net.ipv4.ip_forwad").unwrap_err();
         assert!(error.is("ENOENT"), "{error}");
         assert_eq!(error.get_hint(), Some("did you mean \"net.ipv4.ip_forward\"?"));
+        for short in ["ip_forward", "ipv4.ip_forward"] {
+            let error = read(netns, short).unwrap_err();
+            assert_eq!(error.get_hint(), Some("did you mean \"net.ipv4.ip_forward\"?"), "{short}");
+        }
+        assert_eq!(read(netns, "net.ipv4.nothing_like_it").unwrap_err().get_hint(), None);
         let error = write(netns, "net.ipv4.ip_forward", "maybe").unwrap_err();
         assert!(error.is("EINVAL"), "{error}");
         assert!(read(netns, "net.ipv4").unwrap_err().is("EISDIR"));

@@ -74,7 +74,7 @@ pub fn compile(source: &Source, options: &CompileOptions) -> Result<Compiled> {
     let dependencies = cache.write.join(format!(".deps-{}", unique()));
     let preprocessed = clang.preprocess(source, &flags, &dependencies);
     let inputs = read_dependencies(&dependencies);
-    let object = format!("{}.o", key(&clang, &flags, &preprocessed.map_err(about)?));
+    let object = format!("{}.o", key(&clang, &flags, source, &preprocessed.map_err(about)?));
     if let Some((path, bytes)) = cache.read(&object) {
         return Ok(Compiled { path, bytes, inputs, cached: true, diagnostics: String::new() });
     }
@@ -121,9 +121,14 @@ fn target_arch() -> &'static str {
     }
 }
 
-fn key(clang: &Clang, flags: &[String], preprocessed: &[u8]) -> String {
+fn key(clang: &Clang, flags: &[String], source: &Source, preprocessed: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(&clang.version);
+    // The object says which file its lines are of: a copy elsewhere is another object.
+    if let Source::File(path) = source {
+        let whole = path.canonicalize();
+        hash.update(whole.as_deref().unwrap_or(path).as_os_str().as_encoded_bytes());
+    }
     for flag in flags {
         hash.update([0]);
         hash.update(flag);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::btf::{Field, Shape, Type, Value};
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 impl Type {
@@ -212,13 +213,14 @@ fn write_struct(
 
 fn unknown_field(kind: &Type, name: &str) -> Fault {
     let names = kind.fields();
-    let nearest = names
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let hint = match nearest(name, &names) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("it has {}", names.join(", ")),
+    };
     Fault {
         code: "EINVAL",
         message: format!("{} has no field \"{name}\"", kind.name()),
-        hint: nearest.map(|n| format!("did you mean \"{n}\"?")),
+        hint: Some(hint),
     }
 }
 

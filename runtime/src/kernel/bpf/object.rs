@@ -20,6 +20,7 @@ use super::elf::{self, InitialSlot, ProgramSection};
 use super::map::{Map, MapSpec};
 use super::program::Program;
 use super::{sys, verifier};
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 /// What may be said about an object before it is loaded.
@@ -100,15 +101,13 @@ fn absent<'a>(
 ) -> Error {
     let names: Vec<&String> = known.collect();
     let error = Error::new(op, "ENOENT", format!("the object has no {what} \"{name}\""));
-    let nearest =
-        names.iter().map(|n| (strsim::jaro_winkler(n, name), n)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((score, best)) if score > 0.75 => error.hint(format!("did you mean \"{best}\"?")),
-        Some(_) => {
+    match nearest(name, names.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None if names.is_empty() => error,
+        None => {
             let list: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
             error.hint(format!("it has: {}", list.join(", ")))
         }
-        None => error,
     }
 }
 

@@ -18,6 +18,7 @@ use nix::sys::statfs::{FsType, statfs};
 use super::map::MapKind;
 use super::program::ProgramKind;
 use crate::kernel::netns::NetnsFd;
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 pub use helpers::{Helpers, helpers};
@@ -142,13 +143,10 @@ pub fn row(name: &str) -> Result<Row> {
         return Ok(row.clone());
     }
     let known = rows();
-    let near = known.iter().map(|row| (strsim::jaro_winkler(&row.name, name), &row.name));
     let error = Error::invalid("features", format!("no feature is called \"{name}\""));
-    Err(match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, nearest)) if score > 0.75 => {
-            error.hint(format!("did you mean \"{nearest}\"?"))
-        }
-        _ => error.hint("`cnfscript features` lists them all"),
+    Err(match nearest(name, known.iter().map(|row| &*row.name)) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None => error.hint("`cnfscript features` lists them all"),
     })
 }
 

@@ -10,6 +10,7 @@ use super::value::Value;
 use super::{kinds, message};
 use crate::kernel::netlink::attribute::{attributes, find, number, text};
 use crate::kernel::netlink::{Netlink, NetlinkError, Raw};
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 /// A link as it is now.
@@ -105,14 +106,9 @@ pub fn info_by_name(netlink: &Netlink, name: &str) -> Result<LinkInfo> {
 
 fn not_found(netlink: &Netlink, error: Error, name: &str) -> Error {
     let error = error.because(format!("there is no link of that name in {}", netlink.label()));
-    let near = list(netlink)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|link| (strsim::damerau_levenshtein(&link.name, name), link.name))
-        .filter(|(distance, _)| *distance <= 2)
-        .min();
-    match near {
-        Some((_, near)) => error.hint(format!("did you mean {near:?}?")),
+    let links = list(netlink).unwrap_or_default();
+    match nearest(name, links.iter().map(|link| &link.name)) {
+        Some(near) => error.hint(format!("did you mean {near:?}?")),
         None => error,
     }
 }

@@ -13,6 +13,7 @@ use super::value::Value;
 use super::{AddrGenMode, Created, End, NewLink, check_name};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netlink::attribute::Writer;
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 /// VETH_INFO_PEER and IFLA_NETKIT_PEER_INFO.
@@ -89,16 +90,9 @@ pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) 
     for (word, value) in values {
         let field = kind.field(word).ok_or_else(|| {
             let error = Error::invalid("link", format!("a {} has no option {word:?}", kind.name));
-            let near = kind
-                .fields
-                .iter()
-                .map(|f| (strsim::damerau_levenshtein(f.word, word), f.word))
-                .min();
-            match near {
-                Some((distance, near)) if distance <= 3 => {
-                    error.hint(format!("did you mean {near:?}?"))
-                }
-                _ => error,
+            match nearest(word, kind.fields.iter().map(|field| field.word)) {
+                Some(near) => error.hint(format!("did you mean {near:?}?")),
+                None => error,
             }
         })?;
         field.write(data, value)?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use crate::kernel::netlink::attribute::{self, Writer};
+use crate::nearest::nearest;
 use crate::{Error, Result};
 
 /// A value of an option, as a script gives it or reads it.
@@ -187,13 +188,8 @@ impl Field {
                 Some((_, number)) => Ok(*number),
                 None => {
                     let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-                    let near = known
-                        .iter()
-                        .map(|word| (strsim::damerau_levenshtein(word, text), word))
-                        .filter(|(distance, _)| *distance <= 2)
-                        .min();
-                    let hint = match near {
-                        Some((_, near)) => format!("did you mean {near:?}?"),
+                    let hint = match nearest(text, &known) {
+                        Some(near) => format!("did you mean {near:?}?"),
                         None => format!("one of {}", known.join(", ")),
                     };
                     let text = format!("{} cannot be {text:?}", self.word);

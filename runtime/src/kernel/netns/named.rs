@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NetnsFd, defaults};
 use crate::kernel::netlink::Netlink;
+use crate::nearest::nearest;
 use crate::{Error, Result, fault};
 
 /// Where iproute2 keeps them (NETNS_RUN_DIR; /var/run is a link to /run).
@@ -231,13 +232,8 @@ pub fn open(name: &str) -> Result<Netns> {
 fn missing(error: Error, name: &str) -> Error {
     let error = error.because("there is no namespace of that name");
     let names = list().unwrap_or_default();
-    let near = names
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(known, name), known))
-        .filter(|(distance, _)| *distance <= 2)
-        .min();
-    match near {
-        Some((_, near)) => error.hint(format!("did you mean {near:?}?")),
+    match nearest(name, &names) {
+        Some(near) => error.hint(format!("did you mean {near:?}?")),
         None => error.hint("`ip netns list` shows what there is"),
     }
 }

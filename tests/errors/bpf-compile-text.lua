@@ -1,0 +1,2 @@
+--- C text where a path is wanted.
+require("cnf").bpf.compile("int x;")

@@ -1,0 +1,2 @@
+--- cnf.error takes a table.
+require("cnf").error("no uplink is left")
