@@ -10,6 +10,8 @@
 ---@field bpf cnf.bpf
 ---@field chaos cnf.chaos
 ---@field event cnf.event
+---@field filter cnf.filter
+---@field forward cnf.forward
 ---@field link cnf.link
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns

@@ -84,6 +84,14 @@ local instances = {
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.chaos.inject(link, { loss = 0 })
   end,
+  ["cnf.Filter"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.filter.xdp({ link = link })
+  end,
+  ["cnf.Forward"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.forward.xdp({ links = { link } })
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

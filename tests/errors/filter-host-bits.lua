@@ -1,0 +1,5 @@
+--- A network with host bits.
+local cnf = require("cnf")
+local ns = cnf.netns.new("golden-filter-" .. cnf._test.pid())
+local eth0 = cnf.link.veth({ name = "eth0", netns = ns })
+cnf.filter.xdp({ link = eth0 }):allow("10.0.0.1/8")
