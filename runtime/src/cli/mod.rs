@@ -1,9 +1,15 @@
 //! What a person types: the command line, one file a command.
 
+mod down;
 mod features;
+mod instances;
+mod logs;
+mod reach;
+mod reload;
 mod repl;
 pub mod run;
 mod test;
+mod up;
 mod write;
 
 use std::path::PathBuf;
@@ -52,12 +58,26 @@ enum Command {
     Completions(write::CompletionsArgs),
     /// Write the type stubs of the Lua modules, for editors with the Lua language server, to a directory
     Types(write::TypesArgs),
+    /// Run a script in the background
+    Up(up::UpArgs),
+    /// Show instances: what they own and how they are
+    Status(instances::StatusArgs),
+    /// Load an instance's script again, in its place
+    Reload(reload::ReloadArgs),
+    /// Show what a background instance has said
+    Logs(logs::LogsArgs),
+    /// Tear an instance down
+    Down(down::DownArgs),
 }
 
 impl Cli {
     /// Whether another process of ours started this one, and shares its files.
     fn is_worker(&self) -> bool {
-        matches!(&self.command, Some(Command::Test(args)) if args.is_worker())
+        match &self.command {
+            Some(Command::Test(args)) => args.is_worker(),
+            Some(Command::Up(args)) => args.is_second(),
+            _ => false,
+        }
     }
 }
 
@@ -105,6 +125,19 @@ pub fn main() -> ExitCode {
         Some(Command::Features(args)) => ExitCode::from(features::features(&args)),
         Some(Command::Completions(args)) => ExitCode::from(write::completions(&args)),
         Some(Command::Types(args)) => ExitCode::from(write::types(&args)),
+        Some(Command::Up(args)) => ExitCode::from(up::up(&args, &cli.common)),
+        Some(Command::Status(args)) => ended(instances::status(&args)),
+        Some(Command::Reload(args)) => ended(reload::reload(&args)),
+        Some(Command::Logs(args)) => ended(logs::logs(&args)),
+        Some(Command::Down(args)) => ended(down::down(&args)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),
     }
+}
+
+/// The exit status of a command, and its error printed.
+fn ended(outcome: crate::Result<u8>) -> ExitCode {
+    ExitCode::from(outcome.unwrap_or_else(|error| {
+        report::error(&error, None);
+        status::FAILED
+    }))
 }

@@ -19,16 +19,16 @@ use crate::{Error, Result, report};
 pub struct RunArgs {
     /// The script; - reads it from standard input. With --execute, the first of ARGS
     #[arg(value_name = "SCRIPT")]
-    script: Option<PathBuf>,
+    pub(super) script: Option<PathBuf>,
     /// Run this text instead of a file; the modules are plain names in it
     #[arg(short, long, value_name = "CHUNK")]
-    execute: Option<String>,
+    pub(super) execute: Option<String>,
     /// The instance's name; the script's file stem by default
     #[arg(long)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// What the script finds in cnf.args
     #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    pub(super) args: Vec<String>,
 }
 
 /// Runs a script to its end; the exit status.
@@ -70,7 +70,7 @@ pub fn tear_down(ledger: &Ledger) {
 }
 
 /// Whether the script failed, or what the kernel or a permission would not give it.
-fn status_of(error: &Error) -> u8 {
+pub(super) fn status_of(error: &Error) -> u8 {
     let refused = error.is("EPERM") && !capability::missing().is_empty();
     if refused || error.is("EOPNOTSUPP") { status::MISSING } else { status::FAILED }
 }
@@ -116,7 +116,7 @@ pub(super) fn finish(ended: &Ended) -> u8 {
     }
 }
 
-fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
+pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
     let pid = std::process::id();
     let (default_name, script, chunk) = match (&args.execute, &args.script) {
         (Some(text), _) => {

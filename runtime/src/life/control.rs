@@ -3,11 +3,12 @@
 //! On a signal it asks the Lua thread to stop, interrupts Lua while that thread does not answer, and in the end tears
 //! the instance down itself, which needs no Lua.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::outside::Outside;
 use crate::api::vm;
 use crate::own::Ledger;
 use crate::stop::{Stop, StopFlag};
@@ -27,6 +28,7 @@ pub struct Control {
     changed: Condvar,
     /// Wakes who waits in [`Control::line_interrupted`].
     line_ends: tokio::sync::Notify,
+    outside: OnceLock<Outside>,
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ impl Control {
             watch: Mutex::default(),
             changed: Condvar::new(),
             line_ends: tokio::sync::Notify::new(),
+            outside: OnceLock::new(),
         });
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|e| Error::io("signals", &e))?;
@@ -77,18 +80,46 @@ impl Control {
     }
 
     fn signalled(&self, signal: i32) {
-        let now = Instant::now();
-        let mut watch = self.watch.lock().expect("no panic while held");
+        let watch = self.watch.lock().expect("no panic while held");
         if watch.line_only && signal == SIGINT {
             drop(watch);
             self.interrupt_line();
             return;
         }
+        drop(watch);
+        self.end(Stop::Signal(signal));
+    }
+
+    /// Somebody asks for an orderly end: no script keeps it from coming.
+    pub fn down(&self) {
+        self.end(Stop::Exit(None));
+    }
+
+    fn end(&self, reason: Stop) {
+        let now = Instant::now();
+        let mut watch = self.watch.lock().expect("no panic while held");
         watch.interrupt_by(now + GRACE);
         watch.give_up_at.get_or_insert(now + PATIENCE);
         drop(watch);
-        self.flag.stop(Stop::Signal(signal));
+        self.flag.stop(reason);
         self.changed.notify_all();
+    }
+
+    /// Who waits for this instance and asks it; none for the prompt and the tests.
+    pub fn outside(&self) -> Option<&Outside> {
+        self.outside.get()
+    }
+
+    /// Once, before the first generation.
+    pub fn set_outside(&self, outside: Outside) {
+        let _ = self.outside.set(outside);
+    }
+
+    /// Whoever waits for the network to be set up may go on.
+    pub fn committed(&self) {
+        if let Some(outside) = self.outside() {
+            outside.committed();
+        }
     }
 
     /// The Lua thread has noticed: it tears down itself, Lua may run again.

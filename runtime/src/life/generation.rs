@@ -60,6 +60,7 @@ pub fn live(
         let ended = tokio::select! {
             ended = body(&vm, &host) => ended,
             reason = control.flag.stopped() => Ended::Stopped(reason),
+            () = answer_requests(&host) => unreachable!("it waits for the next one"),
         };
         // An interrupted chunk fails; why it was interrupted is what counts.
         let ended = match control.flag.reason() {
@@ -109,8 +110,19 @@ async fn main_chunk(vm: &Vm, host: &Rc<Host>, chunk: &Chunk) -> Ended {
         return Ended::Failed(error);
     }
     host.committed.set(true);
+    // One that ends at once was never up.
+    if !host.ledger.is_empty() || !host.tasks.is_empty() {
+        host.control.committed();
+    }
     park(host).await;
     if host.tasks.any_failed() { Ended::TaskFailed } else { Ended::Done }
+}
+
+async fn answer_requests(host: &Rc<Host>) {
+    if let Some(outside) = host.control.outside() {
+        outside.answer(host).await;
+    }
+    std::future::pending().await
 }
 
 /// Waits while the instance owns something or a task lives.

@@ -2,5 +2,7 @@
 
 pub mod control;
 pub mod generation;
+pub mod log;
+pub mod outside;
 pub mod socket;
 pub mod watch;

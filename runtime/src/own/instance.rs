@@ -101,7 +101,11 @@ pub struct Instances {
 impl Instances {
     /// Of this user, or of the directory that CNFSCRIPT_RUN_DIR names.
     pub fn here() -> Instances {
-        Instances { directory: directory() }
+        Instances::at(directory())
+    }
+
+    pub fn at(directory: PathBuf) -> Instances {
+        Instances { directory }
     }
 
     /// Takes the name for this process, before anything is created. `script` is the real path; none for `-e`, standard
@@ -361,9 +365,9 @@ fn left_by_another(name: &str, previous: &Record) -> Error {
 fn unwritable(path: &Path, e: &io::Error) -> Error {
     let error = Error::io("instance", e).subject(path.display().to_string());
     match e.raw_os_error() {
-        Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT | libc::EACCES | libc::ENOTDIR) => {
-            error.hint(format!("{DIRECTORY_VARIABLE}=DIRECTORY names another place than this"))
-        }
+        Some(
+            libc::ENOENT | libc::EROFS | libc::ENOSPC | libc::EDQUOT | libc::EACCES | libc::ENOTDIR,
+        ) => error.hint(format!("{DIRECTORY_VARIABLE}=DIRECTORY names another place than this")),
         _ => error,
     }
 }

@@ -350,7 +350,7 @@ impl fmt::Display for Removed {
 }
 
 /// `2 netns, 4 links, 1 sysctl`
-pub fn counted(counts: &BTreeMap<&'static str, usize>) -> String {
+pub fn counted(counts: &BTreeMap<&str, usize>) -> String {
     let words: Vec<String> = counts
         .iter()
         .map(|(kind, count)| {

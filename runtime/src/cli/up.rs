@@ -1,0 +1,234 @@
+//! `cnfscript up SCRIPT`: a script in the background, as an instance with a name, a log and a control socket.
+//!
+//! `up` starts itself again with a hidden flag, in a session of its own, and waits at a pipe until the script is set up
+//! or has failed. With --foreground there is no second process: that is for a service manager.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::run::{self, RunArgs};
+use super::{Common, instances, reach, status};
+use crate::life::control::Control;
+use crate::life::generation;
+use crate::life::log;
+use crate::life::outside::{Outside, READY, Waiting};
+use crate::life::socket::{Socket, wire};
+use crate::own::Ledger;
+use crate::own::instance::{Claim, Instances};
+use crate::stop::StopFlag;
+use crate::{Error, Result, report};
+
+const OP: &str = "up";
+/// What the second process says when it has taken the name: from then on its errors are in its log.
+const CLAIMED: &[u8] = b"claimed\n";
+/// How long an instance may take to say what it owns.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// The script
+    #[arg(value_name = "SCRIPT")]
+    script: PathBuf,
+    /// The instance's name; the script's file stem by default
+    #[arg(long)]
+    name: Option<String>,
+    /// Stay: for systemd, which is told when the script is set up
+    #[arg(long)]
+    foreground: bool,
+    /// This is the second process
+    #[arg(long, hide = true)]
+    detached: bool,
+    /// What the script finds in cnf.args
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+pub fn up(args: &UpArgs, common: &Common) -> u8 {
+    if args.foreground || args.detached {
+        return serve(args, common);
+    }
+    start(args, common).unwrap_or_else(|error| {
+        report::error(&error, None);
+        run::status_of(&error)
+    })
+}
+
+impl UpArgs {
+    /// Whether `up` started this process.
+    pub fn is_second(&self) -> bool {
+        self.detached
+    }
+
+    fn run_args(&self) -> RunArgs {
+        RunArgs {
+            script: Some(self.script.clone()),
+            execute: None,
+            name: self.name.clone(),
+            args: self.args.clone(),
+        }
+    }
+}
+
+/// The first process: starts the second and tells what came of it.
+fn start(args: &UpArgs, common: &Common) -> Result<u8> {
+    if args.script.as_os_str() == "-" {
+        return Err(Error::invalid(OP, "a script in the background is a file").subject("-"));
+    }
+    // A script that cannot be read is told before anything is started.
+    let name = run::prepare(&args.run_args())?.0.name;
+    let before = Instances::here().get(&name)?;
+    let already_logged = before
+        .and_then(|found| found.paths.log().metadata().ok())
+        .map_or(0, |metadata| metadata.len());
+    let mut child = spawn()?;
+    forward_signals(&child)?;
+    let mut pipe = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut said = || {
+        let mut line = Vec::new();
+        let _ = pipe.read_until(b'\n', &mut line);
+        line
+    };
+    let claimed = said() == CLAIMED;
+    if claimed && said() == READY && tell(&name, common) {
+        return Ok(status::DONE);
+    }
+    let code = child.wait().map_err(|e| Error::io(OP, &e))?.code();
+    if claimed {
+        show_log(&name, already_logged);
+    }
+    let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(status::FAILED);
+    if code == status::DONE && !common.quiet {
+        let _ = writeln!(io::stdout(), "{name} has ended: it owned nothing and waited for nothing");
+    }
+    Ok(code)
+}
+
+/// The same command line, as the second process: `/proc/self/exe` is this binary even when it was replaced meanwhile.
+fn spawn() -> Result<Child> {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    let place = words.iter().position(|word| word == "up").expect("the command that runs");
+    words.insert(place + 1, "--detached".into());
+    Command::new("/proc/self/exe")
+        .arg0(&words[0])
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| Error::io(OP, &e))
+}
+
+/// Ctrl-C while the script is being set up ends it, though it is in another session.
+fn forward_signals(child: &Child) -> Result<()> {
+    let pid = Pid::from_raw(child.id() as i32);
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| Error::io("signals", &e))?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+    });
+    Ok(())
+}
+
+/// Says what is up; false if it has ended since.
+fn tell(name: &str, common: &Common) -> bool {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let Ok(Some(found)) = Instances::here().get(name) else { return false };
+        let asked = reach::Connection::open(OP, &found, Some(PATIENCE))
+            .and_then(|mut connection| connection.ask(&wire::Command::Status));
+        match asked {
+            Ok(known) => {
+                let pid = known.get("pid").cloned().unwrap_or_default();
+                if !common.quiet {
+                    let owns = instances::owns(&known);
+                    let _ = writeln!(io::stdout(), "{name} is up: pid {pid}, {owns}");
+                }
+                return true;
+            }
+            Err(_) if !found.alive => return false,
+            // Its socket closes just before it ends.
+            Err(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => {
+                report::error(&error, Some("it is up, but"));
+                return true;
+            }
+        }
+    }
+}
+
+/// What the instance has said since it was started.
+fn show_log(name: &str, from: u64) {
+    let Ok(Some(found)) = Instances::here().get(name) else { return };
+    let show = || -> io::Result<()> {
+        let mut log = File::open(found.paths.log())?;
+        // Shorter: it was turned over meanwhile.
+        if log.metadata()?.len() >= from {
+            log.seek(SeekFrom::Start(from))?;
+        }
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        io::stderr().write_all(&text)
+    };
+    let _ = show();
+}
+
+/// The process that is the instance.
+fn serve(args: &UpArgs, common: &Common) -> u8 {
+    let ledger = Arc::new(Ledger::default());
+    let mut claim = None;
+    let status = match live(args, common, &ledger, &mut claim) {
+        Ok((ended, _socket)) => {
+            let status = run::finish(&ended);
+            run::tear_down(&ledger);
+            // The socket closes now, when there is nothing left: that is what `down` waits for.
+            status
+        }
+        Err(error) => {
+            report::error(&error, None);
+            run::tear_down(&ledger);
+            run::status_of(&error)
+        }
+    };
+    if let Some(claim) = claim {
+        claim.finish(status);
+    }
+    status
+}
+
+fn live(
+    args: &UpArgs,
+    common: &Common,
+    ledger: &Arc<Ledger>,
+    kept: &mut Option<Claim>,
+) -> Result<(generation::Ended, Socket)> {
+    let (instance, chunk) = run::prepare(&args.run_args())?;
+    let claim = Instances::here().claim(&instance.name, instance.script.as_deref())?;
+    let claim = kept.insert(claim);
+    claim.set_background()?;
+    let waiting = if args.detached { Waiting::Up(detach(claim)?) } else { Waiting::Systemd };
+    run::say_missing_privilege();
+    let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(ledger))?;
+    let socket = Outside::open(claim, waiting, &control, ledger)?;
+    let ended = generation::run(instance, &chunk, common.memory, &control, ledger)?;
+    Ok((ended, socket))
+}
+
+/// Leaves the terminal: a session of its own, and its log instead of whatever it wrote to. Returns the pipe to `up`.
+fn detach(claim: &Claim) -> Result<File> {
+    // EPERM: it leads one already.
+    let _ = nix::unistd::setsid();
+    let mut pipe = log::take_over(claim.paths())?;
+    let _ = pipe.write_all(CLAIMED);
+    Ok(pipe)
+}

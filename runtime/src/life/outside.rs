@@ -1,0 +1,122 @@
+//! What the world outside a running script has to do with it: who waits for its first commit, and the requests that
+//! come over the control socket.
+
+use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::control::Control;
+use super::socket::{Local, Request, Socket, What};
+use crate::api::host::Host;
+use crate::own::Ledger;
+use crate::own::instance::Claim;
+use crate::{Error, Result};
+
+/// More requests than that wait in their clients' connections.
+const QUEUE: usize = 16;
+
+/// Reachable from every thread through [`Control::outside`].
+pub struct Outside {
+    /// Taken by the one generation that answers.
+    requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
+    waiting: Mutex<Option<Waiting>>,
+}
+
+/// Who waits for the first commit.
+pub enum Waiting {
+    /// `up`, at the other end of this pipe.
+    Up(std::fs::File),
+    /// The service manager, if one started this process.
+    Systemd,
+}
+
+/// What `up` reads when its instance is set up. An end of the pipe without it means that it failed.
+pub const READY: &[u8] = b"ready\n";
+
+impl Outside {
+    /// Listens on the claim's control socket until the returned [`Socket`] is dropped. `waiting` is told of the first
+    /// commit.
+    pub fn open(
+        claim: &Claim,
+        waiting: Waiting,
+        control: &Arc<Control>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Socket> {
+        let (send, requests) = mpsc::channel(QUEUE);
+        let record = claim.record().clone();
+        let ledger = Arc::clone(ledger);
+        let status = move || {
+            let mut status = Map::new();
+            let mut add = |key: &str, value: Value| status.insert(key.to_owned(), value);
+            add("name", json!(record.name));
+            add("script", json!(record.script));
+            add("pid", json!(record.pid));
+            add("started", json!(record.started));
+            add("uptime", json!(record.uptime().as_secs_f64()));
+            add("background", json!(record.background));
+            add("owns", json!(ledger.counts()));
+            status
+        };
+        let down = {
+            let control = Arc::clone(control);
+            move || control.down()
+        };
+        let local = Local { status: Box::new(status), down: Box::new(down) };
+        let socket = Socket::start(&claim.paths().socket(), local, send)?;
+        control.set_outside(Outside {
+            requests: tokio::sync::Mutex::new(requests),
+            waiting: Mutex::new(Some(waiting)),
+        });
+        Ok(socket)
+    }
+
+    /// The first commit: whoever started the instance may go on. Later ones are nothing.
+    pub fn committed(&self) {
+        let waiting = self.waiting.lock().expect("no panic while held").take();
+        match waiting {
+            // An `up` that was killed is not waiting.
+            Some(Waiting::Up(mut pipe)) => drop(pipe.write_all(READY)),
+            Some(Waiting::Systemd) => tell_systemd("READY=1"),
+            None => {}
+        }
+    }
+
+    /// Answers what only Lua knows, for as long as it is polled.
+    pub async fn answer(&self, host: &Rc<Host>) {
+        let mut requests = self.requests.lock().await;
+        while let Some(request) = requests.recv().await {
+            let answer = match &request.what {
+                What::Status => Ok(Map::from_iter([
+                    ("generation".to_owned(), json!(host.generation)),
+                    ("tasks".to_owned(), json!(host.tasks.len())),
+                    ("loading".to_owned(), json!(!host.committed.get())),
+                ])),
+                What::Reload | What::Actions { .. } => {
+                    Err(Error::new("", "EOPNOTSUPP", "this instance cannot be reloaded"))
+                }
+            };
+            request.answer(answer);
+        }
+    }
+}
+
+/// `READY=1` to whoever NOTIFY_SOCKET names (`sd_notify(3)`); nobody, if no service manager started this process.
+fn tell_systemd(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let name = name.as_encoded_bytes();
+    let address = match name.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(std::path::Path::new(&*String::from_utf8_lossy(name))),
+    };
+    let told = address.and_then(|address| {
+        UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+    });
+    if let Err(error) = told {
+        tracing::warn!("systemd was not told {state}: {error}");
+    }
+}

@@ -1,0 +1,439 @@
+//! Background instances from outside: up, status, reload, logs, down; scripts that fail, hang and die.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cnfscript::own::instance::{DIRECTORY_VARIABLE, Instances};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
+/// No command of these tests takes longer, whatever goes wrong.
+const BOUND: &str = "30";
+/// Nothing that a test waits for takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A run directory and scripts of one test. What still runs at its end is killed, namespaces of its own are deleted.
+struct Room {
+    run: tempfile::TempDir,
+    scripts: tempfile::TempDir,
+    /// Of namespaces: unique on this machine.
+    prefix: String,
+}
+
+impl Room {
+    fn new() -> Room {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = || tempfile::tempdir().expect("a temporary directory");
+        let prefix = format!("bg{}-{count}-", std::process::id());
+        Room { run: directory(), scripts: directory(), prefix }
+    }
+
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.scripts.path().join(format!("{name}.lua"));
+        let text = text.replace("PREFIX", &self.prefix);
+        std::fs::write(&path, format!("local cnf = require 'cnf'\n{text}")).expect("written");
+        path
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=2", BOUND, BINARY]).args(words);
+        command.env(DIRECTORY_VARIABLE, self.run.path()).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).current_dir(self.scripts.path());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        self.command(words).output().expect("the binary starts").into()
+    }
+
+    /// A script that is up under its own name.
+    fn up(&self, name: &str, text: &str) {
+        let script = self.script(name, text);
+        let said = self.run(&["up", script.to_str().expect("text")]);
+        assert_eq!(said.status, 0, "{said:?}");
+    }
+
+    fn status(&self, name: &str) -> Value {
+        let said = self.run(&["status", "--json", name]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    fn pid(&self, name: &str) -> Pid {
+        Pid::from_raw(self.status(name)["pid"].as_i64().expect("it is known") as i32)
+    }
+
+    fn signal(&self, name: &str, signal: Signal) {
+        kill(self.pid(name), signal).expect("it is alive");
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.starts_with(&self.prefix)).collect()
+    }
+
+    fn left(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.run.path()).expect("it is there").flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let found = Instances::at(self.run.path().to_owned()).all().unwrap_or_default();
+        let alive = found.iter().filter(|found| found.alive);
+        for pid in alive.filter_map(|found| found.record.as_ref()).map(|record| record.pid) {
+            if pid != std::process::id() {
+                let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            }
+        }
+        for name in self.namespaces() {
+            let _ = Command::new("ip").args(["netns", "delete", &name]).status();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Said {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Said {
+        Said {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    #[track_caller]
+    fn expect(&self, status: i32, text: &str) {
+        let all = format!("{}{}", self.out, self.err);
+        assert!(
+            self.status == status && all.contains(text),
+            "expected {status} {text:?}\n{self:?}"
+        );
+    }
+}
+
+#[track_caller]
+fn eventually(what: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < PATIENCE, "it never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const WAITS: &str = "cnf.task.spawn(function() cnf.task.sleep(1000) end)\n";
+const PAIR: &str = "
+local a = cnf.netns.new('PREFIXa')
+cnf.link.veth { name = 'eth0', netns = a, peer = { name = 'eth1', netns = a } }
+";
+
+#[test]
+fn from_up_to_down() {
+    let room = Room::new();
+    let script = room.script("setup", &format!("{PAIR}{WAITS}print(cnf.args[1], cnf.instance)"));
+    let script = script.to_str().expect("text");
+    let said = room.run(&["up", "setup.lua", "--", "one"]);
+    said.expect(0, "setup is up: pid ");
+    assert_eq!(said.err, "");
+    let expected = "owns        2 links, 1 netns\n  tasks       1\n";
+    room.run(&["status", "setup"]).expect(0, expected);
+    let table = room.run(&["status"]);
+    let line = table.out.lines().nth(1).expect("one line each");
+    assert!(line.starts_with("setup   running   ") && line.ends_with(script), "{table:?}");
+    let status = room.status(script);
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["owns"], json!({ "link": 2, "netns": 1 }));
+    assert_eq!((&status["generation"], &status["tasks"]), (&json!(1), &json!(1)));
+    room.run(&["logs", "setup"]).expect(0, "one\tsetup\n");
+    assert_eq!(room.namespaces().len(), 1);
+
+    // Taken once.
+    let refused = room.run(&["up", "setup.lua"]);
+    refused.expect(1, "instance(setup): already runs: pid ");
+    refused.expect(1, "hint: cnfscript reload setup, or cnfscript down setup");
+    let other = room.script("other", WAITS);
+    let refused = room.run(&["up", "--name", "setup", other.to_str().expect("text")]);
+    refused.expect(1, "hint: --name gives this one another name");
+    room.run(&["up", "--name", "second", "other.lua"]).expect(0, "second is up: pid ");
+    room.run(&["down", "second"]).expect(0, "second is down");
+
+    let said = room.run(&["down", "setup"]);
+    said.expect(0, "setup is down\n");
+    said.expect(0, "removed 2 links, 1 netns\n");
+    assert_eq!(room.namespaces(), [""; 0]);
+    assert_eq!(room.left(), [""; 0]);
+}
+
+#[test]
+fn a_script_that_fails_is_told_where_it_was_started() {
+    let room = Room::new();
+    room.script("bad", "cnf.log.warn('careful')\nerror('on line three')");
+    let said = room.run(&["up", "bad.lua"]);
+    assert_eq!(said.status, 1);
+    let place = "error: on line three\n --> bad.lua:3\n  |\n3 | error('on line three')\n  |\n";
+    assert_eq!(said.err, format!("warning: careful\n{place}"));
+    let status = room.status("bad");
+    assert_eq!((&status["state"], &status["ended"]["status"]), (&json!("ended"), &json!(1)));
+    room.run(&["status"]).expect(0, "ended (1)");
+    room.run(&["status", "bad"]).expect(1, "hint: cnfscript down bad removes its log");
+    room.run(&["logs", "bad"]).expect(0, "on line three");
+    room.run(&["reload", "bad"]).expect(1, "does not run: it ended 0s ago with status 1 (ESRCH)");
+    // The next one has the same log, of which only its own part is shown.
+    room.script("bad", "error('again')");
+    let said = room.run(&["up", "bad.lua"]);
+    assert!(said.err.starts_with("error: again\n"), "{said:?}");
+    room.run(&["down", "bad"]).expect(0, "bad had ended with status 1");
+    assert_eq!(room.left(), [""; 0]);
+}
+
+#[test]
+fn the_status_of_a_script_is_the_status_of_up() {
+    let room = Room::new();
+    let cases = [
+        ("cnf.exit(7)", 7, ""),
+        ("local x = 1", 0, "case has ended: it owned nothing and waited for nothing"),
+        ("syntax error", 1, "case.lua:2"),
+    ];
+    for (text, status, expected) in cases {
+        room.script("case", text);
+        room.run(&["up", "case.lua"]).expect(status, expected);
+    }
+    room.run(&["up", "nowhere.lua"]).expect(1, "run(nowhere.lua): no such file or directory");
+    room.run(&["up", "-"]).expect(1, "a script in the background is a file");
+    room.run(&["up"]).expect(2, "SCRIPT");
+    room.script("-x", WAITS);
+    room.run(&["up", "./-x.lua"]).expect(1, "an instance's name cannot begin with \"-\"");
+}
+
+#[test]
+fn a_script_that_hangs_is_seen_and_goes_down() {
+    let room = Room::new();
+    let hang = "cnf.wait() cnf.task.spawn(function() while true do pcall(error) end end)";
+    let script = room.script("hangs", &format!("{PAIR}{hang}"));
+    room.run(&["up", script.to_str().expect("text")]).expect(0, "hangs is up");
+    eventually(|| room.status("hangs")["state"] == "busy");
+    assert_eq!(room.status("hangs")["owns"], json!({ "link": 2, "netns": 1 }));
+    room.run(&["reload", "hangs"]).expect(1, "the script computes and does not wait for anything");
+    let start = Instant::now();
+    room.run(&["down", "hangs"]).expect(0, "hangs is down");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(room.namespaces(), [""; 0]);
+    assert_eq!(room.left(), [""; 0]);
+}
+
+#[test]
+fn ctrl_c_ends_what_is_still_being_set_up() {
+    let room = Room::new();
+    room.script("slow", "print('begun') cnf.task.sleep(1000)");
+    let mut up = room.command(&["up", "slow.lua"]).stderr(Stdio::piped()).spawn().expect("started");
+    eventually(|| room.run(&["logs", "slow"]).out == "begun\n");
+    assert_eq!(room.status("slow")["state"], "loading");
+    let up_itself = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", up.id()));
+    let up_itself = up_itself.expect("timeout has a child").trim().parse().expect("one pid");
+    kill(Pid::from_raw(up_itself), Signal::SIGINT).expect("it waits");
+    assert_eq!(up.wait().expect("it ends").code(), Some(130));
+    assert_eq!(room.status("slow")["state"], "ended");
+}
+
+#[test]
+fn one_that_was_killed_is_dead_and_its_name_is_free() {
+    let room = Room::new();
+    room.up("setup", WAITS);
+    room.signal("setup", Signal::SIGKILL);
+    eventually(|| room.status("setup")["state"] == "dead");
+    room.run(&["reload", "setup"]).expect(1, "does not run: it died (ESRCH)");
+    room.run(&["up", "setup.lua"]).expect(0, "setup is up");
+    room.signal("setup", Signal::SIGKILL);
+    eventually(|| room.status("setup")["state"] == "dead");
+    room.run(&["down", "setup"]).expect(0, "setup had died");
+    assert_eq!(room.left(), [""; 0]);
+}
+
+#[test]
+fn one_that_is_stopped_is_silent_and_not_waited_for_without_end() {
+    let room = Room::new();
+    room.up("setup", WAITS);
+    let pid = room.pid("setup");
+    kill(pid, Signal::SIGSTOP).expect("it is alive");
+    eventually(|| room.status("setup")["state"] == "silent");
+    let said = room.run(&["down", "--timeout", "1", "setup"]);
+    said.expect(1, "down(setup): it does not end (ETIMEDOUT)");
+    said.expect(1, &format!("hint: kill -9 {pid}, then cnfscript clean setup"));
+    // SIGTERM was sent meanwhile.
+    kill(pid, Signal::SIGCONT).expect("it is alive");
+    eventually(|| room.status("setup")["state"] == "ended");
+}
+
+#[test]
+fn names_that_are_not_there() {
+    let room = Room::new();
+    room.run(&["status"]).expect(0, "no instances\n");
+    room.run(&["down", "setup"]).expect(1, "cnfscript up SCRIPT starts one");
+    room.up("setup", WAITS);
+    for command in ["status", "reload", "logs", "down"] {
+        let said = room.run(&[command, "setpu"]);
+        said.expect(1, &format!("{command}(setpu): no such instance (ENOENT)"));
+        said.expect(1, "did you mean \"setup\"?");
+    }
+    room.run(&["down", "another"]).expect(1, "cnfscript status shows which there are");
+    room.run(&["up", "--name", "twin", "setup.lua"]).expect(0, "twin is up");
+    room.run(&["down", "setup.lua"]).expect(1, "hint: name one: setup, twin");
+    room.run(&["down", "./twin.lua"]).expect(1, "no such instance");
+}
+
+#[test]
+fn a_log_is_followed_to_its_end() {
+    let room = Room::new();
+    let say = "for i = 1, 5 do print('line', i) end\nprint('last')";
+    room.up("says", &format!("{WAITS}cnf.on_stop(function() print('bye') end)\n{say}"));
+    assert_eq!(room.run(&["logs", "-n", "2", "says"]).out, "line\t5\nlast\n");
+    let mut follow = room.command(&["logs", "-f", "-n", "1", "says"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("started");
+    let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().map(|line| line.expect("text"));
+    assert_eq!(line().as_deref(), Some("last"));
+    room.signal("says", Signal::SIGTERM);
+    assert_eq!(line().as_deref(), Some("bye"));
+    assert_eq!(line(), None);
+    assert!(follow.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_log_does_not_grow_without_end() {
+    let room = Room::new();
+    let flood = "for i = 1, 200000 do io.write(('x'):rep(50), '\\n') end print('over')";
+    room.up("flood", &format!("{WAITS}{flood}"));
+    let directory = room.run.path().join("flood");
+    let length = |name: &str| directory.join(name).metadata().map_or(0, |found| found.len());
+    // 10 MB were written. The last turn may still be under way.
+    eventually(|| length("log") <= 1 << 20 && (1..=2 << 20).contains(&length("log.1")));
+    assert!(room.run(&["logs", "flood"]).out.len() <= 3 << 20);
+}
+
+/// An instance whose socket says whatever it likes.
+fn impostor(room: &Room, answer: &'static str) -> cnfscript::own::instance::Claim {
+    let instances = Instances::at(room.run.path().to_owned());
+    let claim = instances.claim("odd", None).expect("the name is free");
+    let listener = UnixListener::bind(claim.paths().socket()).expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream);
+            let _ = reader.read_line(&mut String::new());
+            let _ = reader.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    claim
+}
+
+#[test]
+fn answers_that_are_none_are_errors() {
+    let hint = "hint: it is cnfscript 9.9.9, this is ";
+    let cases = [
+        ("garbage\n", "reload(odd): its answer is not one (EPROTO)"),
+        ("{}\n", "EPROTO"),
+        ("{\"version\":\"9\",\"ok\":{},\"error\":{}}\n", "EPROTO"),
+        ("\u{0}\n", "EPROTO"),
+        ("", "reload(odd): it ended before it answered (ECONNRESET)"),
+        (
+            "{\"version\":\"9.9.9\",\"error\":{\"op\":\"socket\",\"code\":\"EOPNOTSUPP\",\"message\":\"no\"}}\n",
+            hint,
+        ),
+    ];
+    for (answer, expected) in cases {
+        let room = Room::new();
+        let _claim = impostor(&room, answer);
+        room.run(&["reload", "odd"]).expect(1, expected);
+    }
+    let room = Room::new();
+    let _claim = impostor(&room, "garbage\n");
+    assert_eq!(room.status("odd")["state"], "silent");
+    room.run(&["logs", "odd"]).expect(1, "has no log: it writes where it was started");
+}
+
+#[test]
+fn others_may_not_ask() {
+    let room = Room::new();
+    room.up("setup", WAITS);
+    let nobody = |words: &[&str]| -> Said {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", BINARY]).args(words);
+        command.env(DIRECTORY_VARIABLE, room.run.path()).env("NO_COLOR", "1");
+        command.output().expect("setpriv is there").into()
+    };
+    nobody(&["status"]).expect(1, "permission denied (EACCES)");
+    // Even when every door is open.
+    let open = |path: PathBuf, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    open(room.run.path().to_owned(), 0o755);
+    open(room.run.path().join("setup"), 0o755);
+    for file in ["lock", "control", "instance.json"] {
+        open(room.run.path().join("setup").join(file), 0o666);
+    }
+    let refused = "reload(setup): only root and the instance's user may ask (EPERM)";
+    nobody(&["reload", "setup"]).expect(1, refused);
+}
+
+#[test]
+fn a_full_run_is_an_error_before_anything_is_created() {
+    let room = Room::new();
+    room.script("setup", &format!("{PAIR}{WAITS}"));
+    let run = room.run.path().display();
+    for limit in ["nr_inodes=3", "nr_inodes=4,size=4k"] {
+        let fill = format!("head -c 4096 /dev/zero > {run}/fill 2>&-");
+        let fill = if limit.contains("size") { &fill } else { "true" };
+        let line = format!(
+            "mount -t tmpfs -o mode=700,{limit} tmpfs {run} && {fill}; exec {BINARY} up setup.lua"
+        );
+        let said: Said = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &line])
+            .env(DIRECTORY_VARIABLE, room.run.path())
+            .env("NO_COLOR", "1")
+            .current_dir(room.scripts.path())
+            .output()
+            .expect("unshare is there")
+            .into();
+        said.expect(1, "no space left on device (ENOSPC)");
+        said.expect(1, "hint: CNFSCRIPT_RUN_DIR=DIRECTORY names another place than this");
+        assert_eq!(room.namespaces(), [""; 0], "{limit}");
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_script_is_set_up() {
+    let room = Room::new();
+    let path = room.run.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("bound");
+    manager.set_read_timeout(Some(PATIENCE)).expect("set");
+    room.script("setup", &format!("print('begun') {WAITS}"));
+    let mut command = room.command(&["up", "--foreground", "setup.lua"]);
+    let mut child: Child =
+        command.env("NOTIFY_SOCKET", &path).stdout(Stdio::piped()).spawn().expect("started");
+    let mut buffer = [0; 64];
+    let count = manager.recv(&mut buffer).expect("told in time");
+    assert_eq!(&buffer[..count], b"READY=1");
+    assert_eq!(room.status("setup")["state"], "running");
+    room.run(&["down", "setup"]).expect(0, "setup is down");
+    assert!(child.wait().expect("it ends").success(), "down is not a failure");
+    let mut said = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert_eq!(said, "begun\n");
+}

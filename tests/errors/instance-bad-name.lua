@@ -1,0 +1,3 @@
+--- run: env CNFSCRIPT_RUN_DIR=/tmp/cnfscript-of-nobody
+--- args: up --name a/b SCRIPT
+--- A name is that of a directory.

@@ -1,0 +1,2 @@
+--- args: up -
+--- Standard input ends with the terminal.
