@@ -121,8 +121,12 @@ impl Connection {
     pub fn ask(&mut self, command: &wire::Command) -> Result<Map<String, Value>> {
         let line = serde_json::to_string(command).expect("commands have a JSON form");
         let mut answer = Vec::new();
-        let asked = writeln!(self.stream.get_mut(), "{line}")
-            .and_then(|()| (&mut self.stream).take(LONGEST_ANSWER).read_until(b'\n', &mut answer));
+        let asked = match writeln!(self.stream.get_mut(), "{line}") {
+            // It has refused us before it heard us, and said why.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
+        .and_then(|()| (&mut self.stream).take(LONGEST_ANSWER).read_until(b'\n', &mut answer));
         asked.map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => {
                 self.error("ETIMEDOUT", "it does not answer").hint("cnfscript down ends it")
