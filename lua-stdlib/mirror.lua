@@ -7,9 +7,11 @@ local mirror = {}
 
 local state = setmetatable({}, { __mode = "k" })
 
-local Mirror = program.class("Mirror", function(self)
+local Mirror = cnf._library.class("Mirror", "mirror", { "name", "from", "to" })
+
+function Mirror:__tostring()
   return ("Mirror(%s: %s to %s)"):format(self.name, self.from.name, self.to.name)
-end)
+end
 
 --- Copies packets that pass `from` to `to`.
 function mirror.to(options)

@@ -1,26 +1,9 @@
---- `_program`: what the modules of the program library share: their programs on hooks, all of them or none, and the
---- handles that scripts hold.
+--- `_program`: what the modules of the program library share: their programs on hooks, all of them or
+--- none, and errors that name the function that was called.
 
 local _, cnf = ...
 
 local program = {}
-
---- A class of handles: methods in the result, a name for other fields' errors. `text(self)` is what tostring gives.
-function program.class(name, text)
-  local class = { __name = name }
-  function class.__index(_, key)
-    local method = rawget(class, key)
-    if method ~= nil then
-      return method
-    end
-    error(('%s has no field or method "%s"'):format(name, tostring(key)), 2)
-  end
-  function class.__newindex(_, key)
-    error(('%s: field "%s" cannot be assigned'):format(name, tostring(key)), 2)
-  end
-  class.__tostring = text
-  return class
-end
 
 --- `fn(...)`, its errors told as those of `op` about `subject`.
 function program.as(op, subject, fn, ...)

@@ -8,7 +8,7 @@
 #define MIX_1 0x9e3779b97f4a7c15ULL
 #define MIX_2 0xd6e8feb86659fd93ULL
 
-/* runtime/src/program/router/table.rs has the same. */
+/* runtime/src/program/hash.rs has the same. */
 static __always_inline __u32 hash4(__u64 key, __u64 seed)
 {
 	key = (key ^ seed) * MIX_1;

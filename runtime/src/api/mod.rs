@@ -8,6 +8,7 @@ pub mod event;
 pub mod handle;
 mod hook;
 pub mod host;
+mod lb;
 mod library;
 mod library_options;
 pub mod link;
@@ -44,6 +45,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("bpf", bpf::module),
         ("cnf", cnf::module),
         ("event", event::module),
+        ("lb", lb::module),
         ("link", link::module),
         ("mirror", mirror::module),
         ("netkit", hook::netkit),

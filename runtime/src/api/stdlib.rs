@@ -11,6 +11,7 @@ const MODULES: &[(&str, &str)] = &[
     ("event", include_str!("../../../lua-stdlib/event.lua")),
     ("filter", include_str!("../../../lua-stdlib/filter.lua")),
     ("forward", include_str!("../../../lua-stdlib/forward.lua")),
+    ("lb", include_str!("../../../lua-stdlib/lb.lua")),
     ("mirror", include_str!("../../../lua-stdlib/mirror.lua")),
     ("task", include_str!("../../../lua-stdlib/task.lua")),
     ("test", include_str!("../../../lua-stdlib/test.lua")),

@@ -1,5 +1,7 @@
 //! The host halves of the embedded eBPF programs: they turn what a script says into map contents.
 
+pub mod hash;
+pub mod lb;
 pub mod router;
 
 /// What build.rs compiled from `bpf/*.bpf.c`, by name.

@@ -4,19 +4,7 @@
 //! [`PROBE_LIMIT`] cells from its place, which is as far as a packet looks.
 
 use super::abi::{CELL_WORDS, PROBE_LIMIT};
-
-const MIX_1: u64 = 0x9e37_79b9_7f4a_7c15;
-const MIX_2: u64 = 0xd6e8_feb8_6659_fd93;
-
-pub fn hash4(key: u64, seed: u64) -> u32 {
-    let key = (key ^ seed).wrapping_mul(MIX_1);
-    ((key ^ key >> 32).wrapping_mul(MIX_2) >> 32) as u32
-}
-
-pub fn hash6(meta: u64, high: u64, low: u64, seed: u64) -> u32 {
-    let mixed = (high ^ meta ^ seed).wrapping_mul(MIX_1);
-    hash4((mixed ^ mixed >> 32 ^ low).wrapping_mul(MIX_2), low)
-}
+use crate::program::hash::{MIX_1, MIX_2, hash4, hash6};
 
 /// Of a packet's addresses (high, low), protocol and ports; as flow_hash() of bpf/include/flow.h.
 pub fn flow_hash(from: [u64; 2], to: [u64; 2], protocol: u8, ports: [u16; 2]) -> u32 {

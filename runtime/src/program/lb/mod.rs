@@ -1,0 +1,8 @@
+//! The load balancer's host half (`bpf/lb.bpf.c`): what Lua would be slow at. `maglev` computes the table that shares
+//! connections among backends, `flows` reads and ends those that exist. All else is lua-stdlib/lb.lua.
+
+mod flows;
+mod maglev;
+
+pub use flows::{Alive, forget, established};
+pub use maglev::{Member, TABLE_SIZE, table};
