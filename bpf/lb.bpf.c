@@ -21,8 +21,8 @@
  *   reply of a known connection       from the virtual address: source address and port are rewritten
  *   cannot be rewritten               dropped
  *
- * A connection is new when nothing is known of it. A SYN begins another one where the last has ended, or where its backend
- * takes no new ones; so does a UDP packet after a pause.
+ * A connection is new when nothing is known of it. A SYN begins another one where both sides have ended the last, or where
+ * its backend takes no new ones; so does a UDP packet after a pause.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -101,12 +101,16 @@ struct flow_key {
 
 enum way { REQUEST, REPLY };
 
+#define CLOSED_BY_CLIENT 0x01
+#define CLOSED_BY_BACKEND 0x02
+#define CLOSED (CLOSED_BY_CLIENT | CLOSED_BY_BACKEND)
+
 struct flow {
 	struct endpoint other; /* of a request, where it goes; of a reply, where it says it comes from */
 	__u32 seen; /* seconds of CLOCK_MONOTONIC */
 	__u16 backend;
 	__u8 way;   /* enum way */
-	__u8 ended; /* of a request: one side has said so */
+	__u8 closed; /* of a request: who has ended the connection, CLOSED_* */
 };
 
 struct {
@@ -209,11 +213,19 @@ static __always_inline int serves(const struct flow *flow)
 	       same(&backend->at.address, &flow->other.address);
 }
 
+/* What a packet says about the end of its connection: `side` has no more to send, or nobody has. */
+static __always_inline __u8 closes(__u8 flags, __u8 side)
+{
+	if (flags & TCP_RST)
+		return CLOSED;
+	return flags & TCP_FIN ? side : 0;
+}
+
 static __always_inline int begins_anew(const struct service *service, const struct flow *flow,
 				       const struct packet *p, __u8 flags, __u32 now)
 {
 	if (p->protocol == IPPROTO_TCP)
-		return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (flow->ended || !serves(flow));
+		return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && (flow->closed == CLOSED || !serves(flow));
 	/* Another processor may be a moment ahead. */
 	return (__s32)(now - flow->seen) > (__s32)service->idle;
 }
@@ -258,8 +270,7 @@ static __always_inline int request(struct __sk_buff *ctx, const struct service *
 
 	if (known && !begins_anew(service, known, p, flags, now)) {
 		flow = *known;
-		if (flags & (TCP_FIN | TCP_RST))
-			known->ended = 1;
+		known->closed |= closes(flags, CLOSED_BY_CLIENT);
 		/* Once a second is enough, and spares the other processors. */
 		if (flow.seen != now) {
 			known->seen = flow.seen = now;
@@ -274,7 +285,7 @@ static __always_inline int request(struct __sk_buff *ctx, const struct service *
 			return NEXT;
 		}
 		flow.seen = now;
-		flow.ended = flags & (TCP_FIN | TCP_RST) ? 1 : 0;
+		flow.closed = closes(flags, CLOSED_BY_CLIENT);
 		bpf_map_update_elem(&flows, key, &flow, BPF_ANY);
 		keep_reply(key, &flow);
 		counts = counts_of(flow.backend);
@@ -294,18 +305,17 @@ static __always_inline int reply(struct __sk_buff *ctx, const struct packet *p,
 	struct endpoint other;
 	struct flow *request;
 	struct counts *counts;
-	int ends;
+	__u8 closed;
 
 	if (!known || known->way != REPLY)
 		return NEXT;
-	ends = tcp_flags(ctx, p) & (TCP_FIN | TCP_RST);
-	if (ends || known->seen != now) {
+	closed = closes(tcp_flags(ctx, p), CLOSED_BY_BACKEND);
+	if (closed || known->seen != now) {
 		known->seen = now;
 		request = request_of(key, known);
 		if (request) {
 			request->seen = now;
-			if (ends)
-				request->ended = 1;
+			request->closed |= closed;
 		}
 	}
 	counts = counts_of(known->backend);

@@ -12,6 +12,7 @@
 ---@field event cnf.event
 ---@field filter cnf.filter
 ---@field forward cnf.forward
+---@field lb cnf.lb
 ---@field link cnf.link
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns

@@ -67,7 +67,8 @@ local function payload(packet, number)
   local size = packet.size or 32
   local head
   if packet.proto == "tcp" then
-    head = string.pack(">I2I2I4I4BBI2I2I2", packet.sport, packet.dport, 1, 1, 0x50, 0x10, 512, 0, 0)
+    local flags = packet.flags or 0x10
+    head = string.pack(">I2I2I4I4BBI2I2I2", packet.sport, packet.dport, 1, 1, 0x50, flags, 512, 0, 0)
   elseif packet.proto == "udp" then
     -- No checksum: IPv6 receivers mind, forwarders do not.
     head = string.pack(">I2I2I2I2", packet.sport, packet.dport, 8 + size, 0)
@@ -83,8 +84,17 @@ local function payload(packet, number)
   return head .. ("\0"):rep(size - 8) .. string.pack(">I4I4", MAGIC, number)
 end
 
+--- The checksum of what follows the IP header filled in, over the pseudo header too (RFC 793, RFC 8200).
+local function summed(body, packet, from, to)
+  local at = ({ tcp = 17, udp = 7 })[packet.proto]
+  local pseudo = from .. to .. string.pack(">I4I4", #body, PROTOCOLS[packet.proto])
+  local sum = checksum(pseudo .. body)
+  return body:sub(1, at - 1) .. string.pack(">I2", sum == 0 and 0xffff or sum) .. body:sub(at + 2)
+end
+
 --- An IP packet from a table: from, to, proto, sport, dport, ttl, size (of the payload, in bytes), and of fragments
---- id, offset (bytes) and more.
+--- id, offset (bytes) and more. `flags` are those of TCP; `sum` fills in the checksum of TCP or UDP, which is not done
+--- otherwise.
 function lab.packet(packet, number)
   local from, family = address_bytes(packet.from)
   local to = address_bytes(packet.to)
@@ -96,6 +106,9 @@ function lab.packet(packet, number)
     body = ("\0"):rep((packet.size or 32) - 8) .. string.pack(">I4I4", MAGIC, number)
   else
     body = payload(packet, number)
+    if packet.sum then
+      body = summed(body, packet, from, to)
+    end
   end
   local proto = PROTOCOLS[packet.proto] or packet.proto
   local ttl = packet.ttl or 64

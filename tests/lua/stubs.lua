@@ -72,6 +72,10 @@ local instances = {
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.policy.router({ attach = { { link, "ingress" } } })
   end,
+  ["cnf.Service"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.lb.service({ name = "stub", vip = "192.0.2.1:80", attach = { link } })
+  end,
   ["cnf.Mirror"] = function(t)
     local ns = t:netns("stubs")
     local from, to = cnf.link.veth({ name = "stub", netns = ns, peer = { name = "stub2", netns = ns } })

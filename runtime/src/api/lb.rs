@@ -44,8 +44,9 @@ fn service(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Table> {
     let name: String = options.required("name")?;
     options.set_subject(name.clone());
     let vip = virtual_address(&mut options)?;
-    let (proto, protocol) =
-        options.choice("proto", &[("tcp", ("tcp", TCP)), ("udp", ("udp", UDP))])?.unwrap_or(("tcp", TCP));
+    let (proto, protocol) = options
+        .choice("proto", &[("tcp", ("tcp", TCP)), ("udp", ("udp", UDP))])?
+        .unwrap_or(("tcp", TCP));
     let places = places(&mut options)?;
     let list = options.get::<Vec<Value>>("backends")?.unwrap_or_default();
     let backends = read_backends(&options, "backends", vip, list)?;
@@ -104,10 +105,17 @@ fn endpoint(text: &str, default_port: Option<u16>) -> std::result::Result<Socket
     };
     let unicast = match address.ip() {
         IpAddr::V4(a) => {
-            !(a.octets()[0] == 0 || a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_broadcast())
+            !(a.octets()[0] == 0
+                || a.is_loopback()
+                || a.is_link_local()
+                || a.is_multicast()
+                || a.is_broadcast())
         }
         IpAddr::V6(a) => {
-            !(a.is_unspecified() || a.is_loopback() || a.is_unicast_link_local() || a.is_multicast())
+            !(a.is_unspecified()
+                || a.is_loopback()
+                || a.is_unicast_link_local()
+                || a.is_multicast())
         }
     };
     if !unicast {
@@ -124,9 +132,9 @@ fn places(options: &mut Options) -> Result<Vec<(Link, &'static str)>> {
     const SIDES: [&str; 4] = ["ingress", "egress", "primary", "peer"];
     let shape = |options: &Options, i: usize, value: &Value| {
         let got = expected::describe(value);
-        options
-            .bad(format!("attach[{i}] must be a Link, or {{link, side}}, got {got}"))
-            .hint("attach = {eth0} for both directions, or {{eth0, \"ingress\"}, {eth1, \"egress\"}}")
+        options.bad(format!("attach[{i}] must be a Link, or {{link, side}}, got {got}")).hint(
+            "attach = {eth0} for both directions, or {{eth0, \"ingress\"}, {eth1, \"egress\"}}",
+        )
     };
     let mut found: Vec<(Link, &'static str)> = Vec::new();
     for (i, value) in options.required::<Vec<Value>>("attach")?.into_iter().enumerate() {
@@ -174,7 +182,9 @@ fn backends(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Data> {
     };
     let count = list.pairs::<Value, Value>().count();
     if count != list.raw_len() {
-        return Err(options.bad("takes an array of backends").hint("{{address = ..., port = ...}, ...}"));
+        return Err(options
+            .bad("takes an array of backends")
+            .hint("{{address = ..., port = ...}, ...}"));
     }
     let list = list.sequence_values::<Value>().collect::<mlua::Result<_>>().map_err(from_lua)?;
     Ok(Data::Array(read_backends(&options, "", vip, list)?))
@@ -297,7 +307,7 @@ fn table(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<mlua::LuaString> {
 fn established(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Table> {
     let flows = args.required::<Given<Map>>("flows")?.0;
     let alive = match args.required::<u8>("protocol")? {
-        TCP => Alive::NotEnded,
+        TCP => Alive::NotClosed,
         _ => Alive::SeenWithin(args.required("idle")?),
     };
     let counts = lb::established(flows.kernel(), alive)?;

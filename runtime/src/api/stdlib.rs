@@ -34,6 +34,7 @@ pub const STUBS: &[(&str, &str)] = &[
     ("event", include_str!("../../../lua-stdlib/types/event.lua")),
     ("filter", include_str!("../../../lua-stdlib/types/filter.lua")),
     ("forward", include_str!("../../../lua-stdlib/types/forward.lua")),
+    ("lb", include_str!("../../../lua-stdlib/types/lb.lua")),
     ("link", include_str!("../../../lua-stdlib/types/link.lua")),
     ("mirror", include_str!("../../../lua-stdlib/types/mirror.lua")),
     ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),

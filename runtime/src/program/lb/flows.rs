@@ -9,16 +9,17 @@ use crate::{Error, Result};
 const SEEN: usize = 20;
 const BACKEND: usize = 24;
 const WAY: usize = 26;
-const ENDED: usize = 27;
+const CLOSED: usize = 27;
 const SIZE: u32 = 28;
 
 const REQUEST: u8 = 0;
+const CLOSED_BY_BOTH: u8 = 3;
 
 /// Which flows count as alive.
 #[derive(Debug, Clone, Copy)]
 pub enum Alive {
-    /// TCP: neither side has ended it.
-    NotEnded,
+    /// TCP: not ended by both sides.
+    NotClosed,
     /// UDP: seen in the last so many seconds.
     SeenWithin(u32),
 }
@@ -34,7 +35,7 @@ pub fn established(flows: &Map, alive: Alive) -> Result<BTreeMap<u16, u64>> {
     for entry in flows.entries() {
         let (_, flow) = entry?;
         let lives = match alive {
-            Alive::NotEnded => flow[ENDED] == 0,
+            Alive::NotClosed => flow[CLOSED] != CLOSED_BY_BOTH,
             Alive::SeenWithin(idle) => now.saturating_sub(seen(&flow)) <= idle,
         };
         if flow[WAY] == REQUEST && lives {

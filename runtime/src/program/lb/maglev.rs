@@ -37,9 +37,8 @@ impl Walk {
             IpAddr::V4(a) => a.to_ipv6_mapped(),
             IpAddr::V6(a) => a,
         });
-        let hash = |seed| {
-            hash6(member.port.into(), (bits >> 64) as u64, bits as u64, seed) as usize
-        };
+        let hash =
+            |seed| hash6(member.port.into(), (bits >> 64) as u64, bits as u64, seed) as usize;
         Walk {
             number: member.number,
             next: hash(1) % TABLE_SIZE,
@@ -147,8 +146,8 @@ mod tests {
             let moved = (before.iter().zip(&after)).filter(|(b, a)| **b != 1 && b != a).count();
             let others = TABLE_SIZE - places(&before, 1);
             let share = moved as f64 / others as f64;
-            // 1.3 % and 4 % were seen at 10 and 100 of them; the paper's figure 12 has about the same.
-            assert!(share < 0.06, "{count} backends: {share} of the others' places moved");
+            // None, 0.3 % and 0.6 % were seen.
+            assert!(share < 0.02, "{count} backends: {share} of the others' places moved");
         }
     }
 }

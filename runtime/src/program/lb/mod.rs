@@ -4,5 +4,5 @@
 mod flows;
 mod maglev;
 
-pub use flows::{Alive, forget, established};
+pub use flows::{Alive, established, forget};
 pub use maglev::{Member, TABLE_SIZE, table};

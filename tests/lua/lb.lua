@@ -1,0 +1,574 @@
+--- The load balancer: which backend a connection comes to, that it stays there, and what its packets look like.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
+local cnf = require("cnf")
+local lab = require("lab")
+local test, lb, probe, link = cnf.test, cnf.lb, cnf.probe, cnf.link
+
+local slow = os.getenv("CNF_SLOW")
+local FLOWS = slow and 300 or 2000
+local SYN, ACK, FIN, RST = 0x02, 0x10, 0x01, 0x04
+
+local families = {
+  { family = 4, from = "10.0.0.2", vip = "192.0.2.1", text = "192.0.2.1:80", backend = "10.1.%d.2" },
+  { family = 6, from = "fd00::2", vip = "2001:db8::1", text = "[2001:db8::1]:80", backend = "fd01:%d::2" },
+}
+local protocols = { "tcp", "udp" }
+
+--- The first `count` ways of the lab as backends; `weights` in their order.
+local function backends(row, count, weights)
+  local list = {}
+  for i = 1, count do
+    list[i] = { address = row.backend:format(i), port = 8080, weight = weights and weights[i] }
+  end
+  return list
+end
+
+local number = 0
+
+--- A service on the lab's inside.
+local function service(net, row, proto, list, options)
+  number = number + 1
+  local given = {
+    name = "service" .. number, vip = row.text, proto = proto, attach = { net.link.inside }, backends = list,
+  }
+  for key, value in pairs(options or {}) do
+    given[key] = value
+  end
+  return lb.service(given)
+end
+
+--- One packet of each of `count` flows to the service; `fields` are those of each packet.
+local function flows(row, proto, count, fields)
+  local packets = {}
+  for i = 1, count do
+    packets[i] = { from = row.from, to = row.vip, proto = proto, sport = 1024 + i, dport = 80, size = 8, flags = SYN }
+    for key, value in pairs(fields or {}) do
+      packets[i][key] = value
+    end
+  end
+  return packets
+end
+
+local function held(ways)
+  local count = {}
+  for _, way in ipairs(ways) do
+    count[way] = (count[way] or 0) + 1
+  end
+  return count
+end
+
+--- Runs `fn(row, proto)` for both families and protocols.
+local function each(fn)
+  for _, row in ipairs(families) do
+    for _, proto in ipairs(protocols) do
+      fn(row, proto)
+    end
+  end
+end
+
+-- Whom connections come to -------------------------------------------------------------------------------------------
+
+test.case("new connections are shared by weight", function(t)
+  local net = lab.new(t, { ways = 4 })
+  each(function(row, proto)
+    local s = service(net, row, proto, backends(row, 4, { 1, 2, 1, 0 }))
+    local count = held(net:fates(nil, flows(row, proto, FLOWS)))
+    -- A binomial distribution: five standard deviations are at most 112 of 2000.
+    for way, share in pairs({ h1 = 0.25, h2 = 0.5, h3 = 0.25 }) do
+      local spread = 5 * math.sqrt(FLOWS * share * (1 - share))
+      t:ok(math.abs(count[way] - FLOWS * share) < spread, ("%s got %d of %d"):format(way, count[way], FLOWS))
+    end
+    t:equal(count.h4, nil, "a weight of 0 gets nothing")
+    local stats = s:stats()
+    t:equal({ stats[1].begun, stats[2].begun, stats[3].begun, stats[4].begun }, { count.h1, count.h2, count.h3, 0 })
+    t:equal({ stats.total.begun, stats.total.unserved.packets }, { FLOWS, 0 })
+    t:equal({ stats[3].state, stats[4].state }, { "serving", "draining" })
+    s:detach()
+  end)
+end)
+
+test.case("a backend that comes or goes moves only its share of new connections", function(t)
+  local net = lab.new(t, { ways = 4 })
+  each(function(row, proto)
+    local s = service(net, row, proto, backends(row, 3))
+    --- Flows that nobody has seen, the same in each round: only their hash says where they go.
+    local function ways()
+      local fresh = service(net, row, proto, s:list(), { name = "fresh" })
+      s:detach()
+      local found = net:fates(nil, flows(row, proto, FLOWS))
+      fresh:detach()
+      s = service(net, row, proto, fresh:list())
+      return found
+    end
+    local three = ways()
+    s:set_backends(backends(row, 4))
+    local four = ways()
+    local moved, elsewhere = 0, 0
+    for i, way in ipairs(three) do
+      if four[i] ~= way then
+        moved = moved + 1
+        elsewhere = elsewhere + (four[i] ~= "h4" and 1 or 0)
+      end
+    end
+    t:ok(math.abs(moved / FLOWS - 0.25) < 0.08, ("%d of %d moved to the new one"):format(moved, FLOWS))
+    t:ok(elsewhere / FLOWS < 0.02, ("%d of %d moved between old ones"):format(elsewhere, FLOWS))
+    local list = backends(row, 4)
+    table.remove(list, 2)
+    s:set_backends(list)
+    local without = ways()
+    moved, elsewhere = 0, 0
+    for i, way in ipairs(four) do
+      if without[i] ~= way then
+        moved = moved + (way == "h2" and 1 or 0)
+        elsewhere = elsewhere + (way ~= "h2" and 1 or 0)
+      end
+    end
+    t:equal(moved, held(four).h2, "all of the one that is gone")
+    t:ok(elsewhere / FLOWS < 0.02, ("%d of %d moved between others"):format(elsewhere, FLOWS))
+    s:detach()
+  end)
+end)
+
+test.case("two services of one list agree, whatever its order", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local list = backends(row, 3)
+  local s = service(net, row, "tcp", list)
+  local first = net:fates(nil, flows(row, "tcp", 200))
+  s:detach()
+  service(net, row, "tcp", { list[3], list[1], list[2] })
+  t:equal((net:fates(nil, flows(row, "tcp", 200))), first)
+end)
+
+-- That they stay -----------------------------------------------------------------------------------------------------
+
+test.case("no established connection moves, whatever happens to the backends", function(t)
+  local net = lab.new(t, { ways = 4 })
+  each(function(row, proto)
+    local s = service(net, row, proto, backends(row, 3))
+    local count = 300
+    local before = net:fates(nil, flows(row, proto, count))
+    local established = flows(row, proto, count, { flags = ACK })
+    t:equal((net:fates(nil, established)), before, "the next packets")
+    local changes = {
+      { "one more", function() s:set_backends(backends(row, 4)) end },
+      { "one less", function() s:set_backends({ backends(row, 4)[1], backends(row, 4)[4] }) end },
+      { "other weights", function() s:set_backends(backends(row, 4, { 100, 1, 1, 1 })) end },
+      { "drained", function() s:drain(backends(row, 4)[1]) end },
+      { "none at all", function() s:set_backends({}) end },
+    }
+    for _, change in ipairs(changes) do
+      change[2]()
+      t:equal((net:fates(nil, established)), before, change[1])
+    end
+    t:equal(s:stats().total.begun, count)
+    t:equal(s:connections(), count)
+    s:detach()
+  end)
+end)
+
+test.case("a backend that drains gets no new connections", function(t)
+  local net = lab.new(t)
+  each(function(row, proto)
+    local s = service(net, row, proto, backends(row, 3))
+    local before = net:fates(nil, flows(row, proto, 100))
+    s:drain(backends(row, 3)[2])
+    t:equal(s:list()[2].weight, 0)
+    local fresh = held(net:fates(nil, flows(row, proto, 300, { from = row.from:gsub("2$", "3") })))
+    t:ok(fresh.h1 and fresh.h3 and not fresh.h2, "new ones go to the others")
+    t:equal(s:connections(backends(row, 3)[2]), held(before).h2)
+    t:equal((net:fates(nil, flows(row, proto, 100, { flags = ACK }))), before)
+    s:set_backends(backends(row, 3))
+    fresh = held(net:fates(nil, flows(row, proto, 300, { from = row.from:gsub("2$", "4") })))
+    t:ok(fresh.h2, "it is back")
+    s:detach()
+  end)
+end)
+
+test.case("when a TCP connection has ended, the next of the same ports is a new one", function(t)
+  local net = lab.new(t)
+  for _, row in ipairs(families) do
+    --- What ends it, whether the other side has to answer.
+    for last, both in pairs({ [FIN | ACK] = true, [RST] = false }) do
+      local s = service(net, row, "tcp", { backends(row, 3)[1] })
+      local function way(flags)
+        return (net:way(nil, flows(row, "tcp", 1, { flags = flags })[1]))
+      end
+      t:equal(way(SYN), "h1")
+      s:set_backends({ backends(row, 3)[2] })
+      t:equal(way(ACK), "h1", "it goes on")
+      t:equal(way(last), "h1", "its end comes to the same")
+      t:equal(way(ACK), "h1", "and what follows that")
+      if both then
+        t:equal(s:connections(), 1, "half of it is open")
+        net:inject({ {
+          from = row.backend:format(1), to = row.from, proto = "tcp", sport = 8080, dport = 1025, flags = FIN | ACK,
+        } }, { link = net.far.h1, to_mac = net.link.h1:info().mac })
+        t:eventually(function()
+          return s:connections() == 0
+        end)
+      end
+      t:equal(s:connections(), 0)
+      t:equal(way(SYN), "h2", "a SYN begins another")
+      t:equal(way(ACK), "h2")
+      s:detach()
+    end
+    local s = service(net, row, "tcp", { backends(row, 3)[1] })
+    local syn = flows(row, "tcp", 1)[1]
+    t:equal((net:way(nil, syn)), "h1")
+    t:equal((net:way(nil, syn)), "h1", "the same SYN once more")
+    s:set_backends({ backends(row, 3)[2] })
+    t:equal((net:way(nil, syn)), "h2", "its backend is gone: it is not established")
+    s:detach()
+  end
+end)
+
+test.case("a UDP flow that was idle is new; a backend that is dead is forgotten at once", function(t)
+  local net = lab.new(t)
+  for _, row in ipairs(families) do
+    local s = service(net, row, "udp", { backends(row, 3)[1] }, { idle = "1s" })
+    local packet = flows(row, "udp", 1)[1]
+    t:equal((net:way(nil, packet)), "h1")
+    s:set_backends({ backends(row, 3)[2] })
+    t:equal((net:way(nil, packet)), "h1")
+    t:equal(s:connections(), 1)
+    t:eventually(function()
+      return s:connections() == 0
+    end, { within = 5 })
+    t:equal((net:way(nil, packet)), "h2")
+    s:detach()
+    s = service(net, row, "udp", backends(row, 2))
+    local ways = net:fates(nil, flows(row, "udp", 100))
+    s:set_backends({ backends(row, 2)[1] })
+    t:equal(s:forget(backends(row, 2)[2]), held(ways).h2)
+    t:equal(held(net:fates(nil, flows(row, "udp", 100))), { h1 = 100 })
+    s:detach()
+  end
+end)
+
+test.case("a packet of a connection that nobody knows comes to where its hash says", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local s = service(net, row, "tcp", backends(row, 3))
+  local before = net:fates(nil, flows(row, "tcp", 100))
+  s:detach()
+  service(net, row, "tcp", backends(row, 3))
+  t:equal((net:fates(nil, flows(row, "tcp", 100, { flags = ACK }))), before, "as after a restart")
+end)
+
+-- What is left alone -------------------------------------------------------------------------------------------------
+
+test.case("what is not the service's passes as it is", function(t)
+  local net = lab.new(t)
+  for _, row in ipairs(families) do
+    local s = service(net, row, "tcp", { backends(row, 3)[1] })
+    for _, fields in ipairs({
+      { dport = 81 }, { proto = "udp" }, { to = row.backend:format(9) }, { proto = row.family == 4 and "icmp" or "icmpv6" },
+      { proto = "sctp" },
+    }) do
+      local way, note = net:way(nil, flows(row, "tcp", 1, fields)[1])
+      t:equal({ way, note.ttl }, { "h3", 63 })
+    end
+    s:set_backends({})
+    t:equal((net:way(nil, flows(row, "tcp", 1)[1])), "h3", "without backends the kernel decides")
+    t:equal({ s:stats().total.begun, s:stats().total.unserved.packets }, { 0, 1 })
+    s:detach()
+  end
+end)
+
+-- Real connections ---------------------------------------------------------------------------------------------------
+
+--- A client, a balancer, backends with servers that answer with their number.
+local function stage(t, count, options)
+  options = options or {}
+  local net = { client = t:netns("lb-c"), gate = t:netns("lb-g"), backends = {}, servers = {} }
+  net.eth0, net.front = link.veth({
+    name = "eth0", netns = net.client, address = { "10.0.0.2/24", "fd00::2/64" },
+    peer = { name = "front", netns = net.gate, address = { "10.0.0.1/24", "fd00::1/64" } },
+  })
+  net.client:route({ dst = "default", via = "10.0.0.1" })
+  net.client:route({ dst = "default", via = "fd00::1" })
+  net.gate:sysctl("net.ipv4.ip_forward", 1)
+  net.gate:sysctl("net.ipv6.conf.all.forwarding", 1)
+  for i = 1, count do
+    local ns = t:netns("lb-b" .. i)
+    link.veth({
+      name = "eth0", netns = ns, address = { ("10.1.%d.2/24"):format(i), ("fd01:%d::2/64"):format(i) },
+      peer = {
+        name = "b" .. i, netns = net.gate, mtu = options.mtu,
+        address = { ("10.1.%d.1/24"):format(i), ("fd01:%d::1/64"):format(i) },
+      },
+    })
+    ns:route({ dst = "default", via = ("10.1.%d.1"):format(i) })
+    ns:route({ dst = "default", via = ("fd01:%d::1"):format(i) })
+    net.backends[i] = ns
+    for _, proto in ipairs(protocols) do
+      net.servers[proto .. i] = probe.serve(ns, { [proto] = 8080, reply = options.reply and options.reply .. i })
+    end
+  end
+  return net
+end
+
+test.case("requests and replies through sockets, with every checksum right", function(t)
+  local net = stage(t, 3, { reply = "server " })
+  each(function(row, proto)
+    local s = lb.service({
+      name = "web", vip = row.text, proto = proto, attach = { net.front }, backends = backends(row, 3),
+    })
+    local count = 40
+    local seen = {}
+    for _ = 1, count do
+      local reply = probe[proto](net.client, row.text, { timeout = 3 }).reply
+      seen[reply] = (seen[reply] or 0) + 1
+    end
+    local stats = s:stats()
+    for i = 1, 3 do
+      t:equal(seen["server " .. i] or 0, stats[i].begun)
+      if proto == "udp" then
+        t:equal({ stats[i].requests.packets, stats[i].replies.packets }, { stats[i].begun, stats[i].begun })
+      end
+    end
+    t:equal(stats.total.begun, count)
+    if proto == "tcp" then
+      t:eventually(function()
+        return s:connections() == 0
+      end)
+    end
+    s:detach()
+    t:raises(function()
+      probe[proto](net.client, row.text, { timeout = 0.3 })
+    end)
+  end)
+end)
+
+test.case("much data, segments and fragments both ways", function(t)
+  local net = stage(t, 2)
+  for _, row in ipairs(families) do
+    local tcp = lb.service({ name = "tcp", vip = row.text, attach = { net.front }, backends = backends(row, 2) })
+    local text = ("0123456789abcdef"):rep(60000)
+    t:equal(probe.tcp(net.client, row.text, { send = text, timeout = 20 }).reply == text, true, "what was sent comes back")
+    local total = tcp:stats().total
+    t:ok(total.requests.bytes > #text and total.requests.packets > #text / 1448, "segments are counted, not bursts")
+    local udp = lb.service({ name = "udp", vip = row.text, proto = "udp", attach = { net.front }, backends = backends(row, 2) })
+    for _, size in ipairs({ 1, 1400, 1500, 4000, 20001 }) do
+      text = ("x"):rep(size)
+      t:equal(probe.udp(net.client, row.text, { send = text, timeout = 3 }).reply == text, true, size .. " bytes")
+    end
+    tcp:detach()
+    udp:detach()
+  end
+end)
+
+test.case("checksums that are whole, that are wrong, that are not there", function(t)
+  local net = stage(t, 1)
+  local from_mac, to_mac = net.eth0:info().mac, net.front:info().mac
+  local function send(packet)
+    cnf._test.send_frames(net.eth0, { lab.frame(packet, 1, to_mac, from_mac) })
+  end
+  for _, row in ipairs(families) do
+    local udp = lb.service({ name = "udp", vip = row.text, proto = "udp", attach = { net.front }, backends = backends(row, 1) })
+    local server = net.servers.udp1
+    local answered = server:stats().requests
+    --- One datagram, and whether the server got it.
+    local function got(packet)
+      packet.from, packet.to, packet.proto, packet.dport = row.from, row.vip, "udp", 80
+      local forwarded = udp:stats().total.requests.packets
+      send(packet)
+      t:eventually(function()
+        return udp:stats().total.requests.packets == forwarded + 1
+      end)
+      -- What comes behind it shows that it has been looked at.
+      probe.udp(net.client, row.text, { send = "after" })
+      local now = server:stats().requests
+      local more = now - answered
+      answered = now
+      return more == 2
+    end
+    for size = 8, 11 do
+      for sport = 1, 20 do
+        t:ok(got({ sum = true, size = size, sport = 5000 + sport }), "a whole checksum, " .. sport)
+      end
+    end
+    -- None at all: IPv4 allows that, IPv6 does not (RFC 8200, section 8.1), and no checksum is made up.
+    t:equal(got({ size = 32, sport = 6000 }), row.family == 4)
+    udp:detach()
+    local tcp = lb.service({ name = "tcp", vip = row.text, attach = { net.front }, backends = backends(row, 1) })
+    for sport = 1, 20 do
+      send({ from = row.from, to = row.vip, proto = "tcp", sport = 7000 + sport, dport = 80, flags = SYN, sum = true, size = 8 })
+    end
+    t:eventually(function()
+      return tcp:stats().total.replies.packets >= 20
+    end)
+    tcp:detach()
+  end
+end)
+
+test.case("a connection through sockets lives through every change", function(t)
+  local net = stage(t, 2)
+  local row = families[1]
+  local servers = {}
+  for i, ns in ipairs(net.backends) do
+    servers[i] = ns:spawn({ "busybox", "nc", "-l", "-p", "9000", "-e", "cat" })
+  end
+  local function at(i)
+    return { address = row.backend:format(i), port = 9000 }
+  end
+  local s = lb.service({ name = "web", vip = row.text, attach = { net.front }, backends = { at(1) } })
+  local client = net.client:spawn({ "bash", "-c", [[
+    exec 3<>/dev/tcp/192.0.2.1/80
+    while read -r line; do echo "$line" >&3; read -r -u 3 reply; echo "$reply"; done
+  ]] })
+  local lines = client:lines()
+  local function say(word)
+    client:write(word .. "\n")
+    return lines()
+  end
+  t:eventually(function()
+    return s:connections() == 0
+  end)
+  t:equal(say("first"), "first")
+  s:set_backends({ at(1), at(2) })
+  t:equal(say("second"), "second")
+  s:drain(at(1))
+  t:equal(say("third"), "third")
+  s:set_backends({ at(2) })
+  t:equal(say("fourth"), "fourth")
+  t:equal({ s:connections(at(1)), s:connections(at(2)) }, { 1, 0 })
+  client:kill()
+  t:eventually(function()
+    return s:connections() == 0
+  end)
+  for _, server in ipairs(servers) do
+    server:kill()
+  end
+end)
+
+test.case("set_backends while packets come: none is lost, none goes astray", function(t)
+  local net = stage(t, 3, { reply = "server " })
+  local row = families[1]
+  local s = lb.service({ name = "web", vip = row.text, proto = "udp", attach = { net.front }, backends = backends(row, 3) })
+  local done = false
+  local changer = cnf.task.spawn(function()
+    for i = 1, slow and 10 or 40 do
+      local list = backends(row, 3)
+      table.remove(list, i % 3 + 1)
+      s:set_backends(i % 2 == 0 and list or backends(row, 3, { i, 1, 1 }))
+      cnf.task.sleep(0.002)
+    end
+    done = true
+  end)
+  local asked = 0
+  while not done do
+    t:ok(probe.udp(net.client, row.text, { timeout = 2 }).reply:find("^server "))
+    asked = asked + 1
+  end
+  changer:join()
+  t:equal(s:stats().total.requests.packets, asked)
+  t:equal(s:stats().total.unserved.packets, 0)
+end)
+
+test.case("with the policy router behind it", function(t)
+  local net = lab.new(t)
+  -- The router is there first, and yet sees what the balancer has made of the packet.
+  local r = net:router()
+  for _, row in ipairs(families) do
+    local s = service(net, row, "tcp", { { address = row.backend:format(9), port = 8080 } })
+    r:set({ net:by(2, { to = row.backend:format(9), family = row.family }), { to = row.vip, action = "drop" } })
+    local way, note = net:way(r, flows(row, "tcp", 1)[1])
+    t:equal({ way, note.ttl }, { "h2", 63 })
+    t:equal({ r:stats()[1].packets, r:stats()[2].packets }, { 1, 0 })
+    s:detach()
+    t:equal((net:way(r, flows(row, "tcp", 1)[1])), "none", "without the balancer the router sees the virtual address")
+  end
+end)
+
+test.case("two services on one link", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local first = service(net, row, "tcp", { backends(row, 3)[1] })
+  local second = service(net, row, "udp", { backends(row, 3)[2] })
+  t:equal((net:way(nil, flows(row, "tcp", 1)[1])), "h1")
+  t:equal((net:way(nil, flows(row, "udp", 1)[1])), "h2")
+  t:equal({ first:stats().total.begun, second:stats().total.begun }, { 1, 1 })
+end)
+
+test.case("what is refused leaves nothing behind", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local here, elsewhere = { net.link.inside }, { net.link.inside, net.c0 }
+  local list = backends(row, 2)
+  for i, case in ipairs({
+    { { vip = "1.2.3.4:80", attach = here }, "name is missing" },
+    { { name = "a", attach = here }, "vip is missing" },
+    { { name = "a", vip = "1.2.3.4", attach = here }, "has no port" },
+    { { name = "a", vip = "1.2.3.4:0", attach = here }, "port 0" },
+    { { name = "a", vip = "www:80", attach = here }, "is not an address and a port" },
+    { { name = "a", vip = "224.0.0.1:80", attach = here }, "no unicast address" },
+    { { name = "a", vip = "[fe80::1]:80", attach = here }, "no unicast address" },
+    { { name = "a", vip = row.text }, "attach is missing" },
+    { { name = "a", vip = row.text, attach = {} }, "names no link" },
+    { { name = "a", vip = row.text, attach = { "inside" } }, "must be a Link" },
+    { { name = "a", vip = row.text, attach = { { net.link.inside, "inward" } } }, 'no side "inward"' },
+    { { name = "a", vip = row.text, attach = { net.link.inside, { net.link.inside, "egress" } } }, "twice" },
+    { { name = "a", vip = row.text, attach = elsewhere }, "EXDEV" },
+    { { name = "a", vip = row.text, attach = { { net.link.inside, "primary" } } }, "netkit" },
+    { { name = "a", vip = row.text, attach = here, proto = "sctp" }, "proto must be" },
+    { { name = "a", vip = row.text, attach = here, idle = "5s" }, "idle is of UDP" },
+    { { name = "a", vip = row.text, attach = here, connections = 0 }, "connections must be" },
+    { { name = "a", vip = row.text, attach = here, backend = list }, "unknown option" },
+    { { name = "a", vip = row.text, attach = here, backends = { list[1], list[1] } }, "named twice" },
+    { { name = "a", vip = row.text, attach = here, backends = { { address = "fd00::1" } } }, "different families" },
+    { { name = "a", vip = row.text, attach = here, backends = { { adress = "10.0.0.1" } } }, 'unknown option "adress"' },
+    { { name = "a", vip = row.text, attach = here, backends = { { address = "10.0.0.1", weight = -1 } } }, "weight must be" },
+    { { name = "a", vip = row.text, attach = here, backends = { 7 } }, "must be a backend" },
+    { { name = "a", vip = row.text, attach = here, backends = { row.text } }, "is the service itself" },
+  }) do
+    local problem = t:raises(function()
+      lb.service(case[1])
+    end)
+    t:ok(tostring(problem):find(case[2], 1, true), ("case %d: %s"):format(i, problem))
+  end
+  local s = service(net, row, "tcp", list, { name = "one" })
+  t:raises(function()
+    service(net, row, "udp", list, { name = "one" })
+  end, "EEXIST")
+  for _, case in ipairs({
+    { function() s:set_backends() end, "takes an array" },
+    { function() s:set_backends({ address = "10.0.0.2" }) end, "takes an array" },
+    { function() s:set_backends({ "10.0.0.2:99999" }) end, "is not an address and a port" },
+    { function() s:drain("10.0.0.2:80") end, "there is no backend" },
+    { function() s:forget() end, "must be a backend" },
+    { function() return s.backends end, 'has no field or method "backends"' },
+  }) do
+    local problem = t:raises(case[1])
+    t:ok(tostring(problem):find(case[2], 1, true), tostring(problem))
+  end
+  t:equal(#s:list(), 2, "what was refused has changed nothing")
+  local many = {}
+  for i = 1, 4096 do
+    many[i] = ("10.%d.%d.1:80"):format(i // 256, i % 256)
+  end
+  t:raises(function()
+    s:set_backends(many)
+  end, "E2BIG")
+end)
+
+test.case("backends come and go for longer than there are numbers", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local s = service(net, row, "tcp", backends(row, 1))
+  t:equal((net:way(nil, flows(row, "tcp", 1)[1])), "h1")
+  for round = 0, 3 do
+    local many = { backends(row, 1)[1] }
+    for i = 1, 1500 do
+      many[#many + 1] = ("10.%d.%d.%d:80"):format(100 + round, i // 256, i % 256)
+    end
+    s:set_backends(many)
+  end
+  s:set_backends({ backends(row, 3)[3] })
+  t:equal((net:way(nil, flows(row, "tcp", 1, { flags = ACK })[1])), "h1", "the first connection is where it was")
+  t:equal((net:way(nil, flows(row, "tcp", 1, { sport = 99 })[1])), "h3")
+  t:equal(s:stats().total.begun, 2)
+end)
