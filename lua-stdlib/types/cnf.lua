@@ -14,9 +14,9 @@
 ---@field forward cnf.forward
 ---@field lb cnf.lb
 ---@field link cnf.link
+---@field mirror cnf.mirror
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns
----@field mirror cnf.mirror
 ---@field policy cnf.policy
 ---@field probe cnf.probe
 ---@field task cnf.task
