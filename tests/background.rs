@@ -216,11 +216,11 @@ fn the_status_of_a_script_is_the_status_of_up() {
         room.script("case", text);
         room.run(&["up", "case.lua"]).expect(status, expected);
     }
-    room.run(&["up", "nowhere.lua"]).expect(1, "run(nowhere.lua): no such file or directory");
-    room.run(&["up", "-"]).expect(1, "a script in the background is a file");
+    room.run(&["up", "nowhere.lua"]).expect(2, "run(nowhere.lua): no such file or directory");
+    room.run(&["up", "-"]).expect(2, "a script in the background is a file");
     room.run(&["up"]).expect(2, "SCRIPT");
     room.script("-x", WAITS);
-    room.run(&["up", "./-x.lua"]).expect(1, "an instance's name cannot begin with \"-\"");
+    room.run(&["up", "./-x.lua"]).expect(2, "an instance's name cannot begin with \"-\"");
 }
 
 #[test]

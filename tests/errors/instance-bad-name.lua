@@ -1,3 +1,4 @@
 --- run: env CNFSCRIPT_RUN_DIR=/tmp/cnfscript-of-nobody
 --- args: up --name a/b SCRIPT
+--- status: 2
 --- A name is that of a directory.

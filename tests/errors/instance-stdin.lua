@@ -1,2 +1,3 @@
 --- args: up -
+--- status: 2
 --- Standard input ends with the terminal.

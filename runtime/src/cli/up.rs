@@ -24,7 +24,7 @@ use crate::life::log;
 use crate::life::outside::{Outside, READY, Waiting};
 use crate::life::socket::{Socket, wire};
 use crate::own::Ledger;
-use crate::own::instance::{Claim, Instances};
+use crate::own::instance::{self, Claim, Instances};
 use crate::stop::StopFlag;
 use crate::{Error, Result, report};
 
@@ -57,9 +57,17 @@ pub fn up(args: &UpArgs, common: &Common) -> u8 {
     if args.foreground || args.detached {
         return serve(args, common);
     }
-    start(args, common).unwrap_or_else(|error| {
+    // What cannot be run is told before anything is started.
+    let name = match name_of(args) {
+        Ok(name) => name,
+        Err(error) => {
+            report::error(&error, None);
+            return status::USAGE;
+        }
+    };
+    start(&name, common).unwrap_or_else(|error| {
         report::error(&error, None);
-        run::status_of(&error)
+        status::FAILED
     })
 }
 
@@ -79,14 +87,19 @@ impl UpArgs {
     }
 }
 
-/// The first process: starts the second and tells what came of it.
-fn start(args: &UpArgs, common: &Common) -> Result<u8> {
+/// The instance's name, of a script that can be read.
+fn name_of(args: &UpArgs) -> Result<String> {
     if args.script.as_os_str() == "-" {
         return Err(Error::invalid(OP, "a script in the background is a file").subject("-"));
     }
-    // A script that cannot be read is told before anything is started.
     let name = run::prepare(&args.run_args())?.0.name;
-    let before = Instances::here().get(&name)?;
+    instance::check_name(&name)?;
+    Ok(name)
+}
+
+/// The first process: starts the second and tells what came of it.
+fn start(name: &str, common: &Common) -> Result<u8> {
+    let before = Instances::here().get(name)?;
     let already_logged = before
         .and_then(|found| found.paths.log().metadata().ok())
         .map_or(0, |metadata| metadata.len());
@@ -99,12 +112,12 @@ fn start(args: &UpArgs, common: &Common) -> Result<u8> {
         line
     };
     let claimed = said() == CLAIMED;
-    if claimed && said() == READY && tell(&name, common) {
+    if claimed && said() == READY && tell(name, common) {
         return Ok(status::DONE);
     }
     let code = child.wait().map_err(|e| Error::io(OP, &e))?.code();
     if claimed {
-        show_log(&name, already_logged);
+        show_log(name, already_logged);
     }
     let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(status::FAILED);
     if code == status::DONE && !common.quiet {
