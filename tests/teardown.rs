@@ -126,3 +126,35 @@ fn programs_and_servers_end_with_their_instance() {
     }
     assert_eq!(namespaces(&name), Vec::<String>::new());
 }
+
+/// How many processes run `sleep` for just that long.
+fn sleepers(seconds: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let asleep = |line: Vec<u8>| line == format!("sleep\0{seconds}\0").into_bytes();
+    processes.filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(asleep)).count()
+}
+
+#[test]
+fn commands_end_with_the_script_and_so_does_what_they_started() {
+    // A script that waits, and one that hangs where no interrupt reaches it.
+    let endings = ["task.sleep(100)", "local _ = ('a'):rep(1 << 16):find(('a*'):rep(30) .. 'b')"];
+    for (number, ending) in endings.into_iter().enumerate() {
+        let seconds = format!("{}.{number}", 100_000 + std::process::id());
+        let child = start(&format!(
+            "pipe = io.popen('sleep {seconds} | cat; true')
+            task.spawn(os.execute, '(sleep {seconds}; true); true')
+            task.spawn(function() netns.host():exec('sleep {seconds}; true') end)
+            task.sleep(0.1)
+            print('ready') io.stdout:flush() {ending}"
+        ));
+        assert_eq!(sleepers(&seconds), 3, "{ending}");
+        let (took, text, status) = interrupt(child);
+        assert_eq!(status, Some(130), "{text}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while sleepers(&seconds) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(sleepers(&seconds), 0, "{ending}: {text}");
+    }
+}

@@ -34,6 +34,7 @@ pub mod task;
 pub mod testing;
 pub mod value;
 pub mod vm;
+mod waited;
 
 use mlua::{Lua, Table};
 

@@ -21,7 +21,8 @@ use super::netns::Net;
 use super::option::{Options, expected};
 use super::task::{EndsWithTask, end_with_task};
 use super::value::Data;
-use crate::kernel::process;
+use super::waited::Waited;
+use crate::kernel::process::{self, Reach};
 use crate::own::Owned;
 use crate::record;
 use crate::{Error, Result};
@@ -113,23 +114,6 @@ fn start(op: &str, command: &mut Command, line: &CommandLine) -> Result<Child> {
     })
 }
 
-/// Ends the whole group when the wait for it is given up.
-struct Group(Cell<Option<u32>>);
-
-impl EndsWithTask for Group {
-    fn end(&self) {
-        if let Some(pid) = self.0.take() {
-            let _ = process::kill_group(pid, Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 /// Runs a program to its end. With `check` (the default) a failing one raises.
 fn exec(
     _: &Lua,
@@ -150,7 +134,7 @@ fn exec(
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(&op, &mut command, &line)?;
-    let group = Rc::new(Group(Cell::new(child.id())));
+    let group = Rc::new(Waited::new(child.id(), Reach::Group));
     end_with_task(Rc::downgrade(&(Rc::clone(&group) as Rc<dyn EndsWithTask>)));
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(op.clone(), &e).subject(line.shown.clone());
@@ -188,7 +172,7 @@ fn exec(
             })?,
         }
         .map_err(failed)?;
-        group.0.set(None);
+        group.leave();
         if check && !status.success() {
             let error = Error::new(op, "EXIT", ended(status)).subject(line.shown);
             let said = if stderr.is_empty() { &stdout } else { &stderr };

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
@@ -24,7 +25,10 @@ use tokio::sync::Mutex;
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::{Args, Module};
+use super::task::{EndsWithTask, end_with_task};
 use super::value::Data;
+use super::waited::Waited;
+use crate::kernel::process::Reach;
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -37,9 +41,23 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
 
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
-    // A task that is cancelled while it waits for a command ends it.
-    shell.args(["-c", command]).kill_on_drop(true);
+    shell.args(["-c", command]);
     shell
+}
+
+/// Starts a command, which ends with all it has started when nobody waits for it any more: its task was cancelled, or the
+/// script ends. At a terminal it stays in the terminal's group, as an editor needs, and Ctrl-C reaches it there.
+fn start(shell: &mut Command) -> std::io::Result<(Child, Waited)> {
+    let reach = match std::io::stdin().is_terminal() {
+        true => Reach::Tree,
+        false => Reach::Group,
+    };
+    if reach == Reach::Group {
+        shell.process_group(0);
+    }
+    let child = shell.spawn()?;
+    let waited = Waited::new(child.id(), reach);
+    Ok((child, waited))
 }
 
 /// "exit" or "signal", and its number, as Lua's manual has it.
@@ -60,9 +78,13 @@ fn execute(
     mut args: Args,
 ) -> Result<impl Future<Output = Result<(&'static str, i32)>> + use<>> {
     let command: String = args.required("command")?;
+    let failed = |e: std::io::Error| failed("os.execute", &command, &e);
+    let (mut child, waited) = start(&mut shell(&command)).map_err(failed)?;
+    let waited = Rc::new(waited);
+    end_with_task(Rc::downgrade(&(Rc::clone(&waited) as Rc<dyn EndsWithTask>)));
     Ok(async move {
-        let status =
-            shell(&command).status().await.map_err(|e| failed("os.execute", &command, &e))?;
+        let status = child.wait().await.map_err(|e| Error::io("os.execute", &e))?;
+        waited.leave();
         Ok(ended(status))
     })
 }
@@ -76,13 +98,13 @@ fn popen(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
         true => shell.stdin(Stdio::piped()),
         false => shell.stdout(Stdio::piped()),
     };
-    let mut child = shell.spawn().map_err(|e| failed("io.popen", &command, &e))?;
+    let (mut child, waited) = start(&mut shell).map_err(|e| failed("io.popen", &command, &e))?;
     let output = child.stdout.take();
     let stream = Stream(Rc::new(Inner {
         name: command,
         input: Mutex::new(child.stdin.take()),
         output: Mutex::new(output.map(|output| -> Reader { Box::new(BufReader::new(output)) })),
-        child: RefCell::new(Some(child)),
+        child: RefCell::new(Some((child, waited))),
     }));
     Ok(Returned(stream))
 }
@@ -137,7 +159,7 @@ struct Inner {
     name: String,
     input: Mutex<Option<ChildStdin>>,
     output: Mutex<Option<Reader>>,
-    child: RefCell<Option<Child>>,
+    child: RefCell<Option<(Child, Waited)>>,
 }
 
 impl Stream {
@@ -189,8 +211,9 @@ impl Stream {
         self.0.input.lock().await.take();
         self.0.output.lock().await.take();
         let child = self.0.child.borrow_mut().take();
-        let Some(mut child) = child else { return Ok(None) };
+        let Some((mut child, waited)) = child else { return Ok(None) };
         let status = child.wait().await.map_err(|e| self.error("close", &e))?;
+        waited.leave();
         Ok(Some(ended(status)))
     }
 }

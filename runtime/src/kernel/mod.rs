@@ -10,6 +10,7 @@ pub mod netlink;
 pub mod netns;
 pub mod notify;
 pub mod process;
+pub mod processes;
 pub mod qdisc;
 pub mod release;
 pub mod route;

@@ -1,5 +1,6 @@
 //! Child processes inside a namespace, with what `ip netns exec` gives them: /sys of that namespace, /etc/netns files.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,11 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::netns::NetnsFd;
+use super::processes;
 use crate::{Error, Result};
 
 /// Everything the child does before it becomes the program. Prepared in the parent, because between fork and exec only
@@ -62,11 +65,51 @@ pub fn kill_group(pid: u32, signal: Signal) -> Result<()> {
     }
 }
 
-/// When the process started, in clock ticks after boot (`proc_pid_stat(5)`, field 22); `None` when there is none.
+/// When the process started, in clock ticks after boot; `None` when there is none.
 pub fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, with whatever it has in it.
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+    processes::one(pid).map(|process| process.started)
+}
+
+/// How far the end of a child reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It leads a process group: all that is in it.
+    Group,
+    /// It shares ours, as a terminal wants it: those that descend from it.
+    Tree,
+}
+
+/// Children that are to end with this process, also when that ends without undoing anything else.
+static ENLISTED: Mutex<BTreeMap<u32, Reach>> = Mutex::new(BTreeMap::new());
+
+/// The child `pid` is to end with this process, until it is dismissed.
+pub fn enlist(pid: u32, reach: Reach) {
+    ENLISTED.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, reach);
+}
+
+/// The child has ended, or is about to be.
+pub fn dismiss(pid: u32) {
+    ENLISTED.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+}
+
+/// Ends every child that is enlisted.
+pub fn end_enlisted() {
+    let all = std::mem::take(&mut *ENLISTED.lock().unwrap_or_else(PoisonError::into_inner));
+    for (pid, reach) in all {
+        end(pid, reach);
+    }
+}
+
+/// Kills the child `pid` and what it has started; what of it is gone already is no error.
+pub fn end(pid: u32, reach: Reach) {
+    match reach {
+        Reach::Group => drop(kill_group(pid, Signal::SIGKILL)),
+        Reach::Tree => {
+            for one in std::iter::once(pid).chain(processes::descendants(pid)) {
+                let _ = kill(Pid::from_raw(one as i32), Signal::SIGKILL);
+            }
+        }
+    }
 }
 
 /// Kills the group that the child `pid` of this process leads, and waits until the child has ended: what it held is free

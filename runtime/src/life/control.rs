@@ -200,6 +200,7 @@ impl Control {
     fn give_up(&self) -> ! {
         tracing::warn!("the script does not answer; cleaning up without it");
         crate::cli::run::tear_down(&self.ledger);
+        crate::kernel::process::end_enlisted();
         // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
         unsafe { libc::_exit(130) }
     }

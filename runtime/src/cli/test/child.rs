@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::super::Common;
 use super::{Outcome, Status, TestArgs, worker};
+use crate::kernel::processes;
 use crate::life::control::Control;
 use crate::{Error, Result};
 
@@ -108,10 +109,12 @@ async fn run_worker(
     }
     run.seconds = since.elapsed().as_secs_f64();
     run.exit = end(&mut child, pid, run.hung || control.flag.reason().is_some()).await;
-    // Whoever is left in its group was started by a case and not ended. What a crash left is no fault of its own.
-    let left = anyone_left(pid).await;
-    run.left_processes = left && run.exit.is_some_and(|exit| exit.success());
-    let _ = killpg(pid, Signal::SIGKILL);
+    // Whoever is left in its session was started by a case and not ended. What a crash left is no fault of its own.
+    let left = left_behind(pid.as_raw() as u32).await;
+    run.left_processes = !left.is_empty() && run.exit.is_some_and(|exit| exit.success());
+    for one in left {
+        let _ = kill(Pid::from_raw(one as i32), Signal::SIGKILL);
+    }
     if let Ok(Ok(bytes)) = tokio::time::timeout(TEAR_DOWN, output).await {
         run.output = by_case(&String::from_utf8_lossy(&bytes));
     }
@@ -138,8 +141,10 @@ fn command(file: &Path, from: usize, args: &TestArgs, common: &Common) -> Result
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
         .kill_on_drop(true);
+    // A session of its own holds all that its cases start, in whatever groups.
+    // SAFETY: setsid(2) is a system call only, on no memory of ours.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
     Ok(command)
 }
 
@@ -157,27 +162,17 @@ async fn end(child: &mut Child, pid: Pid, tell: bool) -> Option<ExitStatus> {
     }
 }
 
-/// Whether the group outlives its leader: not for a moment, as a shell that is about to end does.
-async fn anyone_left(group: Pid) -> bool {
+/// Who outlives the worker in its session: not for a moment, as a shell that is about to end does.
+async fn left_behind(session: u32) -> Vec<u32> {
+    let mut left = processes::of_session(session);
     for _ in 0..20 {
-        if killpg(group, None).is_err() || !anyone_lives(group) {
-            return false;
+        if left.is_empty() {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
+        left = processes::of_session(session);
     }
-    true
-}
-
-/// Whether a process of the group is more than a zombie, which only waits for its new parent (proc_pid_stat(5)).
-fn anyone_lives(group: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
-    processes.flatten().any(|process| {
-        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        // The command's name is in parentheses and may hold anything; state, parent and group follow.
-        let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-        let (state, of) = (fields.next(), fields.nth(1));
-        of == Some(&group.to_string()) && !matches!(state, Some("Z" | "X"))
-    })
+    left
 }
 
 fn by_case(output: &str) -> HashMap<Option<usize>, String> {
