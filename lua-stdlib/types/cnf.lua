@@ -17,6 +17,8 @@
 ---@field mirror cnf.mirror
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns
+---@field mirror cnf.mirror
+---@field packet cnf.packet
 ---@field policy cnf.policy
 ---@field probe cnf.probe
 ---@field task cnf.task

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod life;
 mod nearest;
 pub mod own;
+pub mod packet;
 pub mod program;
 pub mod report;
 pub mod stop;

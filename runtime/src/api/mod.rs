@@ -18,6 +18,7 @@ mod mirror;
 pub mod module;
 pub mod netns;
 pub mod option;
+mod packet;
 mod ping;
 pub mod policy;
 pub mod probe;
@@ -51,6 +52,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("mirror", mirror::module),
         ("netkit", hook::netkit),
         ("netns", netns::module),
+        ("packet", packet::module),
         ("policy", policy::module),
         ("probe", probe::module),
         ("task", task::module),

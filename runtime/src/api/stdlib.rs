@@ -39,6 +39,7 @@ pub const STUBS: &[(&str, &str)] = &[
     ("mirror", include_str!("../../../lua-stdlib/types/mirror.lua")),
     ("netkit", include_str!("../../../lua-stdlib/types/netkit.lua")),
     ("netns", include_str!("../../../lua-stdlib/types/netns.lua")),
+    ("packet", include_str!("../../../lua-stdlib/types/packet.lua")),
     ("policy", include_str!("../../../lua-stdlib/types/policy.lua")),
     ("probe", include_str!("../../../lua-stdlib/types/probe.lua")),
     ("task", include_str!("../../../lua-stdlib/types/task.lua")),

@@ -1,0 +1,1 @@
+require("cnf").packet.build({ eth = { dst = "02:00" } })

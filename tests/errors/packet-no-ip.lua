@@ -1,0 +1,1 @@
+require("cnf").packet.build({ udp = { dport = 53 } })

@@ -1,0 +1,1 @@
+require("cnf").packet.decode("no packet")

@@ -1,0 +1,2 @@
+local ip = { src = "10.0.0.1", dst = "10.0.0.2" }
+require("cnf").packet.build({ ip = ip, udp = {}, payload = ("x"):rep(70000) })
