@@ -16,7 +16,7 @@ local active = {}
 local injected = 0
 
 -- Where this script's places start (COPY_MARK of chaos.bpf.c): scripts on one hook should not share any.
-local first_place = library.clock() // 1000 % 768
+local first_place = (library.clock()) // 1000 % 768
 
 local Fault = library.class("Fault", "fault", { "link", "direction", "seed" })
 
@@ -132,7 +132,7 @@ function chaos.inject(link, options)
     seed = seed,
     _ = { object = object, attachments = {}, number = injected },
   }, Fault)
-  local deadline = given.duration and library.clock() + math.floor(given.duration * 1e9)
+  local deadline = given.duration and (library.clock()) + math.floor(given.duration * 1e9)
   object.maps.fault:set(0, { match = given.match, ["until"] = deadline or 0 })
   injected = injected + 1
   active[fault._.number] = fault
@@ -177,7 +177,7 @@ function Fault:info()
   local now = inside.object.maps.fault:get(0)
   local remaining
   if now["until"] > 0 then
-    remaining = math.max(0, (now["until"] - library.clock()) / 1e9)
+    remaining = math.max(0, (now["until"] - (library.clock())) / 1e9)
   end
   return {
     link = self.link.name,

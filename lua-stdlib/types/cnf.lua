@@ -11,6 +11,7 @@
 ---@field chaos cnf.chaos
 ---@field event cnf.event
 ---@field filter cnf.filter
+---@field flow cnf.flow
 ---@field forward cnf.forward
 ---@field lb cnf.lb
 ---@field link cnf.link
@@ -19,6 +20,7 @@
 ---@field netns cnf.netns
 ---@field mirror cnf.mirror
 ---@field packet cnf.packet
+---@field police cnf.police
 ---@field policy cnf.policy
 ---@field probe cnf.probe
 ---@field task cnf.task

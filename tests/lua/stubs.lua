@@ -96,6 +96,14 @@ local instances = {
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.forward.xdp({ links = { link } })
   end,
+  ["cnf.Limit"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.police.limit({ link = link, pps = 1 })
+  end,
+  ["cnf.Flows"] = function(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    return cnf.flow.account({ link = link })
+  end,
   ["cnf.Subscription"] = function(t)
     return cnf.event.on("link", { netns = t:netns("stub") }, function() end)
   end,

@@ -115,7 +115,11 @@ fn option(lua: &Lua, options: &mut Options, word: &'static str, kind: &str) -> R
                 .transpose()
                 .map(|link| link.unwrap_or(Value::Nil))
         }
-        // Of an option of that name, and no other.
+        // These two of options of that name, and no other.
+        "sample" => match options.raw("sample")? {
+            Value::Nil => Ok(Value::Nil),
+            _ => Ok(Value::Number(super::mirror::share(options)?)),
+        },
         "match" => selector(options)?.into_lua(lua).map_err(from_lua),
         other => Err(options.bad(format!("there is no kind \"{other}\" of option"))),
     }
@@ -166,9 +170,12 @@ pub fn prefixes(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Data> {
     })
 }
 
-/// Nanoseconds of `bpf_ktime_get_ns()`.
-pub fn clock(_: &Lua, _: &Rc<Host>, _: Args) -> Result<i64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_err(|errno| Error::errno("_library.clock", errno))?;
-    Ok(Duration::from(now).as_nanos() as i64)
+/// Now: nanoseconds of `bpf_ktime_get_ns()`, and seconds since 1970.
+pub fn clock(_: &Lua, _: &Rc<Host>, _: Args) -> Result<(i64, f64)> {
+    let at = |clock: ClockId| {
+        let now = clock_gettime(clock).map_err(|e| Error::errno("_library.clock", e))?;
+        Ok::<_, Error>(Duration::from(now))
+    };
+    let now = at(ClockId::CLOCK_MONOTONIC)?.as_nanos() as i64;
+    Ok((now, at(ClockId::CLOCK_REALTIME)?.as_secs_f64()))
 }

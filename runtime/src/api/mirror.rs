@@ -69,7 +69,7 @@ fn one_namespace(options: &Options, from: &Link, to: &Link) -> Result<()> {
 }
 
 /// `"1/64"`, `"5%"`, or a share from 0 to 1; everything when it is not given.
-fn share(options: &mut Options) -> Result<f64> {
+pub fn share(options: &mut Options) -> Result<f64> {
     let value = options.raw("sample")?;
     let share = match &value {
         Value::Nil => return Ok(1.0),

@@ -1,0 +1,5 @@
+--- Two units.
+local cnf = require("cnf")
+local ns = cnf.netns.new("golden-police-" .. cnf._test.pid())
+local eth0 = cnf.link.veth({ name = "eth0", netns = ns })
+cnf.police.limit({ link = eth0, rate = "10mbit", pps = 1000 })

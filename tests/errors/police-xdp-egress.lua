@@ -1,0 +1,5 @@
+--- A hook that there is none of.
+local cnf = require("cnf")
+local ns = cnf.netns.new("golden-police-" .. cnf._test.pid())
+local eth0 = cnf.link.veth({ name = "eth0", netns = ns })
+cnf.police.limit({ link = eth0, hook = "xdp", direction = "egress", pps = 1000 })
