@@ -107,7 +107,7 @@ enum way { REQUEST, REPLY };
 
 struct flow {
 	struct endpoint other; /* of a request, where it goes; of a reply, where it says it comes from */
-	__u32 seen; /* seconds of CLOCK_MONOTONIC */
+	__u32 seen; /* seconds of CLOCK_MONOTONIC_COARSE */
 	__u16 backend;
 	__u8 way;   /* enum way */
 	__u8 closed; /* of a request: who has ended the connection, CLOSED_* */

@@ -7,7 +7,8 @@
  *   counters   one: what was seen, copied and refused (struct counts)
  *   fragments  ports of first fragments, for those that follow (flow.h)
  *
- * Hooks: `mirror_l2` on any link with a link header, `mirror_l3` on one without.
+ * Hooks: `mirror_in` at ingress and `mirror_out` at egress do the same: their names say where among others they stand
+ * (lua-stdlib/chain.lua). The `_l3` twins are for devices without a link header.
  *
  * The fate of every packet: the next program, then the kernel, unchanged. A copy is not copied again: two mirrors that
  * face each other would never end.
@@ -77,12 +78,22 @@ static __always_inline int run(struct __sk_buff *ctx, int headerless)
 	return NEXT;
 }
 
-SEC("tc") int mirror_l2(struct __sk_buff *ctx)
+SEC("tc") int mirror_in(struct __sk_buff *ctx)
 {
 	return run(ctx, 0);
 }
 
-SEC("tc") int mirror_l3(struct __sk_buff *ctx)
+SEC("tc") int mirror_out(struct __sk_buff *ctx)
+{
+	return run(ctx, 0);
+}
+
+SEC("tc") int mirror_in_l3(struct __sk_buff *ctx)
+{
+	return run(ctx, 1);
+}
+
+SEC("tc") int mirror_out_l3(struct __sk_buff *ctx)
 {
 	return run(ctx, 1);
 }

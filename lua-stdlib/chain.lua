@@ -1,5 +1,5 @@
 --- `_chain`: where the library's programs stand on a tc hook. In the order of `ranks`, both ways; what a script attaches itself
---- comes behind them, the policy router last.
+--- comes behind them, the policy router last; what copies packets as they leave stands behind all that is there.
 
 local _, cnf = ...
 local bpf, tc, tcx = cnf.bpf, cnf.tc, cnf.tcx
@@ -10,14 +10,20 @@ local chain = {}
 local ranks = {
   chaos_ingress = 1,
   chaos_egress = 1,
-  police_ingress = 2,
-  police_egress = 2,
-  flow_ingress = 3,
-  flow_egress = 3,
+  mirror_in = 2,
+  mirror_in_l3 = 2,
+  police_ingress = 3,
+  police_egress = 3,
+  flow_ingress = 4,
+  flow_egress = 4,
+  lb_l2 = 5,
+  lb_l3 = 5,
   ingress = 100,
   egress = 100,
   ingress_l3 = 100,
   egress_l3 = 100,
+  mirror_out = 101,
+  mirror_out_l3 = 101,
 }
 local OTHERS = 50
 

@@ -128,8 +128,6 @@ function lb.service(options)
       local link = place[1]
       which[link] = program.headerless(link) and "lb_l3" or "lb_l2"
       needed[which[link]] = true
-      -- Before the router, which stands last, wherever it was made.
-      place[3] = { first = true }
     end
     local names = {}
     for program_name in pairs(needed) do

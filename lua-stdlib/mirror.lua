@@ -28,17 +28,16 @@ function mirror.to(options)
         hint = "copy to a link without one too, such as a tun",
       })
     end
-    local which = headerless and "mirror_l3" or "mirror_l2"
-    local object = cnf.bpf.builtin("mirror", { name = "mirror/" .. name, programs = { which } })
-    object.maps.mirror:set(0, { match = given.match, sample = given.sample, ifindex = to.index })
-    local places = {}
+    local tail = headerless and "_l3" or ""
+    local which = { ingress = "mirror_in" .. tail, egress = "mirror_out" .. tail }
+    local places, needed = {}, {}
     for i, direction in ipairs(given.directions) do
-      -- What comes in is seen as it came, what goes out as it goes.
-      local order = next(given.order) and given.order or { [direction == "ingress" and "first" or "last"] = true }
-      places[i] = { from, direction, order }
+      places[i], needed[i] = { from, direction, next(given.order) and given.order }, which[direction]
     end
-    local attachments = program.attach("mirror", name, places, function()
-      return object.programs[which]
+    local object = cnf.bpf.builtin("mirror", { name = "mirror/" .. name, programs = needed })
+    object.maps.mirror:set(0, { match = given.match, sample = given.sample, ifindex = to.index })
+    local attachments = program.attach("mirror", name, places, function(_, direction)
+      return object.programs[which[direction]]
     end)
     state[self] = { attachments = attachments, counters = object.maps.counters }
   end)

@@ -32,18 +32,22 @@ function program.headerless(link)
 end
 
 --- Puts programs on hooks, `places = {{link, side, order}, ...}`, in a slot named by what they are ("mirror") and their name;
---- `choose(link)` gives the program for a link, `order` the order words. All or none: an error takes off what was put on.
+--- `choose(link, side)` gives the program for a hook, `order` the order words; without any it stands where `_chain` says. All or
+--- none: an error takes off what was put on.
 function program.attach(what, name, places, choose)
   local attachments = {}
   local ok, problem = pcall(function()
     for i, place in ipairs(places) do
-      local link, side, options = place[1], place[2], { slot = ("%s/%s"):format(what, name) }
-      for word, value in pairs(place[3] or {}) do
-        options[word] = value
+      local link, side, order = place[1], place[2], place[3]
+      local chosen, slot = choose(link, side), ("%s/%s"):format(what, name)
+      if order then
+        order.slot = slot
+        attachments[i] = cnf.bpf.attach(link, side, chosen, order)
+      elseif side == "primary" or side == "peer" then
+        attachments[i] = cnf.netkit.attach(link, side, chosen, { slot = slot, first = true })
+      else
+        attachments[i] = cnf._chain.attach(link, side, chosen, slot)
       end
-      local netkit = side == "primary" or side == "peer"
-      local attach = netkit and cnf.netkit.attach or cnf.bpf.attach
-      attachments[i] = attach(link, side, choose(link), options)
     end
   end)
   if ok then

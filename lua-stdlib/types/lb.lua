@@ -27,8 +27,9 @@ local lb = {}
 ---@field connections? integer How many are remembered, 65536 by default, at most 16777216; about 300 bytes each. Beyond that the longest unused are forgotten, and come to where their hash says.
 
 --- Makes a service. New connections are shared by weight: which backend gets one depends only on the connection's addresses and
---- ports and on the list, so that balancers of one list agree. Its programs run first on their hooks, before the policy router, and
---- let others run after them: tcx, or clsact before Linux 6.6; at most 63 on a hook.
+--- ports and on the list, so that balancers of one list agree. Its programs run on tcx, or clsact before
+--- Linux 6.6, at most 63 on a hook: behind those of chaos, mirrors, police and flow, before what a script attaches itself and the
+--- policy router, whichever was made first.
 ---
 --- While no backend takes new connections, their packets pass as they are: where the virtual address is its own, the kernel says
 --- that nobody listens. Fragments follow their first. ICMP to the virtual address is the kernel's.

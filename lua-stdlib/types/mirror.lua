@@ -25,7 +25,7 @@ local mirror = {}
 ---@field sample? string|number The share of the matching packets that is copied, each by chance: "1/64", "5%", 0.05. All of them without it.
 ---@field match? cnf.Match
 ---@field name? string Tells several mirrors of one link from each other: the name of `to` by default. Two of one name on a hook: EEXIST.
----@field first? boolean The order words of `bpf.attach`. Without any, packets are copied before other programs see them at ingress, and behind those at egress.
+---@field first? boolean The order words of `bpf.attach`. Without any, packets are copied at ingress before other programs but chaos see them, and at egress behind those that are there.
 ---@field last? boolean
 ---@field before? cnf.Attachment|cnf.Program|integer
 ---@field after? cnf.Attachment|cnf.Program|integer

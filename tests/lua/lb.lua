@@ -484,6 +484,32 @@ test.case("with the policy router behind it", function(t)
   end
 end)
 
+test.case("where the library's programs stand, whichever was made first", function(t)
+  local net = lab.new(t)
+  local row = families[1]
+  local inside, order = net.link.inside, {}
+  local makers = {
+    function() net:router({ attach = { { inside, "ingress" }, { inside, "egress" } } }) end,
+    function() cnf.mirror.to({ from = inside, to = net.link.h1 }) end,
+    function() service(net, row, "tcp", {}) end,
+    function() cnf.chaos.inject(inside, { direction = "both", loss = 0 }) end,
+  }
+  for i = #makers, 1, -1 do
+    makers[i]()
+  end
+  local hooks = cnf.probe_feature("tcx") and cnf.tcx or cnf.tc
+  for _, side in ipairs({ "ingress", "egress" }) do
+    order[side] = {}
+    for i, program in ipairs(hooks.query(inside, side).programs) do
+      order[side][i] = program.name
+    end
+  end
+  t:equal(order, {
+    ingress = { "chaos_ingress", "mirror_in", "lb_l2", "ingress" },
+    egress = { "chaos_egress", "lb_l2", "mirror_out", "egress" },
+  })
+end)
+
 test.case("two services on one link", function(t)
   local net = lab.new(t)
   local row = families[1]

@@ -78,8 +78,8 @@ fn backend(flow: &[u8]) -> u16 {
     u16::from_ne_bytes([flow[BACKEND], flow[BACKEND + 1]])
 }
 
-/// As the programs count: whole seconds of CLOCK_MONOTONIC.
+/// As the programs count: whole seconds of CLOCK_MONOTONIC_COARSE, which is up to a tick behind the other.
 fn seconds_now() -> u32 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
         .map_or(0, |now| now.tv_sec() as u32)
 }
