@@ -114,6 +114,7 @@ function bpf.helpers() end
 ---@field name string
 ---@field programs table<string, cnf.Program> By function name. A name that is not there raises ENOENT and names the nearest.
 ---@field maps table<string, cnf.Map> By name; data sections are ".rodata", ".data", ".bss". A name that is not there raises ENOENT.
+---@field globals table<string, any> Global variables by name, read and written while the programs run: `o.globals.limit = 5`; numbers change in one step, and `pairs` goes through all. Values as those of maps (EINVAL, ERANGE). A constant (`const volatile`) raises EPERM: the `globals` of `bpf.load` set it. ENOENT names the nearest; variables are known by BTF.
 local Object = {}
 
 --- Lets go of the object; using it afterwards raises ENODEV. What is attached stays attached, and a program or map
@@ -126,7 +127,8 @@ function Object:unload() end
 ---@field name string
 ---@field type string "tc", "xdp" ...
 ---@field tag string Hash of its instructions, 16 hexadecimal digits.
----@field map_ids integer[] Ids of the maps it uses.
+---@field instructions integer As verified and rewritten by the kernel.
+---@field map_ids integer[] Ids of the maps it uses; `bpf.maps()` has what they are.
 ---@field btf_id integer
 ---@field gpl_compatible boolean
 ---@field uid integer Of the user who loaded it.
@@ -149,13 +151,24 @@ local Program = {}
 ---@return cnf.ProgramInfo
 function Program:info() end
 
+--- What a run gave. `verdict` is the result in words: "pass", "drop", "next" (-1 of tc programs), "redirect", "tx" ...;
+--- nil where results have none. `ctx` is the context as the program left it; nil for types without, and for xdp unless it
+--- was given.
+---@class cnf.TestRun
+---@field retval integer
+---@field verdict? string
+---@field packet string As the program left it.
+---@field ctx? {mark: integer, priority: integer, ifindex: integer, ingress_ifindex: integer, tstamp: integer, wire_len: integer, gso_segs: integer, gso_size: integer, cb: integer[], rx_queue_index: integer}|string
+---@field nanoseconds integer Of one run, on average.
+
 --- Runs the program on a packet that nobody sends (BPF_PROG_TEST_RUN, net/bpf/test_run.c).
 ---
---- `packet` is an Ethernet frame, at least 14 bytes (EINVAL). `ctx` of tc programs: mark, priority, ifindex,
---- ingress_ifindex, tstamp, wire_len, gso_segs, gso_size; of xdp: ingress_ifindex, rx_queue_index. An interface index
---- can be given as a Link, and then the program runs in its namespace.
----@param options {packet: string, repeat_count: integer?, ctx: table?}
----@return {retval: integer, packet: string, nanoseconds: integer} result The packet as the program left it; the time of one run, on average.
+--- `packet` is an Ethernet frame, at least 14 bytes (EINVAL); `packet.build` makes one. `ctx` of tc programs: mark,
+--- priority, ifindex, ingress_ifindex, tstamp, wire_len, gso_segs, gso_size; of xdp: ingress_ifindex, rx_queue_index; of
+--- every other type the bytes of its context. An interface index can be given as a Link, and then the program runs in its
+--- namespace. EOPNOTSUPP for types that the kernel cannot run so (kprobe, tracepoint, cgroup_sock_addr ...).
+---@param options {packet: string, repeat_count: integer?, ctx: table|string|nil}
+---@return cnf.TestRun
 function Program:test_run(options) end
 
 --- Keeps the program at a path on a bpffs after this process; EEXIST when the path is taken, EPERM or EINVAL with a

@@ -18,7 +18,6 @@
 ---@field mirror cnf.mirror
 ---@field netkit cnf.netkit
 ---@field netns cnf.netns
----@field mirror cnf.mirror
 ---@field packet cnf.packet
 ---@field police cnf.police
 ---@field policy cnf.policy

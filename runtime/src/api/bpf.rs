@@ -10,13 +10,13 @@ use mlua::{Lua, Table, Value};
 use super::error::from_lua;
 use super::handle::{Class, Handle, Returned, held, intern};
 use super::host::Host;
-use super::link::Link;
 use super::map::{self, Map};
 use super::module::{Args, Module};
 use super::option::{Options, expected, nearest};
+use super::program::{self, Program};
 use super::value::Data;
 use crate::kernel::bpf::compile::{self, CompileOptions, Source};
-use crate::kernel::bpf::{self, LoadOptions, ProgramKind, inventory, probe};
+use crate::kernel::bpf::{self, LoadOptions, inventory, probe};
 use crate::record;
 use crate::{Error, Result};
 
@@ -182,7 +182,7 @@ fn builtin(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
 }
 
 fn programs(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
-    Ok(inventory::programs()?.into_iter().map(program_info).collect())
+    Ok(inventory::programs()?.into_iter().map(program::info_data).collect())
 }
 
 fn maps(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
@@ -261,7 +261,11 @@ impl Handle for Object {
             .field("name", |_, this| Ok(this.0.name.clone()))
             .field("programs", |lua, this| {
                 let programs = this.loaded()?.programs.clone().into_iter();
-                strict(lua, &this.0.name, "program", programs.map(|(n, p)| (n, Program(p))))
+                strict(lua, &this.0.name, "program", programs.map(|(n, p)| (n, Program::new(p))))
+            })
+            .field("globals", |lua, this| {
+                let maps = &this.loaded()?.maps;
+                super::globals::table(lua, &this.0.name, bpf::globals::variables(maps))
             })
             .field("maps", |lua, this| {
                 let maps = this.loaded()?.maps.clone().into_iter();
@@ -330,149 +334,4 @@ fn strict<T: Handle>(
         Ok(table)
     };
     build().map_err(from_lua)
-}
-
-/// A loaded program as scripts hold it.
-#[derive(Clone)]
-pub struct Program(bpf::Program);
-
-impl Program {
-    pub fn new(program: bpf::Program) -> Self {
-        Program(program)
-    }
-
-    pub fn kernel(&self) -> &bpf::Program {
-        &self.0
-    }
-}
-
-impl Handle for Program {
-    const TYPE: &'static str = "Program";
-    const WORD: &'static str = "program";
-
-    fn class(class: &mut Class<'_, Self>) {
-        class
-            .field("name", |_, this| Ok(this.0.name().to_owned()))
-            .field("type", |_, this| Ok(this.0.kind().name()))
-            .field("id", |_, this| Ok(this.0.id()))
-            .field("tag", |_, this| Ok(this.0.tag()))
-            .method("info", |_, _, this, args| {
-                let info = this.0.info().map_err(|e| e.operation(args.op().to_owned()))?;
-                Ok(program_info(info))
-            })
-            .method("test_run", test_run)
-            .method("pin", |_, _, this, mut args| {
-                let path: String = args.required("path")?;
-                this.0.pin(Path::new(&path)).map_err(|e| e.operation(args.op().to_owned()))
-            });
-    }
-
-    fn identity(&self) -> String {
-        self.0.id().to_string()
-    }
-
-    fn from_name(name: &str) -> Option<String> {
-        Some(format!("a Program comes from its object: object.programs.{name}"))
-    }
-
-    fn display(&self) -> String {
-        format!("Program({}, {} {})", self.0.name(), self.0.kind().name(), self.0.id())
-    }
-}
-
-fn program_info(info: bpf::program::ProgramInfo) -> Data {
-    record! {
-        id: info.id, name: info.name, r#type: info.kind.name(), tag: info.tag, map_ids: info.map_ids,
-        btf_id: info.btf_id, gpl_compatible: info.gpl_compatible, uid: info.uid, load_time: info.load_time as f64 / 1e9,
-        translated_size: info.translated_size, jited_size: info.jited_size,
-        verified_instructions: info.verified_instructions, run_count: info.run_count,
-        run_time: info.run_nanoseconds as f64 / 1e9,
-    }
-}
-
-/// `p:test_run{packet=, repeat_count=, ctx={ifindex=, mark=, ...}}`
-fn test_run(_: &Lua, _: &Rc<Host>, this: &Program, mut args: Args) -> Result<Data> {
-    let mut options = args.options()?;
-    options.set_subject(this.0.name().to_owned());
-    let packet: Vec<u8> = options.get("packet")?.unwrap_or_default();
-    let repeat = options.get("repeat_count")?.unwrap_or(1);
-    let (ctx, link) = match options.nested("ctx")? {
-        None => (Vec::new(), None),
-        Some(mut ctx) => {
-            let made = match this.0.kind() {
-                ProgramKind::XDP => xdp_context(&mut ctx, packet.len())?,
-                _ => skb_context(&mut ctx)?,
-            };
-            ctx.finish()?;
-            made
-        }
-    };
-    options.finish()?;
-    // Interface indexes mean what they mean in the calling thread's namespace.
-    let run = match &link {
-        Some(link) => {
-            let target = super::hook::target(link, args.op())?;
-            target.netns.within(|| this.0.test_run(&packet, &ctx, repeat))
-        }
-        None => this.0.test_run(&packet, &ctx, repeat),
-    };
-    let run = run.map_err(|e| e.operation(args.op().to_owned()))?;
-    Ok(
-        record! { retval: run.retval as i32, packet: Data::Str(run.packet), nanoseconds: run.nanoseconds },
-    )
-}
-
-type Context = (Vec<u8>, Option<Link>);
-
-/// Writes `value` at byte `offset`.
-fn put(bytes: &mut [u8], offset: usize, value: &[u8]) {
-    bytes[offset..offset + value.len()].copy_from_slice(value);
-}
-
-/// An interface index, or a Link and with it the namespace where its index is meant.
-fn index(options: &mut Options, word: &'static str) -> Result<Option<(u32, Option<Link>)>> {
-    let value = options.raw(word)?;
-    if let Some(link) = held::<Link>(&value) {
-        return Ok(Some((link.index(), Some(link))));
-    }
-    Ok(options.get::<u32>(word)?.map(|index| (index, None)))
-}
-
-/// The fields of `struct __sk_buff` that a test may set, with their offsets (net/bpf/test_run.c,
-/// `convert___skb_to_skb`).
-fn skb_context(options: &mut Options) -> Result<Context> {
-    const SIZE: usize = 192;
-    const FIELDS: &[(&str, usize)] = &[
-        ("mark", 8),
-        ("priority", 32),
-        ("ingress_ifindex", 36),
-        ("wire_len", 160),
-        ("gso_segs", 164),
-        ("gso_size", 176),
-    ];
-    let mut bytes = vec![0; SIZE];
-    for (word, offset) in FIELDS {
-        if let Some(value) = options.get::<u32>(word)? {
-            put(&mut bytes, *offset, &value.to_ne_bytes());
-        }
-    }
-    if let Some(value) = options.get::<u64>("tstamp")? {
-        put(&mut bytes, 152, &value.to_ne_bytes());
-    }
-    let Some((index, link)) = index(options, "ifindex")? else { return Ok((bytes, None)) };
-    put(&mut bytes, 40, &index.to_ne_bytes());
-    Ok((bytes, link))
-}
-
-/// `struct xdp_md`: the packet's length, and the device and queue it came by.
-fn xdp_context(options: &mut Options, length: usize) -> Result<Context> {
-    const SIZE: usize = 24;
-    let mut bytes = vec![0; SIZE];
-    put(&mut bytes, 4, &(length as u32).to_ne_bytes());
-    if let Some(queue) = options.get::<u32>("rx_queue_index")? {
-        put(&mut bytes, 16, &queue.to_ne_bytes());
-    }
-    let Some((index, link)) = index(options, "ingress_ifindex")? else { return Ok((bytes, None)) };
-    put(&mut bytes, 12, &index.to_ne_bytes());
-    Ok((bytes, link))
 }

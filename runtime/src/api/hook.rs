@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
 
-use super::bpf::Program;
 use super::error::site;
 use super::handle::{Class, Given, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
 use super::option::{Options, expected, nearest};
+use super::program::Program;
 use super::value::Data;
 use crate::kernel::bpf::hook::{self, Anchor, Direction, Hook, Order, Target, XdpMode};
 use crate::own::{AttachmentPlace, Mounted, Owned};

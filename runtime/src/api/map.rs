@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MetaMethod, MultiValue, Table, Value};
 
-use super::bpf::Program;
 use super::error::from_lua;
 use super::handle::{Class, Handle, held};
 use super::host::Host;
 use super::link::Link;
 use super::module::Args;
 use super::option::expected;
+use super::program::Program;
 use super::value::Data;
 use super::{records, stack};
 use crate::kernel::bpf::map::MapInfo;

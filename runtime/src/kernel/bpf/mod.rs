@@ -10,6 +10,7 @@ pub mod compile;
 mod decode;
 pub mod elf;
 mod encode;
+pub mod globals;
 pub mod hook;
 pub mod inventory;
 pub mod map;

@@ -1,7 +1,7 @@
 //! An array map in our own memory: counters read, and words written, without a system call.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use super::{Map, MapKind};
 use crate::kernel::bpf::sys::{self, Pages};
@@ -57,6 +57,11 @@ impl Mapped {
     /// As [`Mapped::u64_at`], 4 bytes.
     pub fn u32_at(&self, offset: usize) -> &AtomicU32 {
         self.pages.u32_at(offset)
+    }
+
+    /// As [`Mapped::u64_at`], 2 bytes.
+    pub fn u16_at(&self, offset: usize) -> &AtomicU16 {
+        self.pages.u16_at(offset)
     }
 
     /// As [`Mapped::u64_at`], 1 byte.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use super::{Errno, SysResult};
 
@@ -63,6 +63,12 @@ impl Pages {
     pub fn u32_at(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: inside, aligned, and alive as long as `self`.
         unsafe { AtomicU32::from_ptr(self.at(offset, 4).cast()) }
+    }
+
+    /// As [`Pages::u64_at`], 2 bytes.
+    pub fn u16_at(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: inside, aligned, and alive as long as `self`.
+        unsafe { AtomicU16::from_ptr(self.at(offset, 2).cast()) }
     }
 
     /// As [`Pages::u64_at`], 1 byte.

@@ -1,0 +1,4 @@
+package.path = "./?.lua"
+local counter = require("lib.counter")
+
+counter.load().globals.limit = 2

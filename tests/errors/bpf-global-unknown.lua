@@ -1,0 +1,4 @@
+package.path = "./?.lua"
+local counter = require("lib.counter")
+
+print(counter.load().globals.limits)
