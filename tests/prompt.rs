@@ -25,6 +25,13 @@ impl Prompt {
     }
 
     fn start_in(state: tempfile::TempDir) -> Prompt {
+        let mut prompt = Prompt::start_on("xterm", state);
+        prompt.ready();
+        prompt
+    }
+
+    /// On a terminal of that kind; it may not be ready yet.
+    fn start_on(terminal: &str, state: tempfile::TempDir) -> Prompt {
         let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
         let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
@@ -33,7 +40,7 @@ impl Prompt {
             .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_cnfscript")])
             .env("XDG_STATE_HOME", state.path())
             .env("NO_COLOR", "1")
-            .env("TERM", "xterm")
+            .env("TERM", terminal)
             .stdin(end())
             .stdout(end())
             .stderr(end())
@@ -52,10 +59,7 @@ impl Prompt {
                 }
             }
         });
-        let mut prompt =
-            Prompt { keys, screen: receive, seen: String::new(), read: 0, child, state };
-        prompt.ready();
-        prompt
+        Prompt { keys, screen: receive, seen: String::new(), read: 0, child, state }
     }
 
     fn press(&mut self, keys: &str) {
@@ -286,4 +290,45 @@ fn help_tells() {
     prompt.line("help(task.sleep)", "Waits.");
     prompt.line("help('Task:join')", "its results, or its error");
     prompt.line(":nothing", "no command");
+}
+
+#[test]
+fn ctrl_c_clears_the_line_on_a_dumb_terminal_too() {
+    let mut prompt = Prompt::start_on("dumb", tempfile::tempdir().expect("a temporary directory"));
+    prompt.expect("> ");
+    // The chunk so far, and what is typed of its next line.
+    prompt.press("for i = 1, 3 do\r");
+    prompt.expect(">> ");
+    prompt.press("error('never')");
+    prompt.expect("error('never')");
+    prompt.press("\x03");
+    prompt.expect("\n> ");
+    prompt.press("6 * 7\r");
+    prompt.expect("42");
+    prompt.expect("> ");
+    // It still interrupts what runs.
+    prompt.press("while true do end\r");
+    prompt.expect("end\r\n");
+    std::thread::sleep(Duration::from_millis(50));
+    prompt.press("\x03");
+    prompt.expect("interrupted");
+    prompt.expect("> ");
+    prompt.press("\x04");
+    assert_eq!(prompt.ended(), Some(0));
+}
+
+#[test]
+fn a_signal_while_the_prompt_waits_spoils_no_later_line() {
+    let mut prompt = Prompt::start();
+    let pid: i32 = {
+        prompt.press("cnf._test.pid()\r");
+        prompt.expect("\n");
+        prompt.ready();
+        let number = prompt.seen.rsplit("\n").nth(1).and_then(|line| line.trim().parse().ok());
+        number.expect("a process id")
+    };
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it is ours");
+    std::thread::sleep(Duration::from_millis(100));
+    prompt.line("task.sleep('20ms') return 6 * 7", "42");
 }

@@ -39,6 +39,8 @@ const HISTORY_LENGTH: usize = 5000;
 pub struct Editor {
     next: mpsc::Sender<()>,
     printer: Printer,
+    /// What was typed of a chunk so far is to be forgotten.
+    forget: Arc<AtomicBool>,
 }
 
 /// Prints to the terminal, above the line while one is being edited.
@@ -66,10 +68,12 @@ impl Editor {
         crate::report::redirect(move |text| reports.report(text));
         let (next, asked) = mpsc::channel();
         let editing = Arc::clone(&printer.editing);
+        let forget = Arc::<AtomicBool>::default();
+        let forgotten = Arc::clone(&forget);
         spawn("editor", move || {
             for () in asked {
                 editing.store(true, Ordering::SeqCst);
-                let message = read_chunk(&mut lines);
+                let message = read_chunk(&mut lines, &forgotten);
                 editing.store(false, Ordering::SeqCst);
                 if matches!(message, Message::Interrupted) {
                     // A task that loops is what the person means to end.
@@ -80,12 +84,21 @@ impl Editor {
                 }
             }
         })?;
-        Ok(Editor { next, printer })
+        Ok(Editor { next, printer, forget })
     }
 
     /// Shows the prompt; a message follows.
     pub fn next(&self) {
         let _ = self.next.send(());
+    }
+
+    /// Ctrl-C came as a signal, which a terminal that lines cannot be edited on (TERM=dumb) makes of it: it has taken back
+    /// the line, and waits for another.
+    pub fn interrupted(&self) {
+        if self.printer.editing.load(Ordering::SeqCst) && self.printer.above.is_none() {
+            self.forget.store(true, Ordering::SeqCst);
+            self.printer.print(&format!("\n{PROMPT}"));
+        }
     }
 
     pub fn printer(&self) -> Printer {
@@ -153,11 +166,15 @@ fn new_editor(messages: UnboundedSender<Message>) -> Result<Lines> {
 }
 
 /// Reads lines until they are a whole chunk, or one that no further line can complete.
-fn read_chunk(lines: &mut Lines) -> Message {
+fn read_chunk(lines: &mut Lines, forget: &AtomicBool) -> Message {
     let mut chunk = String::new();
+    forget.store(false, Ordering::SeqCst);
     loop {
         match lines.readline(if chunk.is_empty() { PROMPT } else { CONTINUATION }) {
             Ok(line) => {
+                if forget.swap(false, Ordering::SeqCst) {
+                    chunk.clear();
+                }
                 chunk.push_str(&line);
                 if !incomplete(&chunk) {
                     remember(lines, &chunk);

@@ -79,7 +79,16 @@ async fn session(vm: &Vm, host: &Rc<Host>) -> Result<()> {
             .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
     );
     editor.next();
-    while let Some(message) = inbox.recv().await {
+    loop {
+        let message = tokio::select! {
+            message = inbox.recv() => message,
+            () = host.control.line_interrupted() => {
+                host.control.noticed();
+                editor.interrupted();
+                continue;
+            }
+        };
+        let Some(message) = message else { break };
         match message {
             Message::Complete { line, answer } => {
                 // A prompt that does not wait any more has no use for the answer.
