@@ -145,43 +145,51 @@ local function check_jobs(op, jobs)
   end
 end
 
-local function start_all(op, jobs)
-  check_jobs(op, jobs)
-  local tasks = {}
-  for i, job in ipairs(jobs) do
-    tasks[i] = getmetatable(job) == Task and job or task.spawn(job)
-    tasks[i].joiners = tasks[i].joiners + 1
-  end
-  return tasks
-end
-
 local function cancel_all(tasks)
   for _, t in ipairs(tasks) do
     t:cancel()
   end
 end
 
-local function watch(tasks, channel)
-  local watchers = {}
-  for i, t in ipairs(tasks) do
-    watchers[i] = task.spawn(function()
-      channel:send({ i, table.pack(pcall(t.join, t)) })
+--- Several tasks that end with whoever waits for them, apart from those that were tasks before.
+local Group = {}
+
+function Group:__close()
+  cancel_all(self.watchers)
+  cancel_all(self.started)
+end
+
+--- Starts the jobs, each of which must end when the one that waits for it must; what they come to arrives in `finished`.
+local function start_all(op, jobs)
+  check_jobs(op, jobs)
+  local group = setmetatable({ tasks = {}, started = {}, watchers = {}, finished = task.channel(#jobs) }, Group)
+  local limit = native.limit()
+  for i, job in ipairs(jobs) do
+    local t = job
+    if getmetatable(job) ~= Task then
+      t = task.spawn(limit and function()
+        native.set_limit(limit)
+        return job()
+      end or job)
+      table.insert(group.started, t)
+    end
+    t.joiners = t.joiners + 1
+    group.tasks[i] = t
+    group.watchers[i] = task.spawn(function()
+      group.finished:send({ i, table.pack(pcall(t.join, t)) })
     end)
   end
-  return watchers
+  return group
 end
 
 --- Runs all of them; an array of their first results. The first error cancels the others and is raised.
 function task.all(jobs)
-  local tasks = start_all("task.all", jobs)
-  local finished = task.channel(#tasks)
-  local watchers = watch(tasks, finished)
+  local group <close> = start_all("task.all", jobs)
   local results = {}
-  for _ = 1, #tasks do
-    local i, outcome = table.unpack(finished:recv())
+  for _ = 1, #group.tasks do
+    local i, outcome = table.unpack(group.finished:recv())
     if not outcome[1] then
-      cancel_all(watchers)
-      cancel_all(tasks)
+      cancel_all(group.tasks)
       error(outcome[2], 0)
     end
     results[i] = outcome[2]
@@ -191,28 +199,29 @@ end
 
 --- The results of whichever ends first; the others are cancelled.
 function task.race(jobs)
-  local tasks = start_all("task.race", jobs)
-  if #tasks == 0 then
+  local group <close> = start_all("task.race", jobs)
+  if #group.tasks == 0 then
     cnf.error({ op = "task.race", code = "EINVAL", message = "jobs must have at least one function, got none" })
   end
-  local finished = task.channel(#tasks)
-  local watchers = watch(tasks, finished)
-  local _, outcome = table.unpack(finished:recv())
-  cancel_all(watchers)
-  cancel_all(tasks)
+  local _, outcome = table.unpack(group.finished:recv())
+  cancel_all(group.tasks)
   if not outcome[1] then
     error(outcome[2], 0)
   end
   return table.unpack(outcome, 2, outcome.n)
 end
 
---- fn's results, or ETIMEDOUT after `limit`.
+--- fn's results, or ETIMEDOUT after `limit`, whether fn waits or not.
 function task.timeout(limit, fn)
   local seconds = check("task.timeout", 1, "limit", "duration", limit)
   check("task.timeout", 2, "fn", "function", fn)
   local expired = {}
+  local at = native.now() + seconds
   local results = table.pack(task.race({
-    fn,
+    function()
+      native.set_limit(at)
+      return fn()
+    end,
     function()
       native.sleep(seconds)
       return expired

@@ -33,7 +33,8 @@ function task.every(interval, fn) end
 ---@return cnf.Task
 function task.after(delay, fn) end
 
---- Runs all of them at once and waits for all. The first error cancels the others and is raised.
+--- Runs all of them at once and waits for all. The first error cancels the others and is raised. When the task that waits is
+--- cancelled, so are the functions it runs here; those that were tasks before go on.
 ---@param jobs (cnf.Task|fun(): any)[]
 ---@return any[] results The first result of each, in the order of `jobs`.
 function task.all(jobs) end
@@ -43,7 +44,9 @@ function task.all(jobs) end
 ---@return ...
 function task.race(jobs) end
 
---- The results of `fn`, which is cancelled after `limit`. Raises ETIMEDOUT then.
+--- The results of `fn`, which is cancelled after `limit`, with the tasks that it waits for in `all`, `race` and `timeout`.
+--- Raises ETIMEDOUT then. A loop that does not wait is interrupted too, and no pcall keeps it from that; a single long call
+--- of a C function (`string.find`) is not.
 ---@param limit number|string
 ---@param fn fun(): ...
 ---@return ...

@@ -183,3 +183,87 @@ test.case("wrong arguments are refused at the call, as natives refuse them", fun
     return c.capasity
   end, 'Channel: has no field or method "capasity"')
 end)
+
+test.case("a timeout ends what does not wait", function(t)
+  local loops = {
+    function()
+      while true do
+      end
+    end,
+    function()
+      while true do
+        pcall(function()
+          while true do
+          end
+        end)
+      end
+    end,
+    coroutine.wrap(function()
+      while true do
+      end
+    end),
+    function()
+      task.all({
+        function()
+          while true do
+          end
+        end,
+      })
+    end,
+    function()
+      -- The outer limit is the earlier one.
+      task.timeout(60, function()
+        while true do
+          pcall(error)
+        end
+      end)
+    end,
+  }
+  for i, loop in ipairs(loops) do
+    local start = task.now()
+    local other = task.spawn(function()
+      task.sleep("10ms")
+      return "others go on"
+    end)
+    local e = t:raises(function()
+      task.timeout("50ms", loop)
+    end, "ETIMEDOUT")
+    t:ok(tostring(e):find("not done within 50ms", 1, true), tostring(e))
+    t:ok(task.now() - start < 5, ("loop %d took %.2f s"):format(i, task.now() - start))
+    t:equal(other:join(), "others go on")
+    -- Whoever has waited for it may be as busy as it likes.
+    local sum = 0
+    for n = 1, 1e6 do
+      sum = sum + n
+    end
+    t:equal(sum, 500000500000)
+  end
+end)
+
+test.case("what runs for a cancelled task ends with it", function(t)
+  local ended = {}
+  local function waiting(name)
+    return function()
+      local guard <close> = setmetatable({}, {
+        __close = function()
+          ended[#ended + 1] = name
+        end,
+      })
+      task.sleep(60)
+      return guard
+    end
+  end
+  t:raises(function()
+    task.timeout("20ms", function()
+      task.all({ waiting("one"), waiting("two") })
+    end)
+  end, "ETIMEDOUT")
+  t:equal(ended, { "one", "two" })
+  local kept = task.spawn(waiting("kept"))
+  local racing = task.spawn(task.race, { kept, waiting("started") })
+  task.sleep("5ms")
+  racing:cancel()
+  t:equal(ended, { "one", "two", "started" })
+  t:equal(kept.status, "running", "it was a task before")
+  kept:cancel()
+end)

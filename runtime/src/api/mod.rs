@@ -12,6 +12,7 @@ pub mod host;
 mod lb;
 mod library;
 mod library_options;
+pub mod limit;
 pub mod link;
 mod make_link;
 mod map;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, MultiValue, Table, Thread};
 use tokio::sync::Notify;
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::{Args, Module};
-use super::vm;
+use super::{limit, vm};
 use crate::Result;
 
 /// The natives that `lua-stdlib/task.lua` stands on.
@@ -28,6 +28,8 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("forgiven", forgiven)
         .function("signal", |_, _, _| Ok(Returned(Signal::default())))
         .function("now", |_, _, _| Ok(now()))
+        .function("limit", limit)
+        .function("set_limit", set_limit)
         .async_function("sleep", sleep)
         .value("located", super::error::located_by(lua)?)
         .build()
@@ -162,10 +164,31 @@ fn forgiven(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
     Ok(())
 }
 
+fn start_of_time() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
 /// Seconds since the process started, by a clock that never jumps (CLOCK_MONOTONIC).
 fn now() -> f64 {
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64()
+    start_of_time().elapsed().as_secs_f64()
+}
+
+/// `limit()`: when the calling task is ended even if it does not wait, by `now`; nil when it may go on.
+fn limit(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Option<f64>> {
+    let since = |at: Instant| at.saturating_duration_since(start_of_time()).as_secs_f64();
+    Ok(limit::get().map(since))
+}
+
+/// `set_limit(at)` ends the calling task then, if it does not wait.
+fn set_limit(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    let at: Duration = args.required("at")?;
+    // One beyond what clocks can tell is none.
+    if let Some(at) = start_of_time().checked_add(at) {
+        limit::set(at);
+        host.control.look_at_limits();
+    }
+    Ok(())
 }
 
 fn sleep(

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use mlua::thread::AsyncThread;
@@ -23,6 +23,10 @@ static RUNNING: AtomicPtr<ffi::lua_State> = AtomicPtr::new(std::ptr::null_mut())
 static LUA_THREAD: AtomicI32 = AtomicI32::new(0);
 /// Whether scripts are to be stopped: while set, every hook raises.
 static INTERRUPT: AtomicBool = AtomicBool::new(false);
+/// Which [`Driven`] runs now; 0 when none does.
+static DRIVEN: AtomicU64 = AtomicU64::new(0);
+/// The one whose time is up: while it runs, hooks raise; others go on.
+static EXPIRED: AtomicU64 = AtomicU64::new(0);
 
 /// Not used by Rust, Lua or tokio; ignored by default, so a stray one is harmless.
 const POKE: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGURG;
@@ -128,12 +132,15 @@ fn blank_shebang(source: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 
 /// Drives a coroutine as a future, telling the signal handler whenever it runs.
 pub fn drive(thread: &Thread, args: MultiValue) -> mlua::Result<Driven> {
-    let state = thread.state();
-    Ok(Driven { state, thread: thread.clone().into_async(args)? })
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(Driven { number, state: thread.state(), thread: thread.clone().into_async(args)? })
 }
 
 /// See [`drive`].
 pub struct Driven {
+    /// Never used twice in a process.
+    number: u64,
     state: *mut ffi::lua_State,
     thread: AsyncThread<MultiValue>,
 }
@@ -143,20 +150,48 @@ impl Future for Driven {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let before = RUNNING.swap(self.state, Ordering::Relaxed);
+        let driven_before = DRIVEN.swap(self.number, Ordering::Relaxed);
         let polled = Pin::new(&mut self.thread).poll(context);
+        DRIVEN.store(driven_before, Ordering::Relaxed);
         RUNNING.store(before, Ordering::Relaxed);
         polled
     }
 }
 
-/// Whether scripts are being stopped.
-pub fn interrupting() -> bool {
-    INTERRUPT.load(Ordering::Relaxed)
+impl Drop for Driven {
+    fn drop(&mut self) {
+        super::limit::lift(self.number);
+    }
+}
+
+/// The number of the [`Driven`] that runs; 0 when none does.
+pub fn running() -> u64 {
+    DRIVEN.load(Ordering::Relaxed)
+}
+
+/// Whether what runs now is to stop: everything, or just this task.
+fn stopping() -> bool {
+    INTERRUPT.load(Ordering::Relaxed) || expired()
+}
+
+fn expired() -> bool {
+    let number = EXPIRED.load(Ordering::Relaxed);
+    number != 0 && number == running()
+}
+
+/// Makes one [`Driven`] raise, if it still runs, whatever it catches. Callable from any thread, again and again.
+pub fn expire(number: u64) {
+    EXPIRED.store(number, Ordering::Relaxed);
+    poke();
 }
 
 /// Makes whatever Lua runs raise, at once and again, until [`end_interrupt`]. Callable from any thread.
 pub fn interrupt() {
     INTERRUPT.store(true, Ordering::Relaxed);
+    poke();
+}
+
+fn poke() {
     let thread = LUA_THREAD.load(Ordering::Relaxed);
     if thread != 0 {
         // SAFETY: tgkill(2) on a thread of this process; the handler is installed before LUA_THREAD is set.
@@ -179,7 +214,7 @@ fn install_interrupt() {
 
 extern "C" fn poked(_: libc::c_int) {
     let state = RUNNING.load(Ordering::Relaxed);
-    if !state.is_null() && INTERRUPT.load(Ordering::Relaxed) {
+    if !state.is_null() && stopping() {
         // SAFETY: RUNNING is a coroutine that runs on this very thread, so it is alive.
         unsafe { ffi::lua_sethook(state, Some(stop_here), ffi::LUA_MASKCOUNT, 1) };
     }
@@ -189,8 +224,11 @@ unsafe extern "C-unwind" fn stop_here(state: *mut ffi::lua_State, _: *mut ffi::l
     // SAFETY: called by Lua on a valid state; there is nothing here that lua_error could skip.
     unsafe {
         if !INTERRUPT.load(Ordering::Relaxed) {
+            // A task whose time is up has until the next poke to close its variables.
             ffi::lua_sethook(state, None, 0, 0);
-            return;
+            if !expired() {
+                return;
+            }
         }
         ffi::lua_pushstring(state, c"interrupted".as_ptr());
         ffi::lua_error(state);
@@ -201,7 +239,7 @@ unsafe extern "C-unwind" fn stop_here(state: *mut ffi::lua_State, _: *mut ffi::l
 fn internals(lua: &Lua) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     table.set("pending", Lua::poll_pending())?;
-    table.set("interrupting", lua.create_function(|_, ()| Ok(interrupting()))?)?;
+    table.set("interrupting", lua.create_function(|_, ()| Ok(stopping()))?)?;
     table.set(
         "enter",
         lua.create_function(|_, thread: Thread| {
@@ -216,7 +254,7 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
                 Host::of(lua).control.flag.stop(crate::stop::Stop::Memory);
                 interrupt();
             }
-            Ok(interrupting())
+            Ok(stopping())
         })?,
     )?;
     table.set("located", super::error::located_by(lua)?)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::outside::Outside;
-use crate::api::vm;
+use crate::api::{limit, vm};
 use crate::own::Ledger;
 use crate::stop::{Stop, StopFlag};
 use crate::{Error, Result};
@@ -137,6 +137,11 @@ impl Control {
         self.changed.notify_all();
     }
 
+    /// A task has got a limit that may be the next to pass.
+    pub fn look_at_limits(&self) {
+        self.changed.notify_all();
+    }
+
     /// From now on Ctrl-C ends what runs and not the process: the manners of a REPL.
     pub fn interrupt_lines_only(&self) {
         self.watch.lock().expect("no panic while held").line_only = true;
@@ -186,6 +191,8 @@ impl Control {
                 (false, Some(a), Some(b)) => Some(a.min(b)),
                 (false, a, b) => a.or(b),
             };
+            let limit = limit::enforce(now, POKE_EVERY);
+            let next = next.into_iter().chain(limit).min();
             watch = match next {
                 Some(at) => {
                     let wait = at.saturating_duration_since(Instant::now());
