@@ -6,7 +6,8 @@
  * again. One object is one fault; several stand one after the other.
  *
  * Maps
- *   fault    how far it is, what it did, and when it ends
+ *   fault    what it matches, how far it is, and what it did
+ *   deadline when it ends
  *   alive    the programs that do the work. The kernel empties a program array when the last process lets go of it, so a fault
  *            ends with its script, even where a clsact filter stays behind (prog_array_map_clear, kernel/bpf/arraymap.c)
  *   stash    what stood in tc_index while a copy was on its way, for this processor
@@ -55,7 +56,6 @@ struct fault {
 	struct bpf_spin_lock lock; /* of matched and bad */
 	__u32 bad;		   /* Gilbert-Elliott's state */
 	__u64 matched;
-	__u64 until; /* bpf_ktime_get_ns(); 0 for no deadline */
 	__u64 lost;
 	__u64 duplicated;
 	__u64 corrupted;
@@ -69,6 +69,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct fault);
 } fault SEC(".maps");
+
+/* bpf_ktime_get_ns(); 0 for none. By itself, for a fault that runs already is given its time anew. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} deadline SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -164,13 +172,12 @@ static __always_inline int run(struct __sk_buff *ctx, int egress)
 	struct packet p = {};
 	__u32 zero = 0;
 	struct fault *f = bpf_map_lookup_elem(&fault, &zero);
-	__u64 number, until;
+	__u64 number, *until = bpf_map_lookup_elem(&deadline, &zero);
 	int lost;
 
-	if (!f || is_copy(ctx, egress))
+	if (!f || !until || is_copy(ctx, egress))
 		return NEXT;
-	until = *(volatile __u64 *)&f->until;
-	if (until && bpf_ktime_get_ns() >= until)
+	if (*until && bpf_ktime_get_ns() >= *until)
 		return NEXT;
 	if (!select_packet(&f->match, ctx, &p, headerless))
 		return NEXT;

@@ -132,8 +132,14 @@ function chaos.inject(link, options)
     seed = seed,
     _ = { object = object, attachments = {}, number = injected },
   }, Fault)
-  local deadline = given.duration and (library.clock()) + math.floor(given.duration * 1e9)
-  object.maps.fault:set(0, { match = given.match, ["until"] = deadline or 0 })
+  local function start_clock()
+    if given.duration then
+      object.maps.deadline:set(0, (library.clock()) + math.floor(given.duration * 1e9))
+    end
+  end
+  object.maps.fault:set(0, { match = given.match })
+  -- Before it is on, so that it is never without; and after, so that it has its whole time.
+  start_clock()
   injected = injected + 1
   active[fault._.number] = fault
   local ok, problem = pcall(function()
@@ -149,6 +155,7 @@ function chaos.inject(link, options)
     fault:heal()
     error(problem, 0)
   end
+  start_clock()
   if given.duration then
     -- The program looks at the clock itself; this takes it off.
     fault._.ending = task.after(given.duration, function()
@@ -174,10 +181,10 @@ end
 
 function Fault:info()
   local inside = self._
-  local now = inside.object.maps.fault:get(0)
+  local now, deadline = inside.object.maps.fault:get(0), inside.object.maps.deadline:get(0)
   local remaining
-  if now["until"] > 0 then
-    remaining = math.max(0, (now["until"] - (library.clock())) / 1e9)
+  if deadline > 0 then
+    remaining = math.max(0, (deadline - (library.clock())) / 1e9)
   end
   return {
     link = self.link.name,

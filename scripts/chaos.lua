@@ -9,7 +9,7 @@
 ---   in bursts                       # of 200 lost
 ---   every packet twice              200 of 200 came back, 200 copies made
 ---   port 53 in a blackhole          53: ETIMEDOUT, 80: answers
----   100 ms later                    53: answers, 80: answers
+---   300 ms later                    53: answers, 80: answers
 
 local cnf = require "cnf"
 local chaos, link, netns, probe, task = cnf.chaos, cnf.link, cnf.netns, cnf.probe, cnf.task
@@ -64,9 +64,9 @@ local function ask(port)
   return ok and "answers" or problem.code
 end
 
-chaos.inject(eth0, { blackhole = true, match = { proto = "udp", port = 53 }, duration = "100ms" })
+chaos.inject(eth0, { blackhole = true, match = { proto = "udp", port = 53 }, duration = "300ms" })
 row("port 53 in a blackhole", "53: %s, 80: %s", ask(53), ask(80))
-task.sleep("100ms")
+task.sleep("300ms")
 row("100 ms later", "53: %s, 80: %s", ask(53), ask(80))
 
 if cnf.args[1] ~= "--keep" then

@@ -136,13 +136,15 @@ test.case("a million networks", function(t)
   local client, eth0 = pair(t)
   local f = filter.xdp({ link = eth0, size = 1100000, deny = "10.0.0.1" })
   local list = {}
-  for i = 0, 999999 do
+  -- Fewer where every instruction is emulated.
+  local count = os.getenv("CNF_SLOW") and 100000 or 1000000
+  for i = 0, count - 1 do
     list[i + 1] = ("%d.%d.%d.%d"):format(20 + (i >> 16), i >> 8 & 255, i & 255, 7)
   end
   f:deny(list)
   f:deny({ "10.0.1.0/24" })
   t:equal(through(client, "10.0.0.1", "10.0.1.1", "fd00::1"), { false, false, true })
-  t:equal(f:remove(list), 1000000)
+  t:equal(f:remove(list), count)
 end)
 
 test.case("full is said", function(t)
