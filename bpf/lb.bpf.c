@@ -19,6 +19,7 @@
  *   request of a new connection       to the backend that its hash finds in the table
  *   request when no backend takes any as it is: the kernel says that nobody listens
  *   reply of a known connection       from the virtual address: source address and port are rewritten
+ *   ICMP error about either           with the address and port that its receiver knows, in the packet it quotes too
  *   cannot be rewritten               dropped
  *
  * A connection is new when nothing is known of it. A SYN begins another one where both sides have ended the last, or where
@@ -30,6 +31,7 @@
 
 #include "include/flow.h"
 #include "include/parse.h"
+#include "include/quote.h"
 #include "include/rewrite.h"
 
 /* TCX_NEXT, NETKIT_NEXT and TC_ACT_UNSPEC are the same: go on with the next program. */
@@ -325,6 +327,41 @@ static __always_inline int reply(struct __sk_buff *ctx, const struct packet *p,
 	return rewrite(ctx, p, SOURCE_END, &other) ? TC_ACT_SHOT : NEXT;
 }
 
+/*
+ * An ICMP error about a connection's packet: that one has been rewritten, and its sender knows it by what it was. The
+ * quoted packet went the other way, so that the flow it is looked up by says what it was before.
+ */
+static __noinline int related(struct __sk_buff *ctx, const struct packet *p)
+{
+	struct packet quoted = {};
+	struct flow_key key = {};
+	struct endpoint other;
+	struct flow *known;
+	int failed;
+
+	if (!read_quote(ctx, p, &quoted))
+		return NEXT;
+	key.from = mapped(&quoted, quoted.to);
+	key.to = mapped(&quoted, quoted.from);
+	key.source_port = bpf_htons(quoted.destination_port);
+	key.destination_port = bpf_htons(quoted.source_port);
+	known = bpf_map_lookup_elem(&flows, &key);
+	if (!known)
+		return NEXT;
+	other = known->other;
+	if (known->way == REQUEST) {
+		/* About a reply, to the virtual address: it is the backend's. */
+		failed = rewrite_quote(ctx, p, &quoted, SOURCE_END, &other) ||
+			 rewrite_error(ctx, p, DESTINATION_END, &other);
+	} else {
+		/* About a request, to the client: from the backend itself, or from a router on the way there. */
+		failed = rewrite_quote(ctx, p, &quoted, DESTINATION_END, &other) ||
+			 (p->from.high == quoted.to.high && p->from.low == quoted.to.low &&
+			  rewrite_error(ctx, p, SOURCE_END, &other));
+	}
+	return failed ? TC_ACT_SHOT : NEXT;
+}
+
 static __always_inline int run(struct __sk_buff *ctx, int headerless)
 {
 	struct flow_key key = {};
@@ -334,6 +371,8 @@ static __always_inline int run(struct __sk_buff *ctx, int headerless)
 
 	if (!mine || !parse(ctx, &p, headerless))
 		return NEXT;
+	if (p.protocol == (p.family == V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return related(ctx, &p);
 	/* Behind an IPv6 fragment header the protocol is known by the first fragment alone. */
 	if (p.protocol != mine->protocol && p.fragment != LATER_FRAGMENT)
 		return NEXT;

@@ -32,7 +32,8 @@ local lb = {}
 --- policy router, whichever was made first.
 ---
 --- While no backend takes new connections, their packets pass as they are: where the virtual address is its own, the kernel says
---- that nobody listens. Fragments follow their first. ICMP to the virtual address is the kernel's.
+--- that nobody listens. Fragments follow their first. ICMP errors come to whom they concern, so
+--- that path MTU discovery works; pings of the virtual address are the kernel's.
 ---
 --- Raises EINVAL for an unknown word or a bad value, E2BIG for more than 4095 backends, EXDEV, EEXIST, ENODEV; EPERM without
 --- CAP_NET_ADMIN and CAP_BPF. Nothing stays attached then.

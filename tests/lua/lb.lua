@@ -361,6 +361,55 @@ test.case("much data, segments and fragments both ways", function(t)
   end
 end)
 
+test.case("ICMP errors come to whom they concern", function(t)
+  -- The links to the backends carry less than the client's, and nobody but ICMP tells it.
+  local net = stage(t, 1, { mtu = 1280 })
+  for _, row in ipairs(families) do
+    local s = lb.service({ name = "tcp", vip = row.text, attach = { net.front }, backends = backends(row, 1) })
+    local text = ("0123456789abcdef"):rep(20000)
+    t:equal(probe.tcp(net.client, row.text, { send = text, timeout = 10 }).reply == text, true, "requests find their size")
+    s:detach()
+    -- The backend's own refusal: port unreachable, from the virtual address.
+    local dead = { address = row.backend:format(1), port = 9999 }
+    s = lb.service({ name = "udp", vip = row.text, proto = "udp", attach = { net.front }, backends = { dead } })
+    t:raises(function()
+      probe.udp(net.client, row.text, { timeout = 2 })
+    end, "ECONNREFUSED")
+    s:detach()
+  end
+end)
+
+test.case("a backend hears of the path's MTU behind the balancer", function(t)
+  local net = stage(t, 1)
+  -- client --- far --- uplink: the link to the client carries less than the backend's.
+  local far = t:netns("lb-far")
+  local _, uplink = link.veth({
+    name = "uplink", netns = far, address = { "10.7.0.2/24", "fd07::2/64" },
+    peer = { name = "uplink", netns = net.gate, address = { "10.7.0.1/24", "fd07::1/64" } },
+  })
+  link.veth({
+    name = "down", netns = far, mtu = 1280, address = { "10.8.0.1/24", "fd08::1/64" },
+    peer = { name = "up", netns = net.client, address = { "10.8.0.2/24", "fd08::2/64" } },
+  })
+  far:sysctl("net.ipv4.ip_forward", 1)
+  far:sysctl("net.ipv6.conf.all.forwarding", 1)
+  far:route({ dst = "default", via = "10.7.0.1" })
+  far:route({ dst = "default", via = "fd07::1" })
+  net.gate:route({ dst = "10.8.0.0/24", via = "10.7.0.2" })
+  net.gate:route({ dst = "fd08::/64", via = "fd07::2" })
+  for i, row in ipairs(families) do
+    local six = row.family == 6
+    net.client:route({ dst = row.vip .. (six and "/128" or "/32"), via = six and "fd08::1" or "10.8.0.1" })
+    local s = lb.service({ name = "web" .. i, vip = row.text, attach = { uplink }, backends = backends(row, 1) })
+    local text = ("0123456789abcdef"):rep(20000)
+    local answer = probe.tcp(net.client, row.text, {
+      send = text, timeout = 10, source = six and "fd08::2" or "10.8.0.2",
+    })
+    t:equal(answer.reply == text, true, "replies find their size")
+    s:detach()
+  end
+end)
+
 test.case("checksums that are whole, that are wrong, that are not there", function(t)
   local net = stage(t, 1)
   local from_mac, to_mac = net.eth0:info().mac, net.front:info().mac
