@@ -113,8 +113,19 @@ function cnf.probe_feature(name)
   return probed.available, probed.reason
 end
 
+-- A table of its own making: not a module.
+local function state()
+  local chunk = assert(load(host.library._state, "=[cnf]", "t"))
+  local made = chunk(host.modules._state(), package.loaded.cnf)
+  rawset(cnf, "state", made)
+  return made
+end
+
 package.loaded["cnf"] = setmetatable(cnf, {
   __index = function(_, key)
+    if key == "state" then
+      return state()
+    end
     if host.modules[key] or host.library[key] then
       local module = package.loaded["cnf." .. key] or build(key)
       package.loaded["cnf." .. key] = module

@@ -5,6 +5,9 @@
 ---@field version string The version of this program, "0.1.0".
 ---@field instance string The name of this instance: the script's file stem, or what --name says.
 ---@field generation integer Which load of the script this is, counted from 1.
+---@field state table The one table that a reload keeps: plain data (strings, numbers, booleans, tables of them), copied
+--- when it is put there, so that nested writes work. At most 16 MiB in all. A load that fails leaves it as it was. EINVAL
+--- for functions, handles, circles and other keys; ENOSPC when it is full.
 ---@field args string[] What followed the script on the command line.
 ---@field log cnf.log Log lines on standard error.
 ---@field bpf cnf.bpf
@@ -30,6 +33,8 @@
 local cnf = {}
 
 --- The script is set up: what it has made so far is the network. What tests the new paths goes after it, or in a task.
+--- In a reload this is the moment of the commit: what changes live things, which has waited until now, is done, all of it or
+--- nothing, and the load before this one ends. The end of the main chunk does the same.
 --- Waits until every task that was started has had its first turn.
 function cnf.wait() end
 
@@ -41,9 +46,10 @@ function cnf.exit(code) end
 ---@param error {message: string, code?: string, op?: string, subject?: string, hint?: string, detail?: string}
 function cnf.error(error) end
 
---- Calls `fn(reason)` when this instance ends; the last one registered is called first. All of them together may take
+--- Calls `fn(reason)` when this load of the script ends: "reload" when another has taken over, "exit" when the instance
+--- ends, "error" when it could not be set up or failed. The last one registered is called first. All of them together may take
 --- two seconds. An error in one is printed and the others are called.
----@param fn fun(reason: "exit"|"error")
+---@param fn fun(reason: "reload"|"exit"|"error")
 function cnf.on_stop(fn) end
 
 --- Whether this kernel has a feature, found out by trying it.

@@ -53,6 +53,17 @@ pub fn error(error: &Error, context: Option<&str>) {
     });
 }
 
+/// Tells what happened: to people as text, of several lines perhaps, to machines as its first line and data.
+pub fn happened(text: &str, data: serde_json::Map<String, serde_json::Value>) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => {
+            let fields = serde_json::Value::Object(data).to_string();
+            tracing::info!(fields, "{}", text.lines().next().unwrap_or_default());
+        }
+        _ => tracing::info!("{text}"),
+    }
+}
+
 type Sink = Box<dyn Fn(&str) + Send + Sync>;
 static SINK: std::sync::Mutex<Option<Sink>> = std::sync::Mutex::new(None);
 

@@ -37,12 +37,12 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
 }
 
 /// `bpf.load(path | {bytes=}, opts)`
-fn load(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
+fn load(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let op = args.op().to_owned();
     let (name, bytes) = match args.any() {
         Value::String(path) => {
             let path = path.to_string_lossy();
-            (path.clone(), read(&op, &path)?)
+            (path.clone(), read(host, &op, &path)?)
         }
         Value::Table(source) => {
             let mut source = Options::new(&op, Value::Table(source))?;
@@ -62,8 +62,13 @@ fn load(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     object(&op, &bytes, load)
 }
 
-fn read(op: &str, path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::io(op.to_owned(), &e).subject(path))
+fn read(host: &Host, op: &str, path: &str) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        host.read_by_other(path);
+        Error::io(op.to_owned(), &e).subject(path)
+    })?;
+    host.loaded(path, &bytes);
+    Ok(bytes)
 }
 
 fn object(op: &str, bytes: &[u8], load: LoadOptions) -> Result<Returned<Object>> {
@@ -122,7 +127,7 @@ fn named_values(options: &mut Options, word: &'static str) -> Result<BTreeMap<St
 }
 
 /// `bpf.compile(path | {source=}, opts)`
-fn compile(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
+fn compile(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let op = args.op().to_owned();
     let (name, source) = match args.any() {
         Value::String(path) => {
@@ -154,8 +159,12 @@ fn compile(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let load = load_options(&mut options, name.clone())?;
     options.finish()?;
     let include = include.into_iter().map(PathBuf::from).collect();
+    if let Source::File(path) = &source {
+        host.read_by_other(path);
+    }
     let compiled = compile::compile(&source, &CompileOptions { cflags, include })
         .map_err(|e| e.operation(op.clone()).about(name.clone()))?;
+    compiled.inputs.iter().for_each(|input| host.read_by_other(input));
     if !compiled.diagnostics.is_empty() {
         tracing::warn!("clang on {name}:\n{}", compiled.diagnostics.trim_end());
     }

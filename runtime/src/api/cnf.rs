@@ -29,9 +29,12 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
 
 /// Commits: what the script set up so far is the network. What comes after tests it.
 fn wait(_: &Lua, host: &Rc<Host>, _: Args) -> Result<impl Future<Output = Result<()>> + use<>> {
-    host.committed.set(true);
-    host.control.committed();
-    Ok(async {
+    host.commit.ask();
+    let host = Rc::downgrade(host);
+    Ok(async move {
+        if let Some(host) = host.upgrade() {
+            host.commit.done().await;
+        }
         // Every task that was started while setting up gets its first turn.
         tokio::task::yield_now().await;
         Ok(())

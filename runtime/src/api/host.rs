@@ -1,16 +1,20 @@
 //! What every native can reach: the instance, what it owns, the tasks of this generation, the handles of this VM.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Function, Lua};
+use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::netns::Nets;
+use super::state::Plain;
 use super::task::Tasks;
 use crate::life::control::Control;
+use crate::life::watch::{Content, Files};
 use crate::own::{AttachmentPlace, Ledger, Stage};
 
 /// How an instance is called and where its script is.
@@ -38,8 +42,58 @@ pub struct Host {
     pub nets: Nets,
     /// `cnf.on_stop` handlers, last registered first called.
     pub stop_handlers: RefCell<Vec<Function>>,
-    /// Set by the first `cnf.wait()` or at the end of the main chunk.
-    pub committed: Cell<bool>,
+    /// Shut while the next generation loads.
+    pub gate: Rc<Gate>,
+    pub commit: Commit,
+    /// What `cnf.state` begins with: what the generation before left.
+    pub inherited: Cell<Option<Plain>>,
+    /// The files this load has read, and what they said.
+    files: RefCell<Files>,
+}
+
+/// The moment when what a script has set up becomes the network.
+#[derive(Default)]
+pub struct Commit {
+    asked: Cell<bool>,
+    done: Cell<bool>,
+    changed: Notify,
+}
+
+impl Commit {
+    /// The script is set up: the first `cnf.wait()`, or the end of its main chunk.
+    pub fn ask(&self) {
+        self.asked.set(true);
+        self.changed.notify_waiters();
+    }
+
+    pub fn finish(&self) {
+        self.done.set(true);
+        self.changed.notify_waiters();
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    pub async fn asked(&self) {
+        self.wait(&self.asked).await;
+    }
+
+    pub async fn done(&self) {
+        self.wait(&self.done).await;
+    }
+
+    async fn wait(&self, flag: &Cell<bool>) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if flag.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// How long `cnf.on_stop` handlers may take together.
@@ -61,8 +115,33 @@ impl Host {
             tasks: Tasks::default(),
             nets: Nets::default(),
             stop_handlers: RefCell::default(),
-            committed: Cell::new(false),
+            gate: Rc::default(),
+            commit: Commit::default(),
+            inherited: Cell::new(None),
+            files: RefCell::default(),
         })
+    }
+
+    /// A file that the script is made of was read and said this.
+    pub fn loaded(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.read(path, Content::of(bytes));
+    }
+
+    /// A file was read by another program, which gave its name only.
+    pub fn read_by_other(&self, path: impl AsRef<Path>) {
+        let content = Content::read(path.as_ref());
+        self.read(path, content);
+    }
+
+    /// A file that the script is made of had this content.
+    pub fn read(&self, path: impl AsRef<Path>, content: Content) {
+        let path = std::path::absolute(path.as_ref()).unwrap_or(path.as_ref().to_owned());
+        self.files.borrow_mut().insert(path, content);
+    }
+
+    /// Every file of this load.
+    pub fn files(&self) -> Files {
+        self.files.borrow().clone()
     }
 
     /// Where the bpf link of an attachment is pinned, when the instance is to outlive its process.

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod cnf;
 pub mod error;
 pub mod event;
+mod gate;
 mod globals;
 pub mod handle;
 mod hook;
@@ -33,6 +34,7 @@ mod selector;
 mod shell;
 pub mod source;
 mod stack;
+pub mod state;
 pub mod stdlib;
 pub mod task;
 pub mod testing;
@@ -64,6 +66,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("xdp", hook::xdp),
         ("_library", library::module),
         ("_records", records::module),
+        ("_state", state::module),
         ("_shell", shell::module),
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),

@@ -23,6 +23,7 @@ const MODULES: &[(&str, &str)] = &[
     ("_files", include_str!("../../../lua-stdlib/files.lua")),
     ("_program", include_str!("../../../lua-stdlib/program.lua")),
     ("_stages", include_str!("../../../lua-stdlib/stages.lua")),
+    ("_state", include_str!("../../../lua-stdlib/state.lua")),
     ("_show", include_str!("../../../lua-stdlib/show.lua")),
     ("_reference", include_str!("../../../lua-stdlib/reference.lua")),
     ("_prompt", include_str!("../../../lua-stdlib/prompt.lua")),

@@ -110,10 +110,13 @@ impl Tasks {
         !std::mem::take(&mut *self.unjoined.borrow_mut()).is_empty()
     }
 
-    /// Ends every task: none of their Lua runs again.
-    pub fn abort_all(&self) {
-        for (_, (handle, _)) in self.live.borrow_mut().drain() {
-            handle.abort();
+    /// Ends every task: none of their Lua runs again. What they held is let go when this returns.
+    pub async fn end_all(&self) {
+        let ended: Vec<AbortHandle> =
+            self.live.borrow_mut().drain().map(|(_, (handle, _))| handle).collect();
+        ended.iter().for_each(AbortHandle::abort);
+        while ended.iter().any(|handle| !handle.is_finished()) {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -124,7 +127,8 @@ fn start(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<u64> {
     let thread = lua.create_thread(function).map_err(super::error::from_lua)?;
     let id = host.tasks.next.get() + 1;
     host.tasks.next.set(id);
-    let run = vm::drive(&thread, MultiValue::new()).map_err(super::error::from_lua)?;
+    let gate = Rc::clone(&host.gate);
+    let run = vm::drive(&thread, MultiValue::new(), gate).map_err(super::error::from_lua)?;
     let weak = Rc::downgrade(host);
     let handle = tokio::task::spawn_local(ENDING.scope(Ending::default(), async move {
         // The wrapper on the Lua side keeps every failure; what is left is an interrupt.

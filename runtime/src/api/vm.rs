@@ -13,6 +13,7 @@ use mlua::thread::AsyncThread;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value, ffi};
 
 use super::error::{from_lua, from_value, raise};
+use super::gate::Gate;
 use super::host::Host;
 use super::{handle, stdlib};
 use crate::{Error, Result};
@@ -83,7 +84,8 @@ impl Vm {
             let mut call = MultiValue::with_capacity(args.len() + 1);
             call.push_back(Value::Function(function));
             call.extend(args);
-            drive(&self.lua.create_thread(self.run.clone())?, call)
+            let gate = Rc::clone(&Host::of(&self.lua).gate);
+            drive(&self.lua.create_thread(self.run.clone())?, call, gate)
         })()
         .map_err(from_lua)?;
         let mut results = running.await.map_err(from_lua)?;
@@ -130,11 +132,11 @@ fn blank_shebang(source: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     source.into()
 }
 
-/// Drives a coroutine as a future, telling the signal handler whenever it runs.
-pub fn drive(thread: &Thread, args: MultiValue) -> mlua::Result<Driven> {
+/// Drives a coroutine as a future, telling the signal handler whenever it runs; while `gate` is shut it does not.
+pub fn drive(thread: &Thread, args: MultiValue, gate: Rc<Gate>) -> mlua::Result<Driven> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Driven { number, state: thread.state(), thread: thread.clone().into_async(args)? })
+    Ok(Driven { number, state: thread.state(), gate, thread: thread.clone().into_async(args)? })
 }
 
 /// See [`drive`].
@@ -142,6 +144,7 @@ pub struct Driven {
     /// Never used twice in a process.
     number: u64,
     state: *mut ffi::lua_State,
+    gate: Rc<Gate>,
     thread: AsyncThread<MultiValue>,
 }
 
@@ -149,6 +152,9 @@ impl Future for Driven {
     type Output = mlua::Result<MultiValue>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.gate.lets_pass(context) {
+            return Poll::Pending;
+        }
         let before = RUNNING.swap(self.state, Ordering::Relaxed);
         let driven_before = DRIVEN.swap(self.number, Ordering::Relaxed);
         let polled = Pin::new(&mut self.thread).poll(context);
@@ -271,6 +277,7 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
         lua.create_function(|lua, path: String| {
             let source = std::fs::read(&path)
                 .map_err(|e| raise(Error::io("require", &e).subject(path.clone())))?;
+            Host::of(lua).loaded(&path, &source);
             compile(lua, &path, &source, None)
         })?,
     )?;

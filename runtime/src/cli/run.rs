@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -10,8 +11,11 @@ use super::{Common, status};
 use crate::api::host::Instance;
 use crate::kernel::capability;
 use crate::life::control::Control;
-use crate::life::generation::{self, Chunk, Ended};
-use crate::own::Ledger;
+use crate::life::generation::{Chunk, Ended};
+use crate::life::script::{self, Script};
+use crate::own::instance::{Claim, Instances};
+use crate::own::journal::{self, Journal};
+use crate::own::{self, Ledger};
 use crate::stop::{Stop, StopFlag};
 use crate::{Error, Result, report};
 
@@ -26,6 +30,12 @@ pub struct RunArgs {
     /// The instance's name; the script's file stem by default
     #[arg(long)]
     pub(super) name: Option<String>,
+    /// Load the script again whenever one of its files is saved; stay while it cannot be loaded
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// How long a load other than the first may take until it is set up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(super) load_timeout: Duration,
     /// What the script finds in cnf.args
     #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) args: Vec<String>,
@@ -45,8 +55,16 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
     };
     say_missing_privilege();
     let ledger = Arc::new(Ledger::default());
-    let outcome = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))
-        .and_then(|control| generation::run(instance, &chunk, common.memory, &control, &ledger));
+    let mut claim = None;
+    let mut live = || -> Result<Ended> {
+        claim = hold(&instance, &ledger)?;
+        let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
+        if args.script_file().is_some() {
+            control.reload_on_hangup();
+        }
+        script::run(args.script(instance.clone(), chunk.clone(), common.memory), &control, &ledger)
+    };
+    let outcome = live();
     let status = match outcome {
         Ok(ended) => finish(&ended),
         Err(error) => {
@@ -55,7 +73,106 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
         }
     };
     tear_down(&ledger);
+    if let Some(claim) = claim {
+        claim.finish(status);
+    }
     status
+}
+
+impl RunArgs {
+    /// The file that a reload reads again.
+    fn script_file(&self) -> Option<&PathBuf> {
+        self.script.as_ref().filter(|path| self.execute.is_none() && path.as_os_str() != "-")
+    }
+
+    pub(super) fn script(&self, instance: Instance, chunk: Chunk, memory: usize) -> Script {
+        Script {
+            instance,
+            chunk,
+            file: self.script_file().cloned(),
+            memory,
+            watch: self.watch && self.script_file().is_some(),
+            stay: self.watch,
+            load_timeout: self.load_timeout,
+        }
+    }
+}
+
+/// What becomes of what a dead process of this name has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recovery {
+    Clean,
+    /// It goes into the ledger, for the first load to adopt.
+    Adopt,
+}
+
+/// Takes the instance's name, cleans what its last process left, and has everything written down from now on.
+///
+/// # Errors
+/// EBUSY when the name is another process's; what was left and cannot be removed. Where nothing can be written down, the
+/// script runs all the same, but creates nothing.
+pub(super) fn hold(instance: &Instance, ledger: &Ledger) -> Result<Option<Claim>> {
+    match claim(instance) {
+        Err(error) if ["EBUSY", "EEXIST", "EINVAL"].contains(&error.code()) => Err(error),
+        Err(error) => {
+            ledger.refuse(error);
+            Ok(None)
+        }
+        Ok(claim) => {
+            recover(&claim, ledger, Recovery::Clean)?;
+            Ok(Some(claim))
+        }
+    }
+}
+
+/// Takes the instance's name.
+///
+/// # Errors
+/// As [`Instances::claim`].
+pub(super) fn claim(instance: &Instance) -> Result<Claim> {
+    Instances::here().claim(&instance.name, instance.script.as_deref())
+}
+
+/// Sees to what the last process of this name left, and starts the journal.
+///
+/// # Errors
+/// What was left and cannot be removed.
+pub(super) fn recover(claim: &Claim, ledger: &Ledger, recovery: Recovery) -> Result<()> {
+    let path = claim.paths().journal();
+    if claim.paths().left_something() {
+        let mut left = journal::read(&path)?;
+        match recovery {
+            Recovery::Adopt => {
+                ledger.take_over(std::mem::take(&mut left.entries));
+                own::clean(left);
+            }
+            Recovery::Clean => {
+                let pid = claim.previous().map(|previous| previous.pid).unwrap_or_default();
+                let removed = own::clean(left);
+                let left = removed.to_string();
+                if let Some(failure) = removed.failures.into_iter().next() {
+                    return Err(failure);
+                }
+                tracing::info!("process {pid} was killed; removed {left} that it had left");
+                std::fs::remove_file(&path)
+                    .map_err(|e| Error::io("journal", &e).subject(path.display().to_string()))?;
+            }
+        }
+    }
+    match Journal::open(&path) {
+        Ok(journal) => ledger.keep_journal(journal),
+        Err(error) => ledger.refuse(error),
+    }
+    Ok(())
+}
+
+/// A number of seconds, `0.5` too.
+pub(super) fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a number of seconds above 0".to_owned())
 }
 
 /// Undoes everything and says what that was.
@@ -146,6 +263,12 @@ pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
                 path.canonicalize().map_err(|e| Error::io("run", &e).subject(shown.clone()))?;
             let stem =
                 path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            // A hidden file is hidden, its instance is not.
+            let stem = stem.trim_start_matches('.').to_owned();
+            let stem = match own::instance::check_name(&stem) {
+                Ok(()) => stem,
+                Err(_) => format!("script-{pid}"),
+            };
             (stem, Some(real), Chunk { name: shown, source, interactive: false })
         }
         (None, None) => unreachable!("without a script standard input is read"),

@@ -16,12 +16,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::run::{self, RunArgs};
+use super::run::{self, Recovery, RunArgs};
 use super::{Common, instances, reach, status};
 use crate::life::control::Control;
 use crate::life::generation;
 use crate::life::log;
 use crate::life::outside::{Outside, READY, Waiting};
+use crate::life::script::{self, Script};
 use crate::life::socket::{Socket, wire};
 use crate::own::Ledger;
 use crate::own::instance::{self, Claim, Instances};
@@ -42,6 +43,12 @@ pub struct UpArgs {
     /// The instance's name; the script's file stem by default
     #[arg(long)]
     name: Option<String>,
+    /// Load the script again whenever one of its files is saved
+    #[arg(long)]
+    watch: bool,
+    /// How long a load other than the first may take until it is set up, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = run::seconds)]
+    load_timeout: Duration,
     /// Stay: for systemd, which is told when the script is set up
     #[arg(long)]
     foreground: bool,
@@ -82,6 +89,8 @@ impl UpArgs {
             script: Some(self.script.clone()),
             execute: None,
             name: self.name.clone(),
+            watch: self.watch,
+            load_timeout: self.load_timeout,
             args: self.args.clone(),
         }
     }
@@ -225,15 +234,21 @@ fn live(
     ledger: &Arc<Ledger>,
     kept: &mut Option<Claim>,
 ) -> Result<(generation::Ended, Socket)> {
-    let (instance, chunk) = run::prepare(&args.run_args())?;
-    let claim = Instances::here().claim(&instance.name, instance.script.as_deref())?;
+    let run_args = args.run_args();
+    let (mut instance, chunk) = run::prepare(&run_args)?;
+    let claim = run::claim(&instance)?;
     let claim = kept.insert(claim);
     claim.set_background()?;
     let waiting = if args.detached { Waiting::Up(detach(claim)?) } else { Waiting::Systemd };
     run::say_missing_privilege();
+    // Where nothing can be pinned, hooks end with the process; attaching says so.
+    instance.pins = Some(claim.paths().pins().to_owned());
+    run::recover(claim, ledger, Recovery::Adopt)?;
     let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(ledger))?;
+    control.reload_on_hangup();
     let socket = Outside::open(claim, waiting, &control, ledger)?;
-    let ended = generation::run(instance, &chunk, common.memory, &control, ledger)?;
+    let script = Script { stay: false, ..run_args.script(instance, chunk, common.memory) };
+    let ended = script::run(script, &control, ledger)?;
     Ok((ended, socket))
 }
 

@@ -29,6 +29,7 @@ pub struct Control {
     /// Wakes who waits in [`Control::line_interrupted`].
     line_ends: tokio::sync::Notify,
     outside: OnceLock<Outside>,
+    hangup: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -39,6 +40,8 @@ struct Watch {
     give_up_at: Option<Instant>,
     /// A REPL: Ctrl-C ends the line, not the process.
     line_only: bool,
+    /// SIGHUP asks for a reload.
+    hangup_reloads: bool,
     /// Ctrl-C came, and no line has ended by it yet.
     line_interrupted: bool,
 }
@@ -60,6 +63,7 @@ impl Control {
             changed: Condvar::new(),
             line_ends: tokio::sync::Notify::new(),
             outside: OnceLock::new(),
+            hangup: tokio::sync::Notify::new(),
         });
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|e| Error::io("signals", &e))?;
@@ -84,6 +88,10 @@ impl Control {
         if watch.line_only && signal == SIGINT {
             drop(watch);
             self.interrupt_line();
+            return;
+        }
+        if watch.hangup_reloads && signal == SIGHUP && !terminal_is_gone() {
+            self.hangup.notify_one();
             return;
         }
         drop(watch);
@@ -129,6 +137,24 @@ impl Control {
         watch.give_up_at = None;
         watch.line_interrupted = false;
         vm::end_interrupt();
+    }
+
+    /// What was to be interrupted is over; a stop that was asked for meanwhile goes on.
+    pub fn calm(&self) {
+        if self.flag.reason().is_none() {
+            self.watch.lock().expect("no panic while held").interrupt_at = None;
+            vm::end_interrupt();
+        }
+    }
+
+    /// From now on SIGHUP asks for a reload, and not for the end, unless the terminal has gone.
+    pub fn reload_on_hangup(&self) {
+        self.watch.lock().expect("no panic while held").hangup_reloads = true;
+    }
+
+    /// Waits for a SIGHUP.
+    pub async fn hangup(&self) {
+        self.hangup.notified().await;
     }
 
     /// Interrupts Lua when `limit` has passed, unless [`Control::noticed`] comes first.
@@ -211,4 +237,11 @@ impl Control {
         // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
         unsafe { libc::_exit(130) }
     }
+}
+
+/// Whether this process had a terminal that has hung up: then SIGHUP is its farewell (`termios(3)`: EIO).
+fn terminal_is_gone() -> bool {
+    use nix::errno::Errno;
+    std::fs::File::open("/dev/tty").is_err_and(|e| e.raw_os_error() == Some(Errno::EIO as i32))
+        || matches!(nix::sys::termios::tcgetattr(std::io::stdin()), Err(Errno::EIO))
 }

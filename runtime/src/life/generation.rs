@@ -1,19 +1,23 @@
-//! One run of a script: a fresh VM, its main chunk, parking while anything is owned, and an orderly end.
+//! One load of a script: a fresh VM, its main chunk as a task, and an orderly end.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mlua::MultiValue;
-use tokio::task::LocalSet;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::control::Control;
 use crate::api::host::{Host, Instance, STOP_DEADLINE};
+use crate::api::state::{self, Plain};
 use crate::api::vm::Vm;
 use crate::own::{Ledger, Stage};
 use crate::stop::Stop;
 use crate::{Error, Result};
 
 /// What is run.
+#[derive(Debug, Clone)]
 pub struct Chunk {
     /// As errors name it: the path as given, `-e`, `stdin`.
     pub name: String,
@@ -22,7 +26,7 @@ pub struct Chunk {
     pub interactive: bool,
 }
 
-/// How a generation ended.
+/// How an instance ended.
 pub enum Ended {
     /// The main chunk returned, and nothing is left to wait for.
     Done,
@@ -32,19 +36,102 @@ pub enum Ended {
     Stopped(Stop),
 }
 
-/// Loads the script and runs it to its end. Everything it owns is still there afterwards.
-pub fn run(
-    instance: Instance,
-    chunk: &Chunk,
-    memory: usize,
-    control: &Arc<Control>,
-    ledger: &Arc<Ledger>,
-) -> Result<Ended> {
-    live(instance, memory, control, ledger, async |vm, host| main_chunk(vm, host, chunk).await)
+/// A script that is loaded.
+pub struct Generation {
+    pub host: Rc<Host>,
+    vm: Rc<Vm>,
+    main: JoinHandle<()>,
+    /// What became of the main chunk.
+    outcome: watch::Receiver<Option<Result<()>>>,
 }
 
-/// One generation around `body`: a fresh VM before it; a stop that wins over it; tasks ended, `cnf.on_stop` handlers
-/// called and the VM closed after it.
+impl Generation {
+    /// Makes a VM and starts the main chunk in it, which runs whenever the caller waits.
+    ///
+    /// # Errors
+    /// ENOMEM if the limit is too small for the library itself.
+    pub fn start(
+        instance: Instance,
+        number: u32,
+        chunk: Chunk,
+        memory: usize,
+        control: &Arc<Control>,
+        stage: Stage,
+        inherited: Option<Plain>,
+    ) -> Result<Generation> {
+        let host = Host::new(instance, number, Arc::clone(control), stage);
+        host.inherited.set(inherited);
+        let vm = Rc::new(Vm::new(Rc::clone(&host), memory)?);
+        let (tell, outcome) = watch::channel(None);
+        let (its_vm, its_host) = (Rc::clone(&vm), Rc::clone(&host));
+        let main = tokio::task::spawn_local(async move {
+            let done = main_chunk(&its_vm, &its_host, &chunk).await;
+            drop((its_vm, its_host));
+            let _ = tell.send(Some(done));
+        });
+        Ok(Generation { host, vm, main, outcome })
+    }
+
+    /// Waits until the script is set up: the first `cnf.wait()`, or the end of its main chunk.
+    ///
+    /// # Errors
+    /// What the main chunk raised.
+    pub async fn set_up(&self) -> Result<()> {
+        tokio::select! {
+            () = self.host.commit.asked() => Ok(()),
+            done = self.main_done() => done,
+        }
+    }
+
+    /// Waits for the end of the main chunk.
+    ///
+    /// # Errors
+    /// What it raised.
+    pub async fn main_done(&self) -> Result<()> {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(done) => done.clone().unwrap_or(Ok(())),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the main chunk has ended.
+    pub fn is_main_done(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
+
+    /// What `cnf.state` holds.
+    ///
+    /// # Errors
+    /// None that a script could cause.
+    pub fn state(&self) -> Result<Option<Plain>> {
+        state::copy(self.vm.lua(), &self.host)
+    }
+
+    /// Ends what runs, calls the `cnf.on_stop` handlers, and closes the VM.
+    pub async fn end(self, reason: &str) {
+        let Generation { host, vm, main, .. } = self;
+        main.abort();
+        let _ = main.await;
+        host.tasks.end_all().await;
+        host.control.noticed();
+        host.gate.open();
+        stop_handlers(&vm, &host, reason).await;
+        host.stage.end();
+        host.tasks.end_all().await;
+        drop(host);
+        match Rc::try_unwrap(vm) {
+            Ok(vm) => vm.close(),
+            Err(_) => debug_assert!(false, "something still holds the VM"),
+        }
+    }
+}
+
+/// A session that is no script, the prompt or the test runner: a fresh VM before `body`; a stop that wins over it; tasks
+/// ended, `cnf.on_stop` handlers called and the VM closed after it.
+///
+/// # Errors
+/// As [`Generation::start`].
 pub fn live(
     instance: Instance,
     memory: usize,
@@ -54,23 +141,23 @@ pub fn live(
 ) -> Result<Ended> {
     let runtime = runtime()?;
     let local = LocalSet::new();
-    let host = Host::new(instance, 1, Arc::clone(control), Stage::first(Arc::clone(ledger)));
+    let stage = Stage::first(Arc::clone(ledger));
+    let host = Host::new(instance, 1, Arc::clone(control), stage);
+    // There is nothing to commit: everything happens at once.
+    host.stage.go_live();
+    host.commit.finish();
     let vm = Vm::new(Rc::clone(&host), memory)?;
     let ended = local.block_on(&runtime, async {
         let ended = tokio::select! {
             ended = body(&vm, &host) => ended,
             reason = control.flag.stopped() => Ended::Stopped(reason),
-            () = answer_requests(&host) => unreachable!("it waits for the next one"),
         };
         // An interrupted chunk fails; why it was interrupted is what counts.
-        let ended = match control.flag.reason() {
-            Some(Stop::Exit(None)) if host.tasks.any_failed() => Ended::TaskFailed,
-            Some(reason) => Ended::Stopped(reason),
-            None => ended,
-        };
-        host.tasks.abort_all();
+        let ended = reason_first(ended, &host);
+        host.tasks.end_all().await;
         control.noticed();
-        stop_handlers(&vm, &host, &ended).await;
+        stop_handlers(&vm, &host, stop_word(&ended)).await;
+        host.tasks.end_all().await;
         ended
     });
     drop(local);
@@ -79,7 +166,27 @@ pub fn live(
     Ok(ended)
 }
 
+/// An interrupted chunk fails; why it was interrupted is what counts.
+pub(super) fn reason_first(ended: Ended, host: &Host) -> Ended {
+    match host.control.flag.reason() {
+        Some(Stop::Exit(None)) if host.tasks.any_failed() => Ended::TaskFailed,
+        Some(reason) => Ended::Stopped(reason),
+        None => ended,
+    }
+}
+
+/// What `cnf.on_stop` handlers are told.
+pub(super) fn stop_word(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::Failed(_) | Ended::Stopped(Stop::Memory) => "error",
+        _ => "exit",
+    }
+}
+
 /// The event loop of the one thread that runs Lua.
+///
+/// # Errors
+/// EMFILE and its like.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -87,70 +194,28 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|e| Error::io("tokio", &e))
 }
 
-async fn main_chunk(vm: &Vm, host: &Rc<Host>, chunk: &Chunk) -> Ended {
+async fn main_chunk(vm: &Vm, host: &Rc<Host>, chunk: &Chunk) -> Result<()> {
     let environment = match chunk.interactive {
-        true => match vm.interactive_environment() {
-            Ok(environment) => Some(environment),
-            Err(error) => return Ended::Failed(error),
-        },
+        true => Some(vm.interactive_environment()?),
         false => None,
     };
-    let run = async {
-        let function = vm.compile(&chunk.name, &chunk.source, environment)?;
-        let args: MultiValue = host
-            .instance
-            .args
-            .iter()
-            .map(|arg| vm.lua().create_string(arg).map(mlua::Value::String))
-            .collect::<mlua::Result<_>>()
-            .map_err(crate::api::error::from_lua)?;
-        vm.run(function, args).await
-    };
-    if let Err(error) = run.await {
-        return Ended::Failed(error);
-    }
-    host.committed.set(true);
-    // One that ends at once was never up.
-    if !host.ledger.is_empty() || !host.tasks.is_empty() {
-        host.control.committed();
-    }
-    park(host).await;
-    if host.tasks.any_failed() { Ended::TaskFailed } else { Ended::Done }
-}
-
-async fn answer_requests(host: &Rc<Host>) {
-    if let Some(outside) = host.control.outside() {
-        outside.answer(host).await;
-    }
-    std::future::pending().await
-}
-
-/// Waits while the instance owns something or a task lives.
-async fn park(host: &Rc<Host>) {
-    loop {
-        let ended = host.tasks.ended.notified();
-        tokio::pin!(ended);
-        ended.as_mut().enable();
-        if !host.ledger.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        if host.tasks.is_empty() {
-            return;
-        }
-        ended.await;
-    }
+    let function = vm.compile(&chunk.name, &chunk.source, environment)?;
+    let args: MultiValue = host
+        .instance
+        .args
+        .iter()
+        .map(|arg| vm.lua().create_string(arg).map(mlua::Value::String))
+        .collect::<mlua::Result<_>>()
+        .map_err(crate::api::error::from_lua)?;
+    vm.run(function, args).await.map(drop)
 }
 
 /// Calls `cnf.on_stop` handlers, the last one first, all within one deadline.
-async fn stop_handlers(vm: &Vm, host: &Rc<Host>, ended: &Ended) {
-    let handlers = std::mem::take(&mut *host.stop_handlers.borrow_mut());
+async fn stop_handlers(vm: &Vm, host: &Rc<Host>, reason: &str) {
+    let handlers = RefCell::take(&host.stop_handlers);
     if handlers.is_empty() {
         return;
     }
-    let reason = match ended {
-        Ended::Failed(_) | Ended::Stopped(Stop::Memory) => "error",
-        _ => "exit",
-    };
     host.control.interrupt_after(STOP_DEADLINE);
     let call_all = async {
         for handler in handlers.into_iter().rev() {

@@ -4,5 +4,6 @@ pub mod control;
 pub mod generation;
 pub mod log;
 pub mod outside;
+pub mod script;
 pub mod socket;
 pub mod watch;

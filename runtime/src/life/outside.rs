@@ -4,25 +4,23 @@
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::control::Control;
-use super::socket::{Local, Request, Socket, What};
-use crate::api::host::Host;
+use super::socket::{Local, Request, Socket};
+use crate::Result;
 use crate::own::Ledger;
 use crate::own::instance::Claim;
-use crate::{Error, Result};
 
 /// More requests than that wait in their clients' connections.
 const QUEUE: usize = 16;
 
 /// Reachable from every thread through [`Control::outside`].
 pub struct Outside {
-    /// Taken by the one generation that answers.
+    /// Taken by the one script that answers.
     requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     waiting: Mutex<Option<Waiting>>,
 }
@@ -86,21 +84,11 @@ impl Outside {
         }
     }
 
-    /// Answers what only Lua knows, for as long as it is polled.
-    pub async fn answer(&self, host: &Rc<Host>) {
-        let mut requests = self.requests.lock().await;
-        while let Some(request) = requests.recv().await {
-            let answer = match &request.what {
-                What::Status => Ok(Map::from_iter([
-                    ("generation".to_owned(), json!(host.generation)),
-                    ("tasks".to_owned(), json!(host.tasks.len())),
-                    ("loading".to_owned(), json!(!host.committed.get())),
-                ])),
-                What::Reload | What::Actions { .. } => {
-                    Err(Error::new("", "EOPNOTSUPP", "this instance cannot be reloaded"))
-                }
-            };
-            request.answer(answer);
+    /// The next request.
+    pub async fn next(&self) -> Request {
+        match self.requests.lock().await.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
         }
     }
 }

@@ -85,8 +85,9 @@ impl Owned {
                     **before = std::mem::take(&mut **before).after(first, wanted);
                 }
             }
-            Owned::Sysctl { netns, key, before, followers, lost, .. } => {
-                *before = sysctl::read(&netns.fd, key)?;
+            Owned::Sysctl { netns, key, before, after, followers, lost } => {
+                let wanted = format!("{key} = {after}");
+                *before = sysctl::read(&netns.fd, key).map_err(|e| e.subject(wanted))?;
                 if !place.ours {
                     *followers = sysctl::followers(&netns.fd, key)?;
                     // Turning IPv6 off takes every address away.
@@ -221,14 +222,10 @@ impl Owned {
             },
             Owned::Qdisc { index, qdisc, .. } => qdisc::replace(netlink, *index, qdisc),
             Owned::Attachment { place, pin, filter, mounted: Some(mounted) } => {
-                let old = match old {
-                    Some(Owned::Attachment { mounted: Some(old), .. }) => Some(old),
-                    _ => None,
-                };
                 let attached = mount(place, mounted, old, at.repair)?;
                 *filter = attached.filter_place();
                 if let (Some(path), None) = (pin.as_deref(), &*filter) {
-                    keep_pinned(&attached, path)?;
+                    keep_pinned(&attached, path, place)?;
                 }
                 mounted.attached = Some(attached);
                 Ok(())
@@ -349,30 +346,36 @@ fn reshape(netlink: &Netlink, index: u32, new: &LinkEnd, old: &LinkEnd) -> Resul
 fn mount(
     place: &AttachmentPlace,
     new: &Mounted,
-    old: Option<&Mounted>,
+    old: Option<&Owned>,
     repair: bool,
 ) -> Result<Attachment> {
     let target = place.target();
     let attach = || hook::attach(&target, place.hook, &new.program, &new.order);
-    let Some((old, attached)) = old.and_then(|old| Some((old, old.attached.clone()?))) else {
-        return attach();
+    let Some(Owned::Attachment { pin, filter, mounted, .. }) = old else { return attach() };
+    let (attached, order_is_same, program_is_same) = match mounted {
+        Some(old) => {
+            let same = old.program.id() == new.program.id();
+            (old.attached.clone(), old.order.same(&new.order), same)
+        }
+        // A dead process's: where it stands is where the script put it.
+        None => (find_mounted(place, pin.as_deref(), *filter), true, false),
     };
-    if old.order.same(&new.order) {
+    let Some(attached) = attached else { return attach() };
+    if order_is_same {
         return match attached.replace(&new.program) {
             Ok(()) => Ok(attached),
             // Severed, or detached by somebody else.
             Err(error) if repair && ["ENOLINK", "ENODEV", "ENOENT"].contains(&error.code()) => {
+                let AttachmentPlace { link, slot, .. } = place;
                 tracing::warn!(
-                    "{} on {} was taken off by someone else; it is attached again",
-                    place.slot,
-                    place.link
+                    "{slot} on {link} was taken off by someone else; it is attached again"
                 );
                 attach()
             }
             Err(error) => Err(error),
         };
     }
-    if old.program.id() == new.program.id() {
+    if program_is_same {
         // The kernel takes a program only once on a hook.
         attached.detach()?;
         return attach();
@@ -382,16 +385,23 @@ fn mount(
     Ok(made)
 }
 
-/// Pins a bpf link, in the place of a pin that was left there.
-fn keep_pinned(attached: &Attachment, path: &std::path::Path) -> Result<()> {
-    fault::point();
-    match attached.pin(path) {
-        Err(error) if error.is("EEXIST") => {
-            let _ = std::fs::remove_file(path);
-            attached.pin(path)
-        }
-        other => other,
+/// Pins a bpf link, unless it is the one that is pinned there.
+fn keep_pinned(
+    attached: &Attachment,
+    path: &std::path::Path,
+    place: &AttachmentPlace,
+) -> Result<()> {
+    let there = Attachment::pinned(path, &place.target(), place.hook);
+    if there.is_ok_and(|there| there.link_id() == attached.link_id()) {
+        return Ok(());
     }
+    let _ = std::fs::remove_file(path);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|e| Error::io("pin", &e).subject(directory.display().to_string()))?;
+    }
+    fault::point();
+    attached.pin(path)
 }
 
 /// An attachment of a process that died.

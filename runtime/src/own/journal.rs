@@ -75,16 +75,17 @@ impl Journal {
         let _ = self.line(&json!({ "n": number }));
     }
 
-    /// Writes anew what is there now, when most lines are about what is gone.
-    pub fn shorten<'a>(&mut self, entries: impl ExactSizeIterator<Item = (&'a u64, &'a Owned)>) {
-        if self.lines < 1000 + 4 * entries.len() {
+    /// Writes anew what is there now, when most lines are about what is gone. Empty when nothing is.
+    pub fn shorten(&mut self, entries: &BTreeMap<u64, Owned>) {
+        let there = || entries.iter().filter(|(_, owned)| owned.outlives_the_process());
+        if there().next().is_some() && self.lines < 1000 + 4 * entries.len() {
             return;
         }
         let rewrite = || -> Result<Journal> {
             let path = self.path.with_extension("new");
             let _ = std::fs::remove_file(&path);
             let mut journal = Journal::open(&path)?;
-            for (number, owned) in entries.filter(|(_, owned)| owned.outlives_the_process()) {
+            for (number, owned) in there() {
                 journal.write(*number, owned)?;
             }
             std::fs::rename(&path, &self.path).map_err(|e| refused(&e, &self.path))?;

@@ -269,13 +269,21 @@ impl Ledger {
     pub fn tear_down_where(&self, matches: impl Fn(u64, &Owned) -> bool) -> Removed {
         let chosen = self.entries(matches);
         let removed = undo_all(&chosen);
-        for (number, _) in &chosen {
-            self.forget(*number);
-        }
         let mut state = self.lock();
+        if let Some(journal) = &mut state.journal {
+            // What could not be undone stays written down, for `clean` to try again.
+            for (number, owned) in &chosen {
+                if owned.outlives_the_process() && !removed.left.contains(number) {
+                    journal.forget(*number);
+                }
+            }
+        }
+        for (number, _) in &chosen {
+            state.remove(*number);
+        }
         let State { journal, entries, .. } = &mut *state;
-        if let Some(journal) = journal {
-            journal.shorten(entries.iter());
+        if let (Some(journal), true) = (journal, removed.left.is_empty()) {
+            journal.shorten(entries);
         }
         removed
     }
@@ -321,9 +329,9 @@ pub fn clean(found: Recovered) -> Removed {
 #[derive(Default)]
 pub struct Removed {
     counts: BTreeMap<&'static str, usize>,
-    /// One line each, oldest first.
-    pub what: Vec<String>,
     pub failures: Vec<Error>,
+    /// The entries of the failures.
+    left: HashSet<u64>,
 }
 
 impl Removed {
@@ -331,13 +339,16 @@ impl Removed {
         self.counts.is_empty()
     }
 
-    fn count(&mut self, owned: &Owned, outcome: Result<()>) {
+    fn count(&mut self, (number, owned): &(u64, Owned), outcome: Result<()>) {
         match outcome {
             Ok(()) => {
                 tracing::debug!("removed {owned}");
                 *self.counts.entry(owned.kind()).or_default() += 1;
             }
-            Err(error) => self.failures.push(error.about(owned.to_string())),
+            Err(error) => {
+                self.left.insert(*number);
+                self.failures.push(error.about(owned.to_string()));
+            }
         }
     }
 }
@@ -377,47 +388,45 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
     let ours: HashSet<u64> = entries.iter().filter_map(|(_, owned)| netns_of(owned)).collect();
     let our_links: HashSet<LinkPlace> =
         entries.iter().filter_map(|(_, owned)| link_of(owned)).collect();
-    let mut removed = Removed {
-        what: entries.iter().map(|(_, o)| o.to_string()).collect(),
-        ..Removed::default()
-    };
-    let mut links: BTreeMap<u64, Vec<&Owned>> = BTreeMap::new();
+    let mut removed = Removed::default();
+    let mut links: BTreeMap<u64, Vec<&(u64, Owned)>> = BTreeMap::new();
     let mut namespaces = Vec::new();
     // A route comes back only when the subnet of its gateway has, whose undo may be the next: so again after each.
-    let mut again: Vec<&Owned> = Vec::new();
-    for (_, owned) in entries.iter().rev() {
+    let mut again: Vec<&(u64, Owned)> = Vec::new();
+    for entry in entries.iter().rev() {
+        let owned = &entry.1;
         let inside = owned.netns().is_some_and(|netns| ours.contains(&netns.cookie))
             || owned.link().is_some_and(|link| our_links.contains(&link));
         match owned {
-            Owned::Netns(_) => namespaces.push(owned),
+            Owned::Netns(_) => namespaces.push(entry),
             Owned::Link { netns, .. } => match ours.contains(&netns.cookie) {
-                true => removed.count(owned, Ok(())),
-                false => links.entry(netns.cookie).or_default().push(owned),
+                true => removed.count(entry, Ok(())),
+                false => links.entry(netns.cookie).or_default().push(entry),
             },
             // Their undo also releases what the kernel does not: processes, descriptors.
             _ if inside && owned.holds_more_than_its_netns() => {
                 let _ = owned.undo();
-                removed.count(owned, Ok(()));
+                removed.count(entry, Ok(()));
             }
-            _ if inside => removed.count(owned, Ok(())),
+            _ if inside => removed.count(entry, Ok(())),
             _ => match owned.undo() {
                 Err(_) => {
-                    again.push(owned);
+                    again.push(entry);
                     continue;
                 }
-                Ok(()) => removed.count(owned, Ok(())),
+                Ok(()) => removed.count(entry, Ok(())),
             },
         }
-        again.retain(|owned| match owned.undo() {
+        again.retain(|entry| match entry.1.undo() {
             Ok(()) => {
-                removed.count(owned, Ok(()));
+                removed.count(entry, Ok(()));
                 false
             }
             Err(_) => true,
         });
     }
-    for owned in again {
-        removed.count(owned, owned.undo());
+    for entry in again {
+        removed.count(entry, entry.1.undo());
     }
     for group in links.into_values() {
         let outcome = delete_links(&group);
@@ -426,7 +435,7 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
         }
     }
     for netns in namespaces {
-        removed.count(netns, netns.undo());
+        removed.count(netns, netns.1.undo());
     }
     removed
 }
@@ -439,11 +448,13 @@ impl Owned {
 }
 
 /// Links of one namespace, with one wait for all of them.
-fn delete_links(group: &[&Owned]) -> Result<()> {
-    let Some(Owned::Link { netns: Netns { fd, .. }, .. }) = group.first() else { return Ok(()) };
+fn delete_links(group: &[&(u64, Owned)]) -> Result<()> {
+    let Some((_, Owned::Link { netns: Netns { fd, .. }, .. })) = group.first() else {
+        return Ok(());
+    };
     let indexes: Vec<u32> = group
         .iter()
-        .filter_map(|owned| match owned {
+        .filter_map(|entry| match &entry.1 {
             Owned::Link { index, .. } => Some(*index),
             _ => None,
         })
