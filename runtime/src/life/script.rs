@@ -484,7 +484,12 @@ impl Reloaded {
     pub fn text(&self) -> String {
         let Reloaded { generation, difference, took } = self;
         let took = format!("in {:.1} ms", took.as_secs_f64() * 1e3);
-        format!("reload {generation}: {}", difference_text(&took, difference))
+        let difference = difference_text(&took, difference);
+        match generation {
+            // The first load of a process that found what another had left.
+            1 => format!("taken over: {difference}"),
+            _ => format!("reload {generation}: {difference}"),
+        }
     }
 
     pub fn data(&self) -> Map<String, Value> {

@@ -5,6 +5,7 @@
 
 use super::owned::{AttachmentPlace, LinkEnd, Mounted, Owned};
 use crate::kernel::bpf::hook::{self, Attachment};
+use crate::kernel::bpf::pins;
 use crate::kernel::link::undo::Lost;
 use crate::kernel::link::{self, Change};
 use crate::kernel::netlink::Netlink;
@@ -276,7 +277,7 @@ impl Owned {
                 let attached = live.or_else(|| find_mounted(place, pin.as_deref(), *filter));
                 let outcome = attached.map_or(Ok(()), |attached| gone_is_done(attached.detach()));
                 if let Some(path) = pin {
-                    let _ = std::fs::remove_file(path);
+                    pins::remove(path);
                 }
                 outcome
             }
@@ -397,8 +398,7 @@ fn keep_pinned(
     }
     let _ = std::fs::remove_file(path);
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)
-            .map_err(|e| Error::io("pin", &e).subject(directory.display().to_string()))?;
+        pins::make_directory(directory)?;
     }
     fault::point();
     attached.pin(path)

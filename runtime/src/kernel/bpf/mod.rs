@@ -15,6 +15,7 @@ pub mod hook;
 pub mod inventory;
 pub mod map;
 pub mod object;
+pub mod pins;
 pub mod probe;
 pub mod program;
 pub mod records;
