@@ -265,10 +265,6 @@ pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
                 path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             // A hidden file is hidden, its instance is not.
             let stem = stem.trim_start_matches('.').to_owned();
-            let stem = match own::instance::check_name(&stem) {
-                Ok(()) => stem,
-                Err(_) => format!("script-{pid}"),
-            };
             (stem, Some(real), Chunk { name: shown, source, interactive: false })
         }
         (None, None) => unreachable!("without a script standard input is read"),
@@ -276,8 +272,10 @@ pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
     // With -e there is no script: every positional argument is the chunk's.
     let first = args.script.as_ref().filter(|_| args.execute.is_some());
     let first = first.map(|first| first.display().to_string());
+    let name = args.name.clone().unwrap_or(default_name);
+    own::instance::check_name(&name)?;
     let instance = Instance {
-        name: args.name.clone().unwrap_or(default_name),
+        name,
         script,
         args: first.into_iter().chain(args.args.iter().cloned()).collect(),
         pins: None,
