@@ -175,9 +175,14 @@ pub fn running() -> u64 {
     DRIVEN.load(Ordering::Relaxed)
 }
 
+/// Whether everything is being stopped.
+pub fn interrupting() -> bool {
+    INTERRUPT.load(Ordering::Relaxed)
+}
+
 /// Whether what runs now is to stop: everything, or just this task.
 fn stopping() -> bool {
-    INTERRUPT.load(Ordering::Relaxed) || expired()
+    interrupting() || expired()
 }
 
 fn expired() -> bool {
