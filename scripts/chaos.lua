@@ -67,7 +67,7 @@ end
 chaos.inject(eth0, { blackhole = true, match = { proto = "udp", port = 53 }, duration = "300ms" })
 row("port 53 in a blackhole", "53: %s, 80: %s", ask(53), ask(80))
 task.sleep("300ms")
-row("100 ms later", "53: %s, 80: %s", ask(53), ask(80))
+row("300 ms later", "53: %s, 80: %s", ask(53), ask(80))
 
 if cnf.args[1] ~= "--keep" then
   cnf.exit()
