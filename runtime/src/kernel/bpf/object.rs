@@ -4,6 +4,7 @@
 //! be used again, only some programs loaded, and the kernel's BTF parsed once and only when needed.
 
 mod maps;
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
@@ -14,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use aya_obj::btf::BtfFeatures;
 use btf_rs::Btf;
 use nix::errno::Errno;
+pub use shapes::Shapes;
 
 use super::btf::{Type, Value};
 use super::elf::{self, InitialSlot, ProgramSection};
@@ -24,7 +26,7 @@ use crate::nearest::nearest;
 use crate::{Error, Result};
 
 /// What may be said about an object before it is loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// What messages call it: a file name. Kernel names come from the source.
     pub name: String,
@@ -62,12 +64,26 @@ pub struct Object {
     pub name: String,
     pub programs: BTreeMap<String, Program>,
     pub maps: BTreeMap<String, Map>,
+    shapes: Shapes,
 }
 
 impl Object {
     /// [`ObjectFile::parse`] and [`ObjectFile::load`].
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<Object> {
-        ObjectFile::parse(bytes).and_then(|file| file.load(options)).map_err(|e| {
+        Object::load_after(bytes, options, None).map(|(object, _)| object)
+    }
+
+    /// A new version of `old`, which goes on with those of its maps that have the same shape. Also why others are new:
+    /// `map flows is new: value_size 8 -> 16`.
+    ///
+    /// # Errors
+    /// As [`ObjectFile::load`]; `old` is not touched.
+    pub fn load_after(
+        bytes: &[u8],
+        options: &LoadOptions,
+        old: Option<&Object>,
+    ) -> Result<(Object, Vec<String>)> {
+        ObjectFile::parse(bytes).and_then(|file| file.load_after(options, old)).map_err(|e| {
             match options.name.as_str() {
                 "" => e,
                 name => e.about(name),
@@ -214,10 +230,32 @@ impl ObjectFile {
     /// # Errors
     /// EPERM without CAP_BPF and CAP_NET_ADMIN; ENOENT for names in `options` that the object does not have; the
     /// verifier's reason with its errno (EACCES, EINVAL, E2BIG ...).
-    pub fn load(mut self, options: &LoadOptions) -> Result<Object> {
+    pub fn load(self, options: &LoadOptions) -> Result<Object> {
+        self.load_after(options, None).map(|(object, _)| object)
+    }
+
+    /// As [`Object::load_after`].
+    ///
+    /// # Errors
+    /// As [`ObjectFile::load`].
+    pub fn load_after(
+        mut self,
+        options: &LoadOptions,
+        old: Option<&Object>,
+    ) -> Result<(Object, Vec<String>)> {
         super::probe::raise_memlock();
         self.check_names(options)?;
         self.set_globals(options)?;
+        let shapes = self.shapes(options);
+        let kept = old.map(|old| shapes.kept_of(old)).unwrap_or_default();
+        let mut options = options.clone();
+        options.maps.extend(kept.maps);
+        let object = self.put_together(&options, shapes)?;
+        Ok((object, kept.differences))
+    }
+
+    /// Everything of an object whose names and globals are settled.
+    fn put_together(mut self, options: &LoadOptions, shapes: Shapes) -> Result<Object> {
         let btf_fd = self.load_btf()?;
         if self.parsed.has_btf_relocations() {
             let target = kernel_btf()?;
@@ -227,7 +265,7 @@ impl ObjectFile {
         guarded(|| self.relocate(&maps))?;
         let programs = self.load_programs(options, btf_fd.as_ref())?;
         self.fill_slots(options, &maps, &programs)?;
-        Ok(Object { name: options.name.clone(), programs, maps })
+        Ok(Object { name: options.name.clone(), programs, maps, shapes })
     }
 
     fn check_names(&self, options: &LoadOptions) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::kernel::bpf::program;
 use crate::kernel::bpf::sys::{self, bpf_map_info};
 
 /// How a map made without an ELF file looks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapSpec {
     /// The kernel keeps 15 bytes of it.
     pub name: String,

@@ -38,7 +38,12 @@ impl ObjectFile {
         Ok(made)
     }
 
-    fn map_spec(&self, name: &str, declared: &aya_obj::Map, options: &LoadOptions) -> MapSpec {
+    pub(super) fn map_spec(
+        &self,
+        name: &str,
+        declared: &aya_obj::Map,
+        options: &LoadOptions,
+    ) -> MapSpec {
         let mut spec = spec_of(name, declared);
         if is_data(declared) {
             spec.name = data_name(&options.name, name);
@@ -70,7 +75,7 @@ impl ObjectFile {
         spec
     }
 
-    fn map_types(
+    pub(super) fn map_types(
         &self,
         name: &str,
         declared: &aya_obj::Map,
@@ -131,7 +136,7 @@ impl ObjectFile {
     }
 }
 
-fn is_data(map: &aya_obj::Map) -> bool {
+pub(super) fn is_data(map: &aya_obj::Map) -> bool {
     let kind = map.section_kind();
     matches!(kind, EbpfSectionKind::Data | EbpfSectionKind::Rodata | EbpfSectionKind::Bss)
 }

@@ -302,3 +302,75 @@ fn damage_is_survived() {
     }
     let _ = std::panic::take_hook();
 }
+
+const COUNTER: &str = r#"
+struct value { __u64 packets; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16); __type(key, __u32);
+  __type(value, struct value); } flows SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+  __type(value, __u64); } total SEC(".maps");
+volatile const __u32 step = 1;
+__u64 started = 7;
+__u64 seen;
+SEC("tc") int count(struct __sk_buff *skb) {
+  __u32 zero = 0;
+  __u64 *sum = bpf_map_lookup_elem(&total, &zero);
+  struct value *v = bpf_map_lookup_elem(&flows, &zero);
+  if (v) v->packets++;
+  if (sum) *sum += step;
+  seen += started;
+  return 0;
+}"#;
+
+/// Loads `first`, runs it three times, and loads `second` after it; both, and the differences.
+fn versions(first: &str, second: &str) -> (Object, Object, Vec<String>) {
+    let old = load(first);
+    old.programs["count"].test_run(&[0; 64], &[], 3).expect("runs");
+    let options = LoadOptions { name: "test".into(), ..Default::default() };
+    let (new, differences) =
+        Object::load_after(&object(second), &options, Some(&old)).expect("loads");
+    (old, new, differences)
+}
+
+#[test]
+fn a_new_version_keeps_maps_of_equal_shape() {
+    let (old, new, differences) = versions(COUNTER, &COUNTER.replace("step = 1", "step = 10"));
+    assert_eq!(differences, [""; 0]);
+    for name in ["flows", "total", ".bss", ".data"] {
+        assert_eq!(new.maps[name], old.maps[name], "{name}");
+    }
+    assert_ne!(new.maps[".rodata"], old.maps[".rodata"], "constants are never kept");
+    new.programs["count"].test_run(&[0; 64], &[], 1).expect("runs");
+    let total = |object: &Object| object.maps["total"].get(&Value::Int(0)).expect("get");
+    assert_eq!([total(&old), total(&new)], [Some(Value::Uint(13)), Some(Value::Uint(13))]);
+}
+
+#[test]
+fn a_map_of_another_shape_is_new_and_said_so() {
+    for (from, to, said) in [
+        ("u64 packets; };", "u64 packets; __u64 bytes; };", "map flows is new: value_size 8 -> 16"),
+        (
+            "__uint(max_entries, 16)",
+            "__uint(max_entries, 32)",
+            "map flows is new: max_entries 16 -> 32",
+        ),
+        ("BPF_MAP_TYPE_HASH", "BPF_MAP_TYPE_LRU_HASH", "map flows is new: type hash -> lru_hash"),
+        (
+            "__u64 packets; }",
+            "__s64 packets; }",
+            "map flows is new: the fields of value_type struct value changed",
+        ),
+        ("started = 7", "started = 8", "map .data is new: its initial values changed"),
+        ("__u64 seen;", "__u32 before; __u64 seen;", "map .bss is new: value_size 8 -> 16"),
+    ] {
+        let second = COUNTER.replace(from, to).replace(
+            "seen +=",
+            if to.contains("before") { "before++; seen +=" } else { "seen +=" },
+        );
+        let (old, new, differences) = versions(COUNTER, &second);
+        assert_eq!(differences, [said]);
+        let changed = said.split(' ').nth(1).expect("a name");
+        assert_ne!(new.maps[changed], old.maps[changed], "{said}");
+        assert_eq!(new.maps["total"], old.maps["total"], "{said}");
+    }
+}
