@@ -1,6 +1,5 @@
 //! `bpf`: objects, programs, and what is loaded on this system.
 
-use std::cell::{Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,15 +7,16 @@ use std::rc::Rc;
 use mlua::{Lua, Table, Value};
 
 use super::error::from_lua;
-use super::handle::{Class, Handle, Returned, held, intern};
+use super::handle::{Returned, held};
 use super::host::Host;
 use super::map::{self, Map};
 use super::module::{Args, Module};
+use super::object::Object;
 use super::option::{Options, expected, nearest};
-use super::program::{self, Program};
+use super::program;
 use super::value::Data;
 use crate::kernel::bpf::compile::{self, CompileOptions, Source};
-use crate::kernel::bpf::{self, LoadOptions, inventory, probe};
+use crate::kernel::bpf::{LoadOptions, inventory, probe};
 use crate::record;
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
 }
 
 /// `bpf.load(path | {bytes=}, opts)`
-fn load(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
+fn load(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let op = args.op().to_owned();
     let (name, bytes) = match args.any() {
         Value::String(path) => {
@@ -59,7 +59,7 @@ fn load(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     options.set_subject(name.clone());
     let load = load_options(&mut options, name)?;
     options.finish()?;
-    object(&op, &bytes, load)
+    Object::load(lua, host, &op, bytes.into(), load)
 }
 
 fn read(host: &Host, op: &str, path: &str) -> Result<Vec<u8>> {
@@ -69,11 +69,6 @@ fn read(host: &Host, op: &str, path: &str) -> Result<Vec<u8>> {
     })?;
     host.loaded(path, &bytes);
     Ok(bytes)
-}
-
-fn object(op: &str, bytes: &[u8], load: LoadOptions) -> Result<Returned<Object>> {
-    let object = bpf::Object::load(bytes, &load).map_err(|e| e.operation(op.to_owned()))?;
-    Ok(Returned(Object::new(object)))
 }
 
 /// What every way of loading takes.
@@ -127,7 +122,7 @@ fn named_values(options: &mut Options, word: &'static str) -> Result<BTreeMap<St
 }
 
 /// `bpf.compile(path | {source=}, opts)`
-fn compile(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
+fn compile(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let op = args.op().to_owned();
     let (name, source) = match args.any() {
         Value::String(path) => {
@@ -168,11 +163,11 @@ fn compile(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>>
     if !compiled.diagnostics.is_empty() {
         tracing::warn!("clang on {name}:\n{}", compiled.diagnostics.trim_end());
     }
-    object(&op, &compiled.bytes, load)
+    Object::load(lua, host, &op, compiled.bytes.into(), load)
 }
 
 /// `bpf.builtin(name, opts)`: a program that comes with cnfscript.
-fn builtin(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
+fn builtin(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     let op = args.op().to_owned();
     let name: String = args.required("name")?;
     let Some(bytes) = crate::program::embedded(&name) else {
@@ -187,7 +182,7 @@ fn builtin(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> {
     options.set_subject(name.clone());
     let load = load_options(&mut options, name)?;
     options.finish()?;
-    object(&op, bytes, load)
+    Object::load(lua, host, &op, bytes.into(), load)
 }
 
 fn programs(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
@@ -234,113 +229,4 @@ fn helpers(_: &Lua, _: &Rc<Host>, args: Args) -> Result<Data> {
     let found = probe::helpers().map_err(|e| e.operation(args.op().to_owned()))?;
     let of = |h: probe::Helpers| (h.program.name().to_owned(), h.names.into());
     Ok(Data::Map(found.into_iter().map(of).collect()))
-}
-
-/// A loaded object file.
-#[derive(Clone)]
-pub struct Object(Rc<Loaded>);
-
-struct Loaded {
-    name: String,
-    /// Taken away by `unload`.
-    object: RefCell<Option<bpf::Object>>,
-}
-
-impl Object {
-    fn new(object: bpf::Object) -> Self {
-        let name = object.name.clone();
-        Object(Rc::new(Loaded { name, object: RefCell::new(Some(object)) }))
-    }
-
-    /// # Errors
-    /// ENODEV when it has been unloaded.
-    fn loaded(&self) -> Result<Ref<'_, bpf::Object>> {
-        Ref::filter_map(self.0.object.borrow(), Option::as_ref).map_err(|_| {
-            Error::new("object", "ENODEV", "it has been unloaded").subject(self.0.name.clone())
-        })
-    }
-}
-
-impl Handle for Object {
-    const TYPE: &'static str = "Object";
-    const WORD: &'static str = "object";
-
-    fn class(class: &mut Class<'_, Self>) {
-        class
-            .field("name", |_, this| Ok(this.0.name.clone()))
-            .field("programs", |lua, this| {
-                let programs = this.loaded()?.programs.clone().into_iter();
-                strict(lua, &this.0.name, "program", programs.map(|(n, p)| (n, Program::new(p))))
-            })
-            .field("globals", |lua, this| {
-                let maps = &this.loaded()?.maps;
-                super::globals::table(lua, &this.0.name, bpf::globals::variables(maps))
-            })
-            .field("maps", |lua, this| {
-                let maps = this.loaded()?.maps.clone().into_iter();
-                strict(lua, &this.0.name, "map", maps.map(|(n, m)| (n, Map::new(m))))
-            })
-            // Programs on hooks and maps in programs stay: the kernel counts its own references.
-            .method("unload", |_, _, this, _| {
-                this.0.object.take();
-                Ok(())
-            });
-    }
-
-    fn identity(&self) -> String {
-        format!("{:p}", Rc::as_ptr(&self.0))
-    }
-
-    fn display(&self) -> String {
-        match self.loaded() {
-            Ok(object) => format!(
-                "Object({}, {}, {})",
-                self.0.name,
-                counted(object.programs.len(), "program"),
-                counted(object.maps.len(), "map")
-            ),
-            Err(_) => format!("Object({}, unloaded)", self.0.name),
-        }
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A table of handles by name, which names the nearest for one it does not have.
-fn strict<T: Handle>(
-    lua: &Lua,
-    object: &str,
-    what: &'static str,
-    items: impl Iterator<Item = (String, T)>,
-) -> Result<Table> {
-    let build = || -> mlua::Result<Table> {
-        let table = lua.create_table()?;
-        let mut names = Vec::new();
-        for (name, handle) in items {
-            table.raw_set(name.as_str(), intern(lua, handle).map_err(super::error::raise)?)?;
-            names.push(name);
-        }
-        let meta = lua.create_table()?;
-        let object = object.to_owned();
-        meta.raw_set(
-            "__index",
-            lua.create_function(move |lua, (_, key): (Value, Value)| {
-                let key = key.to_string()?;
-                let known: Vec<&str> = names.iter().map(String::as_str).collect();
-                let error = Error::new("object", "ENOENT", format!("there is no {what} \"{key}\""));
-                let error = match nearest(&key, &known) {
-                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                    None if known.is_empty() => error.hint(format!("it has no {what}s")),
-                    None => error.hint(format!("it has {}", known.join(", "))),
-                };
-                let error = error.subject(object.clone());
-                Err::<(), _>(super::error::raise(error.at(super::error::site(lua, 1))))
-            })?,
-        )?;
-        table.set_metatable(Some(meta))?;
-        Ok(table)
-    };
-    build().map_err(from_lua)
 }
