@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::abi::{self, FIRST_POLICY_ID, Total};
@@ -13,11 +13,11 @@ use super::hops::Neighbourhood;
 use super::links::Links;
 use super::monitor;
 use super::policy::{Family, Match, Policy};
-use super::programs::{self, Place};
+use super::programs::{Place, Programs};
 use super::set::{self, Ancestors, Entry};
 use super::slots::Slots;
-use super::spec::{PolicyStats, RouterSpec, Stats, Totals};
-use crate::kernel::bpf::{Attachment, Object, Program};
+use super::spec::{Hooked, NoKeeper, PolicyStats, RouterSpec, Stats, Totals, Wanted};
+use crate::kernel::bpf::{Attachment, Program};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
@@ -26,22 +26,23 @@ const OP: &str = "policy.router";
 
 /// Cheap to clone; the programs stay attached until [`Router::detach`] or the last clone is dropped.
 #[derive(Clone)]
-pub struct Router(Arc<Inner>);
+pub struct Router(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     name: String,
     netlink: Netlink,
-    object: Object,
-    links: Arc<Links>,
-    attachments: Mutex<Vec<Attachment>>,
+    pub programs: Programs,
+    pub links: Arc<Links>,
+    hooked: Mutex<Vec<Hooked>>,
+    detached: AtomicBool,
     sets: Mutex<Sets>,
 }
 
 /// The policies and what stands for them in the kernel.
-struct Sets {
+pub(super) struct Sets {
     slots: Slots,
-    policies: Vec<Policy>,
-    fallback: Option<Policy>,
+    pub policies: Vec<Policy>,
+    pub fallback: Option<Policy>,
     /// The default's policy is known by an empty match.
     ids: HashMap<Match, Id>,
     free: Vec<u32>,
@@ -66,6 +67,20 @@ impl Router {
     /// As [`Place::look`] and bpf loading and attaching; as [`Router::set`] for the default policy. Nothing is left
     /// attached after an error.
     pub fn new(spec: RouterSpec) -> Result<Router> {
+        let router = Router::idle(&spec)?;
+        let mut wanted =
+            Wanted { policies: Vec::new(), default: spec.default, attach: spec.attach };
+        router.resolve(&mut wanted)?;
+        router.turn_into(wanted, &NoKeeper).map_err(|e| e.operation(OP))?;
+        Ok(router)
+    }
+
+    /// Loads the programs that these hooks need, without attaching them: a router that no packet sees, and that
+    /// [`Router::turn_into`] makes one.
+    ///
+    /// # Errors
+    /// As [`Place::look`] and bpf loading.
+    pub fn idle(spec: &RouterSpec) -> Result<Router> {
         let about = |e: Error| e.about(spec.name.as_str());
         let places: Vec<Place> = spec
             .attach
@@ -73,10 +88,10 @@ impl Router {
             .map(|attach| Place::look(&spec.netns, attach))
             .collect::<Result<_>>()?;
         let netlink = Netlink::open(&spec.netns).map_err(about)?;
-        let object = programs::load(&spec.name, &places)?;
-        let slots = Slots::new(&object).map_err(about)?;
+        let programs = Programs::load(&spec.name, &places)?;
+        let slots = Slots::new(&programs).map_err(about)?;
         slots.state().u32_at(abi::STATE_TAG).store(next_tag().into(), Ordering::Relaxed);
-        let links = Arc::new(Links::new(&spec.netns, &object, slots.state(), &places)?);
+        let links = Arc::new(Links::new(&spec.netns, &programs, slots.state())?);
         let follower: Weak<dyn monitor::Follower> = Arc::<Links>::downgrade(&links) as _;
         monitor::follow(&spec.netns, follower)?;
         links.refresh()?;
@@ -91,32 +106,15 @@ impl Router {
             retired: Vec::new(),
             ancestors: Ancestors::default(),
         };
-        let router = Router(Arc::new(Inner {
-            name: spec.name,
+        Ok(Router(Arc::new(Inner {
+            name: spec.name.clone(),
             netlink,
-            object,
+            programs,
             links,
-            attachments: Mutex::default(),
+            hooked: Mutex::default(),
+            detached: AtomicBool::new(false),
             sets: Mutex::new(sets),
-        }));
-        let mut fallback = spec.default;
-        if let Some(policy) = &mut fallback {
-            if policy.matching != Match::default() {
-                return Err(Error::invalid(OP, "the default policy matches everything")
-                    .subject(policy.to_string())
-                    .hint("leave out what it matches, or give it to set()"));
-            }
-            router.prepare(std::slice::from_mut(policy)).map_err(|e| e.operation(OP))?;
-        }
-        let mut sets = router.sets();
-        sets.fallback = fallback;
-        sets.apply(&router.0.links, Vec::new()).map_err(|e| e.operation(OP))?;
-        drop(sets);
-        for place in &places {
-            let attachment = place.attach(&router.0.object)?;
-            router.attached().push(attachment);
-        }
-        Ok(router)
+        })))
     }
 
     pub fn name(&self) -> &str {
@@ -230,11 +228,11 @@ impl Router {
     }
 
     pub fn attachments(&self) -> Vec<Attachment> {
-        self.attached().clone()
+        self.hooked().iter().map(|hooked| hooked.attachment.clone()).collect()
     }
 
     pub fn programs(&self) -> Vec<Program> {
-        self.0.object.programs.values().cloned().collect()
+        self.0.programs.all()
     }
 
     /// Takes the programs off their hooks. The router can be read afterwards.
@@ -242,14 +240,15 @@ impl Router {
     /// # Errors
     /// The first refusal; the others are detached all the same.
     pub fn detach(&self) -> Result<()> {
-        let attachments = std::mem::take(&mut *self.attached());
-        let results: Vec<_> = attachments.iter().rev().map(Attachment::detach).collect();
+        self.0.detached.store(true, Ordering::Relaxed);
+        let hooked = std::mem::take(&mut *self.hooked());
+        let results: Vec<_> = hooked.iter().rev().map(|h| h.attachment.detach()).collect();
         results.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
 
     /// A set that no packet meets is not changed in silence.
     fn attached_still(&self, op: &'static str) -> Result<()> {
-        match self.attached().is_empty() {
+        match self.0.detached.load(Ordering::Relaxed) {
             true => {
                 Err(Error::new(op, "ENODEV", "the router has been detached").subject(self.name()))
             }
@@ -258,7 +257,7 @@ impl Router {
     }
 
     /// All that can be refused, before anything changes.
-    fn prepare(&self, policies: &mut [Policy]) -> Result<()> {
+    pub(super) fn prepare(&self, policies: &mut [Policy]) -> Result<()> {
         if policies.len() > abi::MAX_POLICIES {
             return Err(Error::new("router:set", "E2BIG", "more policies than a router can hold"));
         }
@@ -270,20 +269,20 @@ impl Router {
         Ok(())
     }
 
-    fn sets(&self) -> MutexGuard<'_, Sets> {
+    pub(super) fn sets(&self) -> MutexGuard<'_, Sets> {
         self.0.sets.lock().expect("no panic while a router's sets are changed")
     }
 
-    fn attached(&self) -> MutexGuard<'_, Vec<Attachment>> {
-        self.0.attachments.lock().expect("no panic while attaching")
+    pub(super) fn hooked(&self) -> MutexGuard<'_, Vec<Hooked>> {
+        self.0.hooked.lock().expect("no panic while attaching")
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // A clsact filter stays unless it is detached; a device that is gone took it along.
-        for attachment in self.attachments.lock().expect("no panic while attaching").drain(..) {
-            let _ = attachment.detach();
+        for hooked in self.hooked.lock().expect("no panic while attaching").drain(..) {
+            let _ = hooked.attachment.detach();
         }
     }
 }
@@ -301,7 +300,7 @@ impl Sets {
     }
 
     /// Makes `policies` the live set. Ids, buckets and devices of the old set are let go only when it is.
-    fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<()> {
+    pub fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<()> {
         let mut ids = HashMap::with_capacity(policies.len() + 1);
         let mut free = self.free.clone();
         let mut next_id = self.next_id;
@@ -379,7 +378,7 @@ impl Live for View<'_> {
 }
 
 /// Two policies of one set that match the same: which of them counts, nobody could tell from reading it.
-fn refuse_equals(policies: &[Policy]) -> Result<()> {
+pub(super) fn refuse_equals(policies: &[Policy]) -> Result<()> {
     let mut seen = HashMap::with_capacity(policies.len());
     for (i, policy) in policies.iter().enumerate() {
         if let Some(first) = seen.insert(&policy.matching, i) {

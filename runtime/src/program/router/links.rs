@@ -11,10 +11,9 @@ use super::abi;
 use super::hops::{self, local_prefix};
 use super::monitor::Follower;
 use super::policy::{Action, Family, Policy, Prefix};
-use super::programs::Place;
+use super::programs::{Place, Programs};
 use super::set;
 use crate::kernel::address;
-use crate::kernel::bpf::Object;
 use crate::kernel::bpf::map::{Map, Mapped, Write};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
@@ -27,11 +26,17 @@ pub struct Links {
     state: Arc<Mapped>,
     locals: Map,
     ports: Map,
+    ways: Mutex<Ways>,
+    known: Mutex<Known>,
+}
+
+/// What the router's hooks say of devices.
+#[derive(Clone, Default)]
+pub struct Ways {
     /// Devices behind which the router sees again what it sends.
     seen_again: HashSet<u32>,
     /// Devices it answers from.
     answering: Vec<u32>,
-    known: Mutex<Known>,
 }
 
 #[derive(Default)]
@@ -60,24 +65,46 @@ impl set::Devices for Devices {
 }
 
 impl Links {
-    pub fn new(
-        netns: &NetnsFd,
-        object: &Object,
-        state: Arc<Mapped>,
-        places: &[Place],
-    ) -> Result<Links> {
+    pub fn new(netns: &NetnsFd, programs: &Programs, state: Arc<Mapped>) -> Result<Links> {
         Ok(Links {
             netlink: Netlink::open(netns)?,
             state,
-            locals: object.map("locals")?.clone(),
-            ports: object.map("ports")?.clone(),
-            seen_again: places.iter().filter_map(|place| place.seen_again).collect(),
-            answering: places.iter().filter_map(|place| place.port).collect(),
+            locals: programs.map("locals")?,
+            ports: programs.map("ports")?,
+            ways: Mutex::default(),
             known: Mutex::new(Known {
                 free: (0..abi::MAX_DEVICES as u16).rev().collect(),
                 ..Known::default()
             }),
         })
+    }
+
+    /// From the next set on packets pass by these places; what was before.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn pass_by(&self, places: &[Place]) -> Result<Ways> {
+        let ways = Ways {
+            seen_again: places.iter().filter_map(|place| place.seen_again).collect(),
+            answering: places.iter().filter_map(|place| place.port).collect(),
+        };
+        let before = std::mem::replace(&mut *self.ways(), ways);
+        match self.refresh_ports() {
+            Ok(()) => Ok(before),
+            Err(error) => {
+                self.restore(before);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes [`Links::pass_by`] back.
+    pub fn restore(&self, before: Ways) {
+        *self.ways() = before;
+    }
+
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().expect("no panic while following links")
     }
 
     /// Reads everything anew.
@@ -127,7 +154,7 @@ impl Links {
             self.write_down(slot, !known.up.contains(&ifindex));
             slots.insert(ifindex, slot);
         }
-        Ok(Devices { slots, seen_again: self.seen_again.clone() })
+        Ok(Devices { slots, seen_again: self.ways().seen_again.clone() })
     }
 
     /// Lets go of devices that `live` does not use. Their places go to the far end of the queue: packets of the set
@@ -189,7 +216,8 @@ impl Links {
 
     /// The addresses that ICMP errors are sent from.
     fn refresh_ports(&self) -> Result<()> {
-        for &ifindex in &self.answering {
+        let answering = self.ways().answering.clone();
+        for ifindex in answering {
             let mut port = [0u8; 20];
             for info in address::list(&self.netlink, Some(ifindex)).unwrap_or_default() {
                 match info.address.ip() {

@@ -2,7 +2,7 @@
 //!
 //! `policy` is what a script says, `set` turns a set of policies into the bytes that packets read (`abi` their layout,
 //! `table` their hash tables, `group` the hops' shares), `explain` evaluates the same policies plainly. `instance` owns the
-//! kernel's objects (`programs` on their hooks, `slots` the two sets, `counters`), `hops` asks the kernel about next
+//! kernel's objects, `turn` makes it into another in one step (`programs` on their hooks, `slots` the two sets, `counters`), `hops` asks the kernel about next
 //! hops, `links` and `monitor` follow its links.
 
 mod abi;
@@ -15,12 +15,12 @@ mod links;
 mod monitor;
 mod policy;
 mod programs;
-
 mod set;
 mod shapes;
 mod slots;
 mod spec;
 mod table;
+mod turn;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
@@ -28,7 +28,8 @@ pub use instance::Router;
 pub use policy::{
     Action, DEFAULT_PRIORITY, Device, Family, Hop, Match, Policy, Prefix, protocol, protocol_name,
 };
-pub use spec::{Attach, Hook, PolicyStats, RouterSpec, Stats, Totals};
+pub use spec::{Attach, Hook, Keeper, NoKeeper, PolicyStats, RouterSpec, Stats, Totals, Wanted};
+pub use turn::{Taken, check};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 //! The router's programs on their hooks: which are needed, what they share, where they stand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
 
 use super::hops;
 use super::spec::{Attach, Hook};
-use crate::kernel::bpf::{self, Attachment, LoadOptions, Object, Order, Target};
+use crate::kernel::bpf::{self, Attachment, LoadOptions, Map, Object, Order, Program};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::{NetnsFd, named};
@@ -15,9 +16,10 @@ const OP: &str = "policy.router";
 
 /// One hook of a router, looked at but not yet attached.
 pub struct Place {
-    target: Target,
-    hook: Hook,
-    program: &'static str,
+    pub attach: Attach,
+    /// What its hook is on this kernel.
+    pub hook: bpf::Hook,
+    pub program: &'static str,
     /// The device, in the router's namespace, behind which the router sees again what it sends.
     pub seen_again: Option<u32>,
     /// The device, in the router's namespace, that packets seen at this hook have.
@@ -65,33 +67,88 @@ impl Place {
             (true, _) => "egress_l3",
             _ => program,
         };
-        Ok(Place { target: target.clone(), hook: attach.hook, program, seen_again, port })
+        let hook = match attach.hook {
+            Hook::Primary => bpf::Hook::NetkitPrimary,
+            Hook::Peer => bpf::Hook::NetkitPeer,
+            Hook::Ingress => bpf::hook::auto_hook(bpf::hook::Direction::Ingress)?,
+            Hook::Egress => bpf::hook::auto_hook(bpf::hook::Direction::Egress)?,
+        };
+        Ok(Place { attach: attach.clone(), hook, program, seen_again, port })
     }
 
-    pub fn attach(&self, object: &Object) -> Result<Attachment> {
-        let program = object.program(self.program)?;
-        // Last: other people's programs see the packet before it is sent away.
-        let order = Order::last();
-        let direction = match self.hook {
-            Hook::Primary => {
-                return bpf::attach(&self.target, bpf::Hook::NetkitPrimary, program, &order);
-            }
-            Hook::Peer => return bpf::attach(&self.target, bpf::Hook::NetkitPeer, program, &order),
-            Hook::Ingress => bpf::hook::Direction::Ingress,
-            Hook::Egress => bpf::hook::Direction::Egress,
-        };
-        bpf::attach_auto(&self.target, direction, program, &order)
+    /// Last: other people's programs see the packet before it is sent away.
+    ///
+    /// # Errors
+    /// As [`bpf::attach`].
+    pub fn attach(&self, program: &Program) -> Result<Attachment> {
+        bpf::attach(&self.attach.target, self.hook, program, &Order::last())
     }
 }
 
-/// Loads the programs that these places need.
-pub fn load(name: &str, places: &[Place]) -> Result<Object> {
-    let bytes = program::embedded("router").expect("build.rs compiled bpf/router.bpf.c");
-    let mut programs: BTreeSet<String> = places.iter().map(|p| p.program.to_owned()).collect();
-    if programs.is_empty() {
-        programs.insert("ingress".to_owned());
+/// The loaded programs of a router, and the maps they share.
+pub struct Programs {
+    name: String,
+    loaded: Mutex<Object>,
+}
+
+impl Programs {
+    /// Those that these places need.
+    ///
+    /// # Errors
+    /// As [`Object::load`].
+    pub fn load(name: &str, places: &[Place]) -> Result<Programs> {
+        let mut wanted: BTreeSet<String> = places.iter().map(|p| p.program.to_owned()).collect();
+        if wanted.is_empty() {
+            wanted.insert("ingress".to_owned());
+        }
+        let loaded = Mutex::new(load(name, wanted, BTreeMap::new())?);
+        Ok(Programs { name: name.to_owned(), loaded })
     }
-    let options =
-        LoadOptions { name: name.to_owned(), programs: Some(programs), ..LoadOptions::default() };
+
+    /// Loads what these places need and is not there yet, with the same maps.
+    ///
+    /// # Errors
+    /// As [`Object::load`].
+    pub fn have(&self, places: &[Place]) -> Result<()> {
+        let mut loaded = self.loaded();
+        let missing: BTreeSet<String> = places
+            .iter()
+            .map(|p| p.program.to_owned())
+            .filter(|name| !loaded.programs.contains_key(name))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let maps = loaded.maps.clone().into_iter().filter(|(name, _)| !name.starts_with(".rodata"));
+        let more = load(&self.name, missing, maps.collect())?;
+        loaded.programs.extend(more.programs);
+        Ok(())
+    }
+
+    /// # Errors
+    /// ENOENT for one that no place has needed.
+    pub fn get(&self, name: &str) -> Result<Program> {
+        self.loaded().program(name).cloned()
+    }
+
+    /// # Errors
+    /// ENOENT.
+    pub fn map(&self, name: &str) -> Result<Map> {
+        self.loaded().map(name).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Program> {
+        self.loaded().programs.values().cloned().collect()
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Object> {
+        self.loaded.lock().expect("no panic while loading")
+    }
+}
+
+fn load(name: &str, programs: BTreeSet<String>, maps: BTreeMap<String, Map>) -> Result<Object> {
+    let bytes = program::embedded("router").expect("build.rs compiled bpf/router.bpf.c");
+    let programs = Some(programs);
+    let options = LoadOptions { name: name.to_owned(), programs, maps, ..LoadOptions::default() };
     Object::load(bytes, &options).map_err(|e| e.operation(OP).about(name))
 }

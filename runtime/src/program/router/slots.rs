@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use super::abi::{self, CELL_BYTES, CELL_WORDS};
 use super::counters::Counters;
+use super::programs::Programs;
 use super::set::Compiled;
 use crate::kernel::bpf::map::{Map, MapKind, MapSpec, Mapped};
-use crate::kernel::bpf::{Object, sys};
+use crate::kernel::bpf::sys;
 use crate::{Error, Result};
 
 /// BPF_F_INNER_MAP: arrays of any length fit one slot of a map of maps (Linux 5.10).
@@ -39,10 +40,10 @@ pub struct Slots {
 }
 
 impl Slots {
-    pub fn new(object: &Object) -> Result<Slots> {
-        let state = Arc::new(object.map("state")?.mmap()?);
+    pub fn new(programs: &Programs) -> Result<Slots> {
+        let state = Arc::new(programs.map("state")?.mmap()?);
         Ok(Slots {
-            sets: object.map("sets")?.clone(),
+            sets: programs.map("sets")?,
             state,
             slots: Default::default(),
             live: 1,

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::counters::Count;
 use super::policy::Policy;
-use crate::kernel::bpf::Target;
+use crate::Result;
+use crate::kernel::bpf::{self, Attachment, Target};
 use crate::kernel::netns::NetnsFd;
 
 /// Where a router sees packets.
@@ -34,6 +35,52 @@ impl fmt::Display for Hook {
 pub struct Attach {
     pub target: Target,
     pub hook: Hook,
+}
+
+/// What a router is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub policies: Vec<Policy>,
+    /// Takes what no policy of the set takes.
+    pub default: Option<Policy>,
+    pub attach: Vec<Attach>,
+}
+
+/// A hook that has the router's program.
+pub struct Hooked {
+    pub attach: Attach,
+    /// What it is on this kernel: tcx, netkit or clsact.
+    pub hook: bpf::Hook,
+    pub attachment: Attachment,
+}
+
+/// Who keeps book of attachments that outlive the process.
+pub trait Keeper {
+    /// The router is about to attach there. What a process before this one left attached is returned.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    fn attaching(&self, attach: &Attach, hook: bpf::Hook) -> Result<Option<Attachment>>;
+    /// It has.
+    ///
+    /// # Errors
+    /// When it cannot be made to last.
+    fn attached(&self, attach: &Attach, hook: bpf::Hook, attachment: &Attachment) -> Result<()>;
+    /// Nothing is there any more.
+    fn detached(&self, attach: &Attach, hook: bpf::Hook);
+}
+
+/// Nothing outlives the process, or nobody asks.
+pub struct NoKeeper;
+
+impl Keeper for NoKeeper {
+    fn attaching(&self, _: &Attach, _: bpf::Hook) -> Result<Option<Attachment>> {
+        Ok(None)
+    }
+    fn attached(&self, _: &Attach, _: bpf::Hook, _: &Attachment) -> Result<()> {
+        Ok(())
+    }
+    fn detached(&self, _: &Attach, _: bpf::Hook) {}
 }
 
 #[derive(Debug, Clone)]

@@ -125,6 +125,11 @@ impl Attachment {
         self.0.hook
     }
 
+    /// A clone of the same.
+    pub fn is(&self, other: &Attachment) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Where it is.
     ///
     /// # Errors
