@@ -146,8 +146,7 @@ impl Host {
 
     /// Where the bpf link of an attachment is pinned, when the instance is to outlive its process.
     pub fn pin(&self, place: &AttachmentPlace) -> Option<PathBuf> {
-        let pins = self.instance.pins.as_ref().filter(|_| place.hook.family() != "tc")?;
-        Some(pins.join(place.key().replace('/', "-")))
+        place.pin_in(self.instance.pins.as_deref())
     }
 
     /// The host of the VM that is calling.

@@ -1,27 +1,31 @@
-//! `policy`: the policy router, and policies as Lua tables.
+//! `policy`: the policy router. Its policies as Lua tables are in `table`, what a later load makes of it in `stage`.
+
+mod stage;
+mod table;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{IntoLua, Lua, Table, Value};
+use mlua::{Lua, Table, Value};
 
-use super::error::from_lua;
-use super::handle::{Class, Given, Handle, Returned, held, intern};
+use stage::{Book, Change, Waiting};
+use table::{Devices, hop_table, matching, policy, policy_table};
+
+use super::error::{from_lua, site};
+use super::handle::{Class, Given, Handle, Returned, held};
 use super::host::Host;
-use super::link::{Link, local_link};
+use super::link::Link;
 use super::module::{Args, Module};
 use super::netns::Net;
 use super::option::{FromOption, Options, expected};
 use super::route::ip_protocol;
 use crate::Result;
-use crate::kernel::bpf::Target;
-use crate::own::Owned;
+use crate::kernel::bpf::{self, Target};
+use crate::own::{AttachmentPlace, Owned};
 use crate::program::router::{
-    self, Action, Attach, Count, Device, Explanation, Hook, Hop, Match, Policy, Prefix, Query,
-    RouterSpec, Totals,
+    self, Attach, Count, Explanation, Hook, Policy, Query, RouterSpec, Totals,
 };
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -29,7 +33,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
 }
 
 /// `policy.router{name=, attach={{link, "egress"}, ...}, default=policy}`
-fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
+fn new(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
     let mut options = args.options()?;
     let name = options.get::<String>("name")?.unwrap_or_else(|| "router".to_owned());
     options.set_subject(name.clone());
@@ -39,25 +43,90 @@ fn new(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Router>> {
         Hook::Primary => links[0].peer(host, options.op())?.map_or(links[0].net(), |end| end.net()),
         _ => links[0].net(),
     };
-    let devices =
-        Devices { net: net.clone(), known: RefCell::default(), names: RefCell::default() };
-    let fallback = match options.get::<Table>("default")? {
+    let devices = Devices::new(net.clone());
+    let default = match options.get::<Table>("default")? {
         Some(table) => Some(policy(&options, &|| "default".to_owned(), table, &devices)?),
         None => None,
     };
     options.finish()?;
+    host.stage.check()?;
+    let wanted = Waiting::new(default, attach, site(lua, 1));
+    make(host, name, &net, devices, &links, wanted).map(Returned)
+}
+
+/// The router of that name in that namespace: the one there is, or a new one. Its hooks and its default wait for the
+/// commit when they are live.
+fn make(
+    host: &Rc<Host>,
+    name: String,
+    net: &Net,
+    devices: Devices,
+    links: &[Link],
+    waiting: Waiting,
+) -> Result<Router> {
+    let stage = &host.stage;
     let netns = net.netns()?;
-    let spec =
-        RouterSpec { name: name.clone(), netns: netns.fd.clone(), attach, default: fallback };
-    let made = router::Router::new(spec)?;
-    let undone = made.clone();
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(netns),
-        kind: "router",
-        name: name.clone(),
-        undo: Arc::new(move || undone.detach()),
+    let label = match stage.ordinal(&format!("router/{}/{name}", netns.cookie)) {
+        1 => name.clone(),
+        ordinal => format!("{name}#{ordinal}"),
+    };
+    let slot = format!("router:{}:{label}", netns.cookie);
+    let shelf = format!("router/{}/{label}", netns.cookie);
+    let places = places(links, &slot)?;
+    let book = Book::new(host, slot.clone(), places.clone());
+    let live = places.iter().any(|place| {
+        let (place, pin) = (place.clone(), None);
+        stage.is_live(&Owned::Attachment { place, pin, filter: None, mounted: None })
+    });
+    let before = if stage.is_loading() { stage.take::<router::Router>(&shelf) } else { None };
+    let adopted = before.and_then(|router| Some((stage.adopt(&shelf)?.0, router)));
+    let is_adopted = adopted.is_some();
+    let (number, router) = match adopted {
+        Some((number, router)) => {
+            book.adopt(host, |_| true);
+            (number, (*router).clone())
+        }
+        None => {
+            book.adopt(host, |there| places.iter().any(|p| p.index == there.index));
+            let attach = waiting.wanted().attach;
+            let fd = netns.fd.clone();
+            let spec = RouterSpec { name: name.clone(), netns: fd, attach, default: None };
+            let router = router::Router::idle(&spec)?;
+            let undone = router.clone();
+            let entry = Owned::Other {
+                netns: Some(netns),
+                kind: "router",
+                name: label,
+                undo: Arc::new(move || undone.detach()),
+            };
+            (host.ledger.add(entry)?, router)
+        }
+    };
+    let text = format!("router {name} in {}", net.place());
+    let waiting = Rc::new(RefCell::new(waiting));
+    let change = Change::new(router.clone(), Rc::clone(&waiting), book, text);
+    let waits = is_adopted || live;
+    stage.change(waits, Box::new(change), None).inspect_err(|_| {
+        host.ledger.forget(number);
     })?;
-    Ok(Returned(Router(Rc::new(Inner { name, router: made, devices, number }))))
+    stage.shelve(&shelf, Rc::new(router.clone()));
+    let waiting = (waits && stage.is_loading()).then_some(waiting);
+    Ok(Router(Rc::new(Inner { name, slot, shelf, router, devices, number, waiting })))
+}
+
+/// The links' places in the ledger; what their hooks are is known when they are attached.
+fn places(links: &[Link], slot: &str) -> Result<Vec<AttachmentPlace>> {
+    let place = |link: &Link| {
+        let (netns, hook) = (link.net().netns()?, bpf::Hook::TcxEgress);
+        Ok(AttachmentPlace {
+            netns,
+            index: link.index(),
+            link: link.name(),
+            hook,
+            slot: slot.to_owned(),
+        })
+    };
+    links.iter().map(place).collect()
 }
 
 fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
@@ -117,77 +186,32 @@ fn link_and_hook(options: &Options, rows: &Table) -> Result<Vec<(Link, String)>>
         .collect()
 }
 
-/// The links that policies named, so that they come back as the handles they were given as.
-struct Devices {
-    /// The router's.
-    net: Net,
-    known: RefCell<HashMap<u32, Link>>,
-    /// Links by the names that the set being read gives them.
-    names: RefCell<HashMap<String, Link>>,
-}
-
-impl Devices {
-    /// The link that an option names, which has to be in the router's namespace.
-    fn option(&self, options: &mut Options, word: &'static str) -> Result<Option<Device>> {
-        let link = match options.raw(word)? {
-            Value::Nil => return Ok(None),
-            Value::String(name) => self.named(options, word, name.to_string_lossy())?,
-            _ => options.required::<Given<Link>>(word)?.0,
-        };
-        if link.net().cookie() != self.net.cookie() {
-            let place = |net: &Net| match net.name() {
-                "" => "the host's namespace".to_owned(),
-                name => format!("namespace {name}"),
-            };
-            let text = format!(
-                "{word} {} is in {}, the router in {}",
-                link.name(),
-                place(&link.net()),
-                place(&self.net)
-            );
-            let error = crate::Error::new(options.op().to_owned(), "EXDEV", text)
-                .hint("all hooks and devices of a router must share one namespace");
-            return Err(match options.subject() {
-                Some(subject) => error.subject(subject),
-                None => error,
-            });
-        }
-        self.known.borrow_mut().insert(link.index(), link.clone());
-        Ok(Some(Device { index: link.index(), name: link.name() }))
-    }
-
-    /// A name means a link of the router's namespace; it is looked up once a set, which can be large.
-    fn named(&self, options: &mut Options, word: &'static str, name: String) -> Result<Link> {
-        if let Some(link) = self.names.borrow().get(&name) {
-            return Ok(link.clone());
-        }
-        let link = local_link(options, &self.net, word)?.expect("it was given");
-        self.names.borrow_mut().insert(name, link.clone());
-        Ok(link)
-    }
-
-    /// Before each set: names can mean other links than they did.
-    fn forget_names(&self) {
-        self.names.borrow_mut().clear();
-    }
-
-    fn give(&self, lua: &Lua, device: &Device) -> Result<Value> {
-        match self.known.borrow().get(&device.index) {
-            Some(link) => intern(lua, link.clone()).map(Value::UserData),
-            None => device.name.as_str().into_lua(lua).map_err(from_lua),
-        }
-    }
-}
-
 /// A router as scripts hold it.
 #[derive(Clone)]
 pub struct Router(Rc<Inner>);
 
 struct Inner {
     name: String,
+    /// Of its attachments in the ledger.
+    slot: String,
+    /// Under which the next load finds it.
+    shelf: String,
     router: router::Router,
     devices: Devices,
     number: u64,
+    /// What it is to be, while the load runs that named it again.
+    waiting: Option<Rc<RefCell<Waiting>>>,
+}
+
+impl Router {
+    /// What waits for the commit; none when changes happen at once.
+    ///
+    /// # Errors
+    /// ESTALE.
+    fn waiting(&self, host: &Host) -> Result<Option<&RefCell<Waiting>>> {
+        host.stage.check()?;
+        Ok(self.0.waiting.as_deref().filter(|_| host.stage.is_loading()))
+    }
 }
 
 impl Handle for Router {
@@ -201,14 +225,13 @@ impl Handle for Router {
             .method("add", add)
             .method("remove", remove)
             .method("list", list)
-            .method("clear", |_, _, this, _| this.0.router.clear())
+            .method("clear", |_, host, this, _| match this.waiting(host)? {
+                Some(waiting) => waiting.borrow_mut().clear(),
+                None => this.0.router.clear(),
+            })
             .method("stats", stats)
             .method("explain", explain)
-            .method("detach", |_, host, this, _| {
-                this.0.router.detach()?;
-                host.ledger.forget(this.0.number);
-                Ok(())
-            });
+            .method("detach", |_, host, this, _| detach(host, this));
     }
 
     fn identity(&self) -> String {
@@ -216,12 +239,12 @@ impl Handle for Router {
     }
 
     fn display(&self) -> String {
-        format!("Router({}, {} policies)", self.0.name, self.0.router.list().len())
+        format!("Router({}, {} policies)", self.0.name, self.0.router.len())
     }
 }
 
 /// Replaces the whole set at once.
-fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
+fn set(lua: &Lua, host: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let options = Options::new(args.op(), Value::Nil)?;
     let table: Table = args.required("policies")?;
     this.0.devices.forget_names();
@@ -242,18 +265,24 @@ fn set(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
             .bad("takes an array of policies")
             .hint("r:set{{from = ..., via = ...}, ...}"));
     }
-    this.0.router.set(policies)
+    match this.waiting(host)? {
+        Some(waiting) => waiting.borrow_mut().set(policies, site(lua, 1)),
+        None => this.0.router.set(policies),
+    }
 }
 
-fn add(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
+fn add(lua: &Lua, host: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let options = Options::new(args.op(), Value::Nil)?;
     this.0.devices.forget_names();
     let one = policy(&options, &String::new, args.required("policy")?, &this.0.devices)?;
-    this.0.router.add(one)
+    match this.waiting(host)? {
+        Some(waiting) => waiting.borrow_mut().add(one, site(lua, 1)),
+        None => this.0.router.add(one),
+    }
 }
 
 /// Takes a policy, or what one matches.
-fn remove(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
+fn remove(_: &Lua, host: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
     let table: Table = args.required("policy")?;
     let mut options = Options::new(args.op(), Value::Table(table))?;
     let matching = matching(&mut options)?;
@@ -261,16 +290,46 @@ fn remove(_: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> {
         options.raw(word)?;
     }
     options.finish()?;
-    this.0.router.remove(&matching)
+    match this.waiting(host)? {
+        Some(waiting) => waiting.borrow_mut().remove(&matching),
+        None => this.0.router.remove(&matching),
+    }
 }
 
-fn list(lua: &Lua, _: &Rc<Host>, this: &Router, _: Args) -> Result<Table> {
-    let tables = this
-        .0
-        .router
-        .list()
+/// Off its hooks; a live one at the commit.
+fn detach(host: &Rc<Host>, this: &Router) -> Result<()> {
+    if let Some(waiting) = this.waiting(host)? {
+        waiting.borrow_mut().drop_it();
+    }
+    host.stage.unshelve(&this.0.shelf);
+    let entries = host.ledger.entries(|_, owned| stage::is_of(owned, &this.0.slot));
+    for (number, _) in entries {
+        host.stage.disown(number)?;
+    }
+    if host.stage.disown(this.0.number)? {
+        return Ok(());
+    }
+    this.0.router.detach()?;
+    stage::forget(&host.ledger, &this.0.slot);
+    host.ledger.forget(this.0.number);
+    Ok(())
+}
+
+/// What waits for the commit when something does.
+fn list(lua: &Lua, host: &Rc<Host>, this: &Router, _: Args) -> Result<Table> {
+    let waiting = this.0.waiting.as_ref().filter(|_| host.stage.is_loading());
+    let policies = match waiting {
+        Some(waiting) => {
+            let mut wanted = waiting.borrow().wanted();
+            // What cannot be resolved now may be at the commit.
+            let _ = this.0.router.resolve(&mut wanted);
+            wanted.policies
+        }
+        None => this.0.router.list(),
+    };
+    let tables = policies
         .iter()
-        .map(|one| policy_table(lua, this, one))
+        .map(|one| policy_table(lua, &this.0.devices, one))
         .collect::<Result<Vec<_>>>()?;
     lua.create_sequence_from(tables).map_err(from_lua)
 }
@@ -284,7 +343,7 @@ fn stats(lua: &Lua, _: &Rc<Host>, this: &Router, _: Args) -> Result<Table> {
             let row = lua.create_table_with_capacity(0, 3)?;
             row.raw_set(
                 "policy",
-                policy_table(lua, this, &one.policy).map_err(super::error::raise)?,
+                policy_table(lua, &this.0.devices, &one.policy).map_err(super::error::raise)?,
             )?;
             row.raw_set("packets", one.packets as i64)?;
             row.raw_set("bytes", one.bytes as i64)?;
@@ -340,12 +399,13 @@ fn explain(lua: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<Tab
     let Explanation { policy, hop, why, skipped } = this.0.router.explain(&query);
     let table = lua.create_table().map_err(from_lua)?;
     let fill = || -> mlua::Result<()> {
-        let convert = |one: &Policy| policy_table(lua, this, one).map_err(super::error::raise);
+        let convert =
+            |one: &Policy| policy_table(lua, &this.0.devices, one).map_err(super::error::raise);
         table.raw_set("policy", policy.as_ref().map(convert).transpose()?)?;
         table.raw_set(
             "hop",
             hop.as_ref()
-                .map(|hop| hop_table(lua, this, hop).map_err(super::error::raise))
+                .map(|hop| hop_table(lua, &this.0.devices, hop).map_err(super::error::raise))
                 .transpose()?,
         )?;
         table.raw_set("why", why.as_str())?;
@@ -354,179 +414,4 @@ fn explain(lua: &Lua, _: &Rc<Host>, this: &Router, mut args: Args) -> Result<Tab
     };
     fill().map_err(from_lua)?;
     Ok(table)
-}
-
-// Policies as tables ----------------------------------------------------------------------------------------------
-
-/// A policy from its table; `place` says which of several, for errors.
-fn policy(
-    outer: &Options,
-    place: &dyn Fn() -> String,
-    table: Table,
-    devices: &Devices,
-) -> Result<Policy> {
-    // What an error is about is only worked out when there is one: sets can be large.
-    read_policy(outer, None, table.clone(), devices)
-        .or_else(|_| read_policy(outer, Some(&place()), table, devices))
-}
-
-fn read_policy(
-    outer: &Options,
-    place: Option<&str>,
-    table: Table,
-    devices: &Devices,
-) -> Result<Policy> {
-    let mut options = Options::new(outer.op(), Value::Table(table))?;
-    if let Some(place) = place {
-        options.set_subject(place);
-    }
-    let matching = matching(&mut options)?;
-    if let Some(place) = place.filter(|p| matching != Match::default() || !p.is_empty()) {
-        let text = matching.to_string();
-        options.set_subject(if place.is_empty() { text } else { format!("{place} {text}") });
-    }
-    let word = options.get::<String>("action")?;
-    let hops = hops(&mut options, devices)?;
-    let action = match word.as_deref() {
-        None | Some("route") => {
-            if hops.is_empty() {
-                return Err(options
-                    .bad("says neither where to go nor what to do")
-                    .hint("give via, dev or nexthops, or action = \"drop\" or \"pass\""));
-            }
-            Action::Route(hops)
-        }
-        Some(action @ ("drop" | "pass")) => {
-            if !hops.is_empty() {
-                return Err(options.bad(format!(
-                    "action \"{action}\" goes nowhere: via, dev and nexthops are for \"route\""
-                )));
-            }
-            if action == "drop" { Action::Drop } else { Action::Pass }
-        }
-        Some(other) => {
-            return Err(options
-                .bad(format!("there is no action \"{other}\""))
-                .hint("\"route\", \"drop\" or \"pass\""));
-        }
-    };
-    let mut policy = Policy::new(matching, action);
-    if let Some(priority) = options.get("priority")? {
-        policy.priority = priority;
-    }
-    policy.mirror = devices.option(&mut options, "mirror")?;
-    options.finish()?;
-    Ok(policy)
-}
-
-fn matching(options: &mut Options) -> Result<Match> {
-    Ok(Match {
-        from: prefix(options, "from")?,
-        to: prefix(options, "to")?,
-        proto: ip_protocol(options, "proto")?,
-        sport: options.get("sport")?,
-        dport: options.get("dport")?,
-        mark: options.get("mark")?,
-        vlan: options.get("vlan")?,
-    })
-}
-
-fn prefix(options: &mut Options, word: &'static str) -> Result<Option<Prefix>> {
-    let Some(network) = options.network(word)? else { return Ok(None) };
-    Prefix::new(network.ip(), network.prefix()).map(Some)
-}
-
-/// `via` and `dev` are one hop; `nexthops` several.
-fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
-    let via: Option<IpAddr> = options.get("via")?;
-    let dev = devices.option(options, "dev")?;
-    let onlink = options.flag("onlink")?;
-    let many: Option<Vec<Table>> = options.get("nexthops")?;
-    let Some(many) = many else {
-        let one = (via.is_some() || dev.is_some()).then_some(Hop { via, dev, weight: 1, onlink });
-        return Ok(one.into_iter().collect());
-    };
-    if via.is_some() || dev.is_some() {
-        return Err(options.bad("takes via and dev, or nexthops, not both"));
-    }
-    many.into_iter()
-        .enumerate()
-        .map(|(i, table)| {
-            let mut hop = Options::new(options.op(), Value::Table(table))?;
-            let policy = options.subject().map_or_else(String::new, |policy| format!("{policy}, "));
-            hop.set_subject(format!("{policy}nexthops[{}]", i + 1));
-            let one = Hop {
-                via: hop.get("via")?,
-                dev: devices.option(&mut hop, "dev")?,
-                weight: hop.get("weight")?.unwrap_or(1),
-                onlink: hop.flag("onlink")? || onlink,
-            };
-            if one.via.is_none() && one.dev.is_none() {
-                return Err(hop.bad("each needs via, dev or both"));
-            }
-            hop.finish()?;
-            Ok(one)
-        })
-        .collect()
-}
-
-fn policy_table(lua: &Lua, router: &Router, one: &Policy) -> Result<Table> {
-    let build = || -> mlua::Result<Table> {
-        let table = lua.create_table()?;
-        let m = &one.matching;
-        table.raw_set("from", m.from.map(|p| p.to_string()))?;
-        table.raw_set("to", m.to.map(|p| p.to_string()))?;
-        table.raw_set("proto", m.proto.map(router::protocol_name))?;
-        table.raw_set("sport", m.sport)?;
-        table.raw_set("dport", m.dport)?;
-        table.raw_set("mark", m.mark)?;
-        table.raw_set("vlan", m.vlan)?;
-        if m.is_conditional() {
-            table.raw_set("priority", one.priority)?;
-        }
-        let give =
-            |device: &Device| router.0.devices.give(lua, device).map_err(super::error::raise);
-        if let Some(mirror) = &one.mirror {
-            table.raw_set("mirror", give(mirror)?)?;
-        }
-        let word = match &one.action {
-            Action::Route(hops) => {
-                match hops.as_slice() {
-                    [hop] => {
-                        table.raw_set("via", hop.via.map(|via| via.to_string()))?;
-                        table.raw_set("dev", hop.dev.as_ref().map(give).transpose()?)?;
-                        table.raw_set("onlink", hop.onlink.then_some(true))?;
-                    }
-                    many => {
-                        let hops = many
-                            .iter()
-                            .map(|hop| hop_table(lua, router, hop).map_err(super::error::raise))
-                            .collect::<mlua::Result<Vec<_>>>()?;
-                        table.raw_set("nexthops", lua.create_sequence_from(hops)?)?;
-                    }
-                }
-                "route"
-            }
-            Action::Drop => "drop",
-            Action::Pass => "pass",
-        };
-        table.raw_set("action", word)?;
-        Ok(table)
-    };
-    build().map_err(from_lua)
-}
-
-fn hop_table(lua: &Lua, router: &Router, hop: &Hop) -> Result<Table> {
-    let build = || -> mlua::Result<Table> {
-        let table = lua.create_table()?;
-        table.raw_set("via", hop.via.map(|via| via.to_string()))?;
-        if let Some(device) = &hop.dev {
-            table
-                .raw_set("dev", router.0.devices.give(lua, device).map_err(super::error::raise)?)?;
-        }
-        table.raw_set("weight", hop.weight)?;
-        table.raw_set("onlink", hop.onlink.then_some(true))?;
-        Ok(table)
-    };
-    build().map_err(from_lua)
 }

@@ -289,6 +289,16 @@ impl Owned {
         }
     }
 
+    /// The attachment of an entry that another process, or nobody's handle, has made, if it is still there.
+    pub fn find_mounted(&self) -> Option<Attachment> {
+        match self {
+            Owned::Attachment { place, pin, filter, .. } => {
+                find_mounted(place, pin.as_deref(), *filter)
+            }
+            _ => None,
+        }
+    }
+
     fn undo_sysctl(&self) -> Result<()> {
         let Owned::Sysctl { netns, key, before, after, followers, lost } = self else {
             return Ok(());
@@ -387,7 +397,10 @@ fn mount(
 }
 
 /// Pins a bpf link, unless it is the one that is pinned there.
-fn keep_pinned(
+///
+/// # Errors
+/// EPERM and EACCES without a bpffs.
+pub fn keep_pinned(
     attached: &Attachment,
     path: &std::path::Path,
     place: &AttachmentPlace,

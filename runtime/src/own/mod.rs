@@ -8,6 +8,7 @@ mod ledger;
 mod owned;
 pub mod stage;
 
+pub use deed::keep_pinned;
 pub use ledger::{Ledger, Mark, Removed, clean, counted};
 pub use owned::{AttachmentPlace, LinkEnd, LinkPlace, Mounted, Owned, Undo, link_key};
 pub use stage::Stage;

@@ -3,7 +3,7 @@
 //! How each is put in place and undone is in `deed`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -289,6 +289,13 @@ impl AttachmentPlace {
         let Self { netns, index, hook, slot, .. } = self;
         let slot = if *hook == Hook::Xdp { "" } else { slot };
         format!("attachment/{}/{index}/{}/{}/{slot}", netns.cookie, hook.family(), hook.side())
+    }
+
+    /// Where its bpf link is pinned, when there is a directory for what outlives the process; a clsact filter needs none.
+    pub fn pin_in(&self, pins: Option<&Path>) -> Option<PathBuf> {
+        let pins = pins.filter(|_| self.hook.family() != "tc")?;
+        // bpffs refuses dots (`bpf_lookup`, kernel/bpf/inode.c).
+        Some(pins.join(self.key().replace('/', "-").replace('%', "%25").replace('.', "%2E")))
     }
 
     pub fn target(&self) -> hook::Target {

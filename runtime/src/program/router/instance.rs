@@ -166,8 +166,7 @@ impl Router {
         let mut policies = sets.policies.clone();
         policies.retain(|policy| policy.matching != *matching);
         if policies.len() == sets.policies.len() {
-            return Err(Error::new("router:remove", "ENOENT", "the router has no such policy")
-                .subject(matching.to_string()));
+            return Err(no_such_policy(matching));
         }
         sets.apply(&self.0.links, policies).map_err(|e| e.operation("router:remove"))
     }
@@ -175,6 +174,15 @@ impl Router {
     /// The policies as they were given, devices filled in; without the router's default.
     pub fn list(&self) -> Vec<Policy> {
         self.sets().policies.clone()
+    }
+
+    /// How many policies it has, the default not counted.
+    pub fn len(&self) -> usize {
+        self.sets().policies.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Removes all policies; the default stays.
@@ -375,6 +383,12 @@ impl Live for View<'_> {
         let bucket = Bucket::from_word(self.sets.slots.word(group.buckets_at + index)?);
         Some(usize::from(bucket.hop))
     }
+}
+
+/// Told to whoever would remove what is not there.
+pub fn no_such_policy(matching: &Match) -> Error {
+    Error::new("router:remove", "ENOENT", "the router has no such policy")
+        .subject(matching.to_string())
 }
 
 /// Two policies of one set that match the same: which of them counts, nobody could tell from reading it.

@@ -24,7 +24,7 @@ mod turn;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
-pub use instance::Router;
+pub use instance::{Router, no_such_policy};
 pub use policy::{
     Action, DEFAULT_PRIORITY, Device, Family, Hop, Match, Policy, Prefix, protocol, protocol_name,
 };
