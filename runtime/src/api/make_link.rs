@@ -277,6 +277,10 @@ impl Staged for Swap {
         format!("link {}: made anew, traffic on it is interrupted", self.ends[0].end.name)
     }
 
+    fn shakes(&self) -> Option<u64> {
+        self.ends.iter().find(|end| end.old.is_some()).map(|end| end.netns.cookie)
+    }
+
     fn apply(&mut self) -> Result<()> {
         for at in 0..self.ends.len() {
             if let Err(error) = self.ends[at].take_place() {

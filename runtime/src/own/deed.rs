@@ -322,6 +322,27 @@ impl Owned {
     }
 }
 
+/// Of routes and neighbours of one namespace those that are not there.
+///
+/// # Errors
+/// What the kernel refuses to list.
+pub fn missing<'a>(
+    netlink: &Netlink,
+    wanted: impl Iterator<Item = &'a Owned>,
+) -> Result<Vec<&'a Owned>> {
+    let all = route::Filter { table: Some(route::ALL_TABLES), ..route::Filter::default() };
+    let routes = route::list(netlink, &all)?;
+    let neighs = neigh::list(netlink, None)?;
+    let there = |owned: &Owned| match owned {
+        Owned::Route { route, .. } => routes.iter().any(|there| route.is(there)),
+        Owned::Neigh { neigh, .. } => {
+            neighs.iter().any(|there| (there.dst, there.dev) == (neigh.dst, neigh.dev))
+        }
+        _ => true,
+    };
+    Ok(wanted.filter(|owned| !there(owned)).collect())
+}
+
 fn exists(op: &'static str, message: &str) -> Error {
     Error::new(op, "EEXIST", message)
 }

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::deed::Place;
+use super::deed::{self, Place};
 use super::ledger::{Ledger, Mark};
 use super::owned::{LinkPlace, Mounted, Owned};
 use crate::error::Site;
@@ -35,6 +35,10 @@ pub trait Staged {
     fn key(&self) -> String;
     /// `policies of router edge`
     fn text(&self) -> String;
+    /// The namespace, by its cookie, whose routes this may take away.
+    fn shakes(&self) -> Option<u64> {
+        None
+    }
     /// Whether there is nothing to do after all.
     fn is_void(&self) -> bool {
         false
@@ -87,6 +91,8 @@ pub struct Stage {
     /// Keys of settings that this load has said, though nothing has to be done for them.
     kept: RefCell<HashMap<String, Owned>>,
     ordinals: RefCell<HashMap<String, usize>>,
+    /// Namespaces where links or addresses went, and routes with them.
+    shaken: RefCell<HashSet<u64>>,
     shelf: Rc<Shelf>,
     before: Option<Rc<Shelf>>,
 }
@@ -123,6 +129,7 @@ impl Stage {
             actions: RefCell::default(),
             kept: RefCell::default(),
             ordinals: RefCell::default(),
+            shaken: RefCell::default(),
             shelf: Rc::default(),
             before,
         }
@@ -348,6 +355,7 @@ impl Stage {
             Owned::Netns(netns) => Some(netns.cookie),
             _ => None,
         };
+        self.shake(&owned);
         let link = owned.link();
         let gone = |other: &Owned| {
             let inside = other.netns().is_some_and(|netns| Some(netns.cookie) == cookie);
@@ -481,6 +489,10 @@ impl Stage {
         let mut sockets = Sockets::default();
         let mut done: Vec<Done> = Vec::new();
         for mut action in self.actions.take() {
+            match &action.deed {
+                Deed::Put { new, .. } => self.shake(new),
+                Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
+            }
             match action.deed.apply(&self.ledger, &mut sockets) {
                 Ok(one) => done.push(one),
                 Err(error) => {
@@ -495,13 +507,51 @@ impl Stage {
             }
         }
         let (named, mark) = (self.named.borrow().clone(), self.mark.0);
-        let removed =
-            self.ledger.tear_down_where(|number, _| number <= mark && !named.contains(&number));
+        let unwanted = |number: u64, _: &Owned| number <= mark && !named.contains(&number);
+        self.ledger.entries(unwanted).iter().for_each(|(_, owned)| self.shake(owned));
+        let removed = self.ledger.tear_down_where(unwanted);
         for failure in &removed.failures {
             tracing::warn!("not removed: {failure}");
         }
+        self.put_back(&mut sockets);
         self.go_live();
         Ok(difference)
+    }
+
+    /// A link or an address that goes, or goes down, takes routes with it that are still wanted.
+    fn shake(&self, owned: &Owned) {
+        if matches!(
+            owned,
+            Owned::Link { .. }
+                | Owned::LinkSetting { .. }
+                | Owned::Address { .. }
+                | Owned::DeletedAddress { .. }
+        ) {
+            self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
+        }
+    }
+
+    /// Puts back the routes and neighbours that went with something else and are still wanted.
+    fn put_back(&self, sockets: &mut Sockets) {
+        for cookie in self.shaken.take() {
+            let wanted = self.ledger.entries(|_, owned| {
+                matches!(owned, Owned::Route { .. } | Owned::Neigh { .. })
+                    && owned.netns().is_some_and(|netns| netns.cookie == cookie)
+            });
+            let Some((_, one)) = wanted.first() else { continue };
+            let mut put = || -> Result<()> {
+                let netlink = sockets.of(one)?;
+                for missing in deed::missing(netlink, wanted.iter().map(|(_, owned)| owned))? {
+                    let mut missing = missing.clone();
+                    let place = Place { netlink, ours: true, repair: true };
+                    missing.put(None, &place).map_err(|e| e.about(missing.to_string()))?;
+                }
+                Ok(())
+            };
+            if let Err(error) = put() {
+                tracing::warn!("not put back: {error}");
+            }
+        }
     }
 
     /// Undoes what this load has created; nothing live was changed.

@@ -1,0 +1,469 @@
+//! Hot reload from outside: what it creates, changes, keeps and deletes; what a load that fails leaves: nothing.
+
+mod room;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use room::*;
+use serde_json::{Value, json};
+
+impl Room {
+    /// Writes the script anew and reloads it.
+    fn reload(&self, name: &str, text: &str) -> Said {
+        self.script(name, text);
+        self.run(&["reload", name])
+    }
+
+    fn difference(&self, name: &str) -> Value {
+        let said = self.run(&["reload", "--json", name]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    /// What `ip` says inside a namespace of this room.
+    fn ip(&self, netns: &str, words: &str) -> String {
+        let netns = format!("{}{netns}", self.prefix);
+        let mut ip = Command::new("ip");
+        let output = ip.args(["-n", &netns]).args(words.split(' ')).output().expect("ip is there");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    fn log(&self, name: &str) -> String {
+        self.run(&["logs", name]).out
+    }
+}
+
+const NET: &str = "
+local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
+local v, w = cnf.link.veth { name = 'v0', netns = a, address = '10.0.0.1/24', mtu = 1400,
+  peer = { name = 'w0', netns = b, address = '10.0.0.2/24' } }
+a:route { dst = '10.1.0.0/16', via = '10.0.0.2' }
+a:rule { from = '10.5.0.0/16', table = 100, priority = 500 }
+a:neigh { dst = '10.0.0.9', lladdr = '02:00:00:00:00:09', dev = v }
+a:sysctl('net.ipv4.ip_forward', 1)
+v:add_address('10.0.7.1/24')
+v:set { txqueuelen = 500 }
+v:set { alias = 'mine' }
+";
+
+#[test]
+fn an_unchanged_script_changes_nothing() {
+    let room = Room::new();
+    room.up("same", NET);
+    let see = || {
+        let words = ["-o addr", "-o link", "route", "rule", "neigh show nud permanent"];
+        words.map(|words| room.ip("a", words))
+    };
+    let before = see();
+    // Whatever the kernel is told in the namespace, this hears.
+    let mut monitor = Command::new("timeout")
+        .args([
+            "10",
+            "ip",
+            "-n",
+            &format!("{}a", room.prefix),
+            "monitor",
+            "link",
+            "address",
+            "route",
+            "neigh",
+            "rule",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("ip is there");
+    std::thread::sleep(Duration::from_millis(300));
+    for generation in 2..5 {
+        let difference = room.difference("same");
+        assert_eq!(difference["generation"], generation);
+        for kind in ["created", "changed", "deleted"] {
+            assert_eq!(difference[kind], json!([]), "{difference}");
+        }
+        assert_eq!(difference["kept"], 10, "{difference}");
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let _ = nix::sys::signal::kill(Pid::from_raw(monitor.id() as i32), Signal::SIGTERM);
+    let mut heard = String::new();
+    std::io::Read::read_to_string(&mut monitor.stdout.take().expect("piped"), &mut heard)
+        .expect("it is text");
+    let _ = monitor.wait();
+    assert_eq!(heard, "", "the kernel was told something");
+    assert_eq!(see(), before);
+}
+
+#[test]
+fn what_the_file_says_is_what_there_is() {
+    let room = Room::new();
+    room.up("diff", NET);
+    let index = room.ip("a", "-o link show v0").split(':').next().map(str::to_owned);
+    let text = NET
+        .replace("mtu = 1400", "mtu = 1300")
+        .replace("10.1.0.0/16', via = '10.0.0.2'", "10.1.0.0/16', via = '10.0.0.7'")
+        .replace("v:add_address('10.0.7.1/24')", "v:add_address('10.0.8.1/24')")
+        .replace("v:set { txqueuelen = 500 }", "")
+        .replace("ip_forward', 1", "ip_forward', 0")
+        + "cnf.netns.new('PREFIXc')";
+    let said = room.reload("diff", &text);
+    said.expect(0, "reload 2: created 2, changed 4, deleted 1, kept 5 in ");
+    for line in [
+        "  + netns ",
+        "  + address 10.0.8.1/24 on v0",
+        "  ~ link v0",
+        "  ~ route 10.1.0.0/16 via 10.0.0.7",
+        "  ~ sysctl net.ipv4.ip_forward",
+        "  ~ settings of link v0",
+        "  - address 10.0.7.1/24 on v0",
+    ] {
+        assert!(said.out.contains(line), "{line:?} in {said:?}");
+    }
+    let link = room.ip("a", "link show v0");
+    assert!(link.contains("mtu 1300") && link.contains("qlen 1000"), "{link}");
+    assert!(link.contains("alias mine"), "{link}");
+    assert_eq!(room.ip("a", "-o link show v0").split(':').next().map(str::to_owned), index);
+    let routes = room.ip("a", "route");
+    assert!(routes.contains("10.1.0.0/16 via 10.0.0.7") && !routes.contains("via 10.0.0.2"));
+    let addresses = room.ip("a", "-o addr show v0");
+    assert!(addresses.contains("10.0.8.1/24") && !addresses.contains("10.0.7.1/24"));
+    let forward = format!("{}a", room.prefix);
+    let forward = Command::new("ip")
+        .args(["netns", "exec", &forward, "cat", "/proc/sys/net/ipv4/ip_forward"])
+        .output()
+        .expect("ip is there");
+    assert_eq!(forward.stdout, b"0\n");
+    // And back: exactly what there was, except for what the kernel itself counts.
+    room.reload("diff", NET).expect(0, "changed 4, deleted 2");
+    let link = room.ip("a", "link show v0");
+    assert!(link.contains("mtu 1400") && link.contains("qlen 500"), "{link}");
+    assert_eq!(room.namespaces().len(), 2);
+    room.run(&["down", "diff"]).expect(0, "diff is down");
+    assert_eq!(room.namespaces(), [""; 0]);
+}
+
+#[test]
+fn a_load_that_fails_leaves_no_trace() {
+    let room = Room::new();
+    room.up("fails", &format!("{NET} cnf.state.n = 1"));
+    let all = ["-o addr", "-o link", "route", "rule"];
+    let before = all.map(|words| room.ip("a", words));
+    let cases = [
+        // After half of it.
+        ("cnf.netns.new('PREFIXnew') v:set { mtu = 1200 } error('boom')", "fails.lua:13", "boom"),
+        ("local x = = 1", "fails.lua:13", "unexpected symbol"),
+        ("require 'nowhere'", "require(nowhere)", "there is no such module"),
+        // In the commit, after other changes were made.
+        (
+            "v:set { mtu = 1200 } a:route { dst = '10.1.0.0/16', via = '10.99.0.1' }",
+            "netns:route",
+            "already",
+        ),
+        (
+            "v:set { mtu = 1200 } a:route { dst = '10.2.0.0/16', via = '10.99.0.1' }",
+            "fails.lua:13",
+            "ENETUNREACH",
+        ),
+    ];
+    for (line, place, message) in cases {
+        let said = room.reload("fails", &format!("{NET}{line}"));
+        said.expect(1, message);
+        assert!(said.err.contains(place), "{place:?} in {said:?}");
+        assert_eq!(all.map(|words| room.ip("a", words)), before, "after {line}");
+        assert_eq!(room.namespaces().len(), 2, "after {line}");
+    }
+    // The generation before goes on, and the next good one follows it.
+    assert_eq!(room.status("fails")["generation"], 1);
+    room.reload("fails", &format!("{NET} print('state', cnf.state.n)")).expect(0, "reload 2: ");
+    assert!(room.log("fails").contains("state\t1"));
+}
+
+#[test]
+fn state_is_carried_over() {
+    let room = Room::new();
+    room.up(
+        "state",
+        "local s = cnf.state s.list = s.list or { deep = { 1, 2 } } table.insert(s.list.deep, #s.list.deep + 1)
+        s[1], s.flag, s.big = 0.5, true, math.maxinteger
+        for _, bad in ipairs { print, cnf.netns.host(), coroutine.create(print), { inner = { print } } } do
+          local ok, err = pcall(function() s.bad = bad end)
+          print(ok, err.code, s.bad)
+        end
+        local loop = {} loop.loop = loop
+        print(pcall(function() s.loop = loop end))
+        print(select(2, pcall(function() s.text = ('x'):rep(17 << 20) end)).code)
+        cnf.task.spawn(function() cnf.task.sleep(1000) end)",
+    );
+    let log = room.log("state");
+    assert_eq!(log.matches("false\tEINVAL\tnil").count(), 4, "{log}");
+    assert!(log.contains("loop.loop contains itself"), "{log}");
+    assert!(log.contains("ENOSPC"), "{log}");
+    let show = "local s = cnf.state
+        print('deep', table.concat({ table.unpack(s.list.deep) }, ' '), s[1], s.flag, s.big == math.maxinteger)
+        for key in pairs(s) do assert(key) end
+        cnf.task.spawn(function() cnf.task.sleep(1000) end)";
+    room.reload("state", show).expect(0, "reload 2");
+    let log = room.log("state");
+    assert!(log.contains("deep\t1 2 3\t0.5\ttrue\ttrue"), "{log}");
+    room.reload("state", "cnf.state.list = nil error('no')").expect(1, "no");
+    room.reload("state", show).expect(0, "reload 3");
+    assert_eq!(room.log("state").matches("deep\t1 2 3").count(), 2);
+}
+
+#[test]
+fn tasks_pause_and_end_and_handlers_are_told() {
+    let room = Room::new();
+    let text = "
+local a = cnf.netns.new('PREFIXa')
+local v = cnf.link.veth { name = 'v', netns = a, peer = { netns = a, name = 'w' } }
+local mine = cnf.generation
+cnf.on_stop(function(reason)
+  local ok, err = pcall(v.down, v)
+  print('stop', mine, reason, ok, ok or err.code, v:info().name)
+end)
+cnf.task.spawn(function() while true do cnf.task.sleep(0.01) print('tick', mine) end end)
+";
+    room.up("tasks", text);
+    eventually(|| room.log("tasks").matches("tick\t1").count() > 3);
+    // While the next one loads, no Lua of this one runs.
+    let slow = format!("print('begin') cnf.task.sleep(0.3) print('loaded') {text}");
+    room.reload("tasks", &slow).expect(0, "kept 3");
+    eventually(|| room.log("tasks").matches("tick\t2").count() > 3);
+    let log = room.log("tasks");
+    let during = &log[log.find("begin").expect("told")..log.find("loaded").expect("told")];
+    assert!(!during.contains("tick"), "{during}");
+    assert!(log.contains("stop\t1\treload\tfalse\tESTALE\tv"), "{log}");
+    let after = &log[log.find("stop\t1").expect("told")..];
+    assert!(!after.contains("tick\t1"), "{after}");
+    // A load that fails lets them go on.
+    let ticks = room.log("tasks").matches("tick\t2").count();
+    room.reload("tasks", &format!("{text} error('no')")).expect(1, "no");
+    eventually(|| room.log("tasks").matches("tick\t2").count() > ticks + 3);
+    assert!(room.log("tasks").contains("stop\t3\terror"));
+    room.run(&["down", "tasks"]).expect(0, "down");
+}
+
+#[test]
+fn a_load_that_does_not_end_is_given_up() {
+    let room = Room::new();
+    room.script("slow", NET);
+    room.run(&["up", "--load-timeout", "0.3", "slow.lua"]).expect(0, "slow is up");
+    for hang in ["while true do end", "while true do pcall(error) end", "cnf.task.sleep(100)"] {
+        let start = Instant::now();
+        let said = room.reload("slow", &format!("{NET}{hang}"));
+        said.expect(1, "the script was not set up within 0.3 s (ETIMEDOUT)");
+        said.expect(1, "hint: end the set-up with cnf.wait() before what takes long");
+        assert!(start.elapsed() < Duration::from_secs(3), "{hang}: {:?}", start.elapsed());
+    }
+    // After cnf.wait() it may take as long as it likes.
+    room.reload("slow", &format!("{NET} cnf.wait() cnf.task.sleep(100)")).expect(0, "reload 2");
+    assert_eq!(room.status("slow")["generation"], 2);
+}
+
+#[test]
+fn what_somebody_else_took_away_is_made_again() {
+    let room = Room::new();
+    room.up("taken", NET);
+    room.ip("a", "link delete v0");
+    let said = room.run(&["reload", "taken"]);
+    said.expect(0, "reload 2: ");
+    let log = room.log("taken");
+    assert!(log.contains("warning: link v0 in netns"), "{log}");
+    assert!(log.contains("was deleted by someone else; it is made again"), "{log}");
+    assert!(room.ip("a", "-o addr show v0").contains("10.0.7.1/24"));
+    assert!(room.ip("a", "route").contains("10.1.0.0/16 via 10.0.0.2"));
+    let name = format!("{}b", room.prefix);
+    assert!(Command::new("ip").args(["netns", "delete", &name]).status().expect("ip").success());
+    room.run(&["reload", "taken"]).expect(0, "reload 3: ");
+    assert_eq!(room.namespaces().len(), 2);
+    assert!(room.ip("b", "-o addr show w0").contains("10.0.0.2/24"));
+    room.run(&["reload", "taken"]).expect(0, "reload 4: kept 10");
+}
+
+#[test]
+fn a_link_of_another_kind_takes_the_place_of_the_one_before() {
+    let room = Room::new();
+    let text = "
+local a = cnf.netns.new('PREFIXa')
+local br = cnf.link.bridge { name = 'br0', netns = a, address = '10.3.0.1/24' }
+a:route { dst = '10.4.0.0/16', via = '10.3.0.9' }
+";
+    room.up("kind", text);
+    let veth = text.replace(
+        "link.bridge { name = 'br0', netns = a,",
+        "link.veth { name = 'br0', netns = a, peer = { netns = a, name = 'far' },",
+    );
+    room.reload("kind", &veth).expect(0, "link br0: made anew, traffic on it is interrupted");
+    assert!(room.ip("a", "-d link show br0").contains("veth"));
+    assert!(room.ip("a", "addr show br0").contains("10.3.0.1/24"));
+    assert!(room.ip("a", "route").contains("10.4.0.0/16 via 10.3.0.9 dev br0"));
+    // When a later step of the commit is refused, the old one stands there again.
+    let bad = format!("{text} a:route {{ dst = '10.6.0.0/16', via = '10.77.0.9' }}");
+    room.reload("kind", &bad).expect(1, "ENETUNREACH");
+    assert!(room.ip("a", "-d link show br0").contains("veth"));
+    assert!(room.ip("a", "addr show br0").contains("10.3.0.1/24"));
+    assert!(room.ip("a", "route").contains("10.4.0.0/16 via 10.3.0.9 dev br0"));
+    room.run(&["down", "kind"]).expect(0, "down");
+    assert_eq!(room.namespaces(), [""; 0]);
+}
+
+const PASS: &str = r#"
+local source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } hits SEC(".maps");
+SEC("tc") int pass(struct __sk_buff *skb) {
+  __u32 zero = 0;
+  __u64 *hit = bpf_map_lookup_elem(&hits, &zero);
+  if (hit) *hit += STEP;
+  return -1;
+}
+char LICENSE[] SEC("license") = "GPL";
+]]
+local a = cnf.netns.new('PREFIXa')
+local v = cnf.link.veth { name = 'v', netns = a, address = '10.0.0.1/24', peer = { netns = a, name = 'w' } }
+local o = cnf.bpf.compile { source = source }
+local hook = cnf.bpf.attach(v, 'egress', o.programs.pass)
+"#;
+
+#[test]
+fn a_changed_program_takes_the_place_of_the_one_before() {
+    let room = Room::new();
+    room.up("swap", &PASS.replace("STEP", "1"));
+    let query = format!(
+        "local v = netns.get('{}a'):link('v')
+        local found = (cnf.probe_feature('tcx') and tcx or tc).query(v, 'egress')
+        for _, p in ipairs(found.programs) do print(p.link_id, p.id) end",
+        room.prefix
+    );
+    let links = || room.run(&["-e", &query]).out;
+    let before = links();
+    let said = room.reload("swap", &PASS.replace("STEP", "2"));
+    said.expect(0, "  ~ attachment pass on ");
+    let after = links();
+    let ids = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+    };
+    assert_eq!(before.lines().count(), 1, "{before}");
+    assert_eq!(ids(&before), ids(&after), "the links are the same");
+    assert_ne!(before, after, "their programs are not");
+    // A program that cannot be compiled, or that the verifier refuses, changes nothing.
+    room.reload("swap", &PASS.replace("STEP", "nonsense")).expect(1, "nonsense");
+    room.reload("swap", &PASS.replace("*hit += STEP", "0; *hit += 1; *(int *)0 = 1"))
+        .expect(1, "bpf.compile");
+    assert_eq!(links(), after);
+}
+
+#[test]
+fn a_thousand_reloads_leave_nothing() {
+    let room = Room::new();
+    let text = |n: u32| {
+        format!(
+            "{NET} v:set {{ group = {} }} a:route {{ dst = '10.50.{}.0/24', via = '10.0.0.2' }}
+            cnf.task.every(1, function() end) cnf.state.n = {n}",
+            n % 7,
+            n % 50
+        )
+    };
+    room.up("many", &text(0));
+    let pid = room.pid("many");
+    let seen = || {
+        let proc =
+            |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).expect("alive").count();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("alive");
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+        let rss: u64 = rss.trim().trim_end_matches(" kB").parse().expect("a number");
+        (proc("fd"), proc("task"), rss)
+    };
+    let mut early = (0, 0, 0);
+    for n in 1..=1000 {
+        if n == 50 {
+            early = seen();
+        }
+        // Every tenth does not load.
+        let text = if n % 10 == 0 { format!("{} error('no')", text(n)) } else { text(n) };
+        room.reload("many", &text).expect(i32::from(n % 10 == 0), "");
+    }
+    // The last client's connection may close a moment later.
+    eventually(|| seen().0 <= early.0);
+    let late = seen();
+    assert_eq!(early.1, late.1, "threads");
+    assert!(
+        late.2 * 100 <= early.2 * 105,
+        "kB resident after 50 and after 1000: {early:?} {late:?}"
+    );
+    assert_eq!(room.namespaces().len(), 2);
+    room.run(&["down", "many"]).expect(0, "down");
+}
+
+#[test]
+fn a_save_is_enough() {
+    let room = Room::new();
+    let script = room.script("watched", &format!("require('part') {NET}"));
+    std::fs::write(room.scripts.path().join("part.lua"), "print('part 1')").expect("written");
+    room.run(&["up", "--watch", "watched.lua"]).expect(0, "watched is up");
+    let generation = || room.status("watched")["generation"].as_u64().unwrap_or_default();
+    // A module that it required.
+    std::fs::write(room.scripts.path().join("part.lua"), "print('part 2')").expect("written");
+    eventually(|| room.log("watched").contains("part 2"));
+    eventually(|| generation() == 2);
+    // By rename, as editors do; one that is wrong first.
+    let save = |text: &str| {
+        let new = room.scripts.path().join(".watched.lua.new");
+        std::fs::write(&new, text.replace("PREFIX", &room.prefix)).expect("written");
+        std::fs::rename(new, &script).expect("renamed");
+    };
+    save("error('wrong')");
+    eventually(|| room.log("watched").contains("error: not reloaded: wrong"));
+    assert_eq!(generation(), 2);
+    save(&format!("local cnf = require 'cnf' {NET} print('mended')"));
+    eventually(|| room.log("watched").contains("mended"));
+    eventually(|| generation() == 3);
+    // Touched, not changed.
+    std::fs::File::open(&script)
+        .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+        .expect("touched");
+    // A burst: the last one counts, and few are loaded.
+    for n in 1..=100 {
+        save(&format!("local cnf = require 'cnf' {NET} print('burst', {n})"));
+    }
+    eventually(|| room.log("watched").contains("burst\t100"));
+    std::thread::sleep(Duration::from_millis(300));
+    let log = room.log("watched");
+    assert!(log.trim_end().lines().any(|line| line == "burst\t100"), "{log}");
+    assert!(log.matches("burst\t").count() < 60, "{log}");
+    assert_eq!(generation(), 3 + log.matches("burst\t").count() as u64);
+}
+
+#[test]
+fn hangup_reloads() {
+    let room = Room::new();
+    room.up("hup", &format!("{NET} print('load', cnf.generation)"));
+    room.signal("hup", Signal::SIGHUP);
+    eventually(|| room.log("hup").contains("load\t2"));
+    eventually(|| room.status("hup")["generation"] == 2);
+}
+
+#[test]
+fn packets_flow_on_when_the_process_is_killed_and_the_next_one_takes_over() {
+    let room = Room::new();
+    room.up("kept", &PASS.replace("STEP", "1"));
+    let pid = room.pid("kept");
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("it is alive");
+    eventually(|| room.status("kept")["state"] == "dead");
+    assert_eq!(room.namespaces().len(), 1, "its network is there");
+    let said = room.run(&["up", "kept.lua"]);
+    said.expect(0, "kept is up");
+    let log = room.log("kept");
+    assert!(log.contains("taken over: changed 1, kept 3 in "), "{log}");
+    // What it cannot take over stays as it is.
+    nix::sys::signal::kill(room.pid("kept"), Signal::SIGKILL).expect("it is alive");
+    eventually(|| room.status("kept")["state"] == "dead");
+    room.script("kept", "error('no')");
+    room.run(&["up", "kept.lua"]).expect(1, "no");
+    assert_eq!(room.namespaces().len(), 1, "its network is there");
+    room.script("kept", &PASS.replace("STEP", "1"));
+    room.run(&["up", "kept.lua"]).expect(0, "kept is up");
+    room.run(&["down", "kept"]).expect(0, "kept is down");
+    assert_eq!(room.namespaces(), [""; 0]);
+}
