@@ -12,6 +12,7 @@ use crate::api::host::Instance;
 use crate::kernel::capability;
 use crate::life::control::Control;
 use crate::life::generation::{Chunk, Ended};
+use crate::life::outside::{Outside, Waiting};
 use crate::life::script::{self, Script};
 use crate::own::instance::{Claim, Instances};
 use crate::own::journal::{self, Journal};
@@ -55,12 +56,15 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
     };
     say_missing_privilege();
     let ledger = Arc::new(Ledger::default());
-    let mut claim = None;
+    let (mut claim, mut socket) = (None, None);
     let mut live = || -> Result<Ended> {
         claim = hold(&instance, &ledger)?;
         let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
         if args.script_file().is_some() {
             control.reload_on_hangup();
+        }
+        if let Some(claim) = &claim {
+            socket = Some(Outside::open(claim, Waiting::Systemd, &control, &ledger)?);
         }
         script::run(args.script(instance.clone(), chunk.clone(), common.memory), &control, &ledger)
     };
@@ -73,6 +77,8 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
         }
     };
     tear_down(&ledger);
+    // `down` waits at it until there is nothing left.
+    drop(socket);
     if let Some(claim) = claim {
         claim.finish(status);
     }

@@ -168,7 +168,10 @@ impl Life {
             Ok(()) => {
                 first.host.stage.go_live();
                 first.host.commit.finish();
-                self.control.committed();
+                // One that ends at once was never up.
+                if !first.is_main_done() || waits(&first.host) {
+                    self.control.committed();
+                }
                 self.loads = 1;
                 self.follow(files);
                 Ok(())
@@ -463,7 +466,12 @@ async fn postpone(control: &Control, postponed: &mut VecDeque<Request>, host: &H
     }
 }
 
-/// Waits while the instance owns something or a task lives.
+/// Whether there is something to stay for: the instance owns something, or a task lives.
+fn waits(host: &Host) -> bool {
+    !host.ledger.is_empty() || !host.tasks.is_empty()
+}
+
+/// Stays for as long as [`waits`] says.
 async fn park(host: &Rc<Host>) {
     loop {
         let ended = host.tasks.ended.notified();
@@ -472,7 +480,7 @@ async fn park(host: &Rc<Host>) {
         if !host.ledger.is_empty() {
             std::future::pending::<()>().await;
         }
-        if host.tasks.is_empty() {
+        if !waits(host) {
             return;
         }
         ended.await;
