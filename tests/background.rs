@@ -315,3 +315,27 @@ fn a_service_manager_is_told_when_the_script_is_set_up() {
     child.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
     assert_eq!(said, "begun\n");
 }
+
+#[test]
+fn one_in_the_foreground_is_asked_the_same_way() {
+    let room = Room::new();
+    let script = room.script("front", &format!("{PAIR}{WAITS}print('ready') io.stdout:flush()"));
+    let mut command = room.command(&[script.to_str().expect("text")]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    let mut ready = [0; 6];
+    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+    eventually(|| room.status("front")["state"] == "running");
+    let status = room.status("front");
+    assert_eq!(status["owns"], json!({ "link": 2, "netns": 1 }));
+    assert_eq!(status["background"], false);
+    room.run(&["reload", "front"]).expect(0, "reload 2: ");
+    assert_eq!(room.status("front")["generation"], 2);
+    room.run(&["logs", "front"]).expect(1, "has no log: it writes where it was started");
+    let refused = room.run(&[script.to_str().expect("text")]);
+    refused.expect(1, "instance(front): already runs: pid ");
+    room.run(&["down", "front"]).expect(0, "front is down");
+    let said: Said = child.wait_with_output().expect("it ends").into();
+    said.expect(0, "removed 2 links, 1 netns");
+    assert_eq!(room.left(), [""; 0]);
+}
