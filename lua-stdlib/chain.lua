@@ -1,7 +1,7 @@
 --- `_chain`: where the library's programs stand on a tc hook. In the order of `ranks`, both ways; what a script attaches itself
 --- comes behind them, the policy router last; what copies packets as they leave stands behind all that is there.
 
-local _, cnf = ...
+local native, cnf = ...
 local bpf, tc, tcx = cnf.bpf, cnf.tc, cnf.tcx
 
 local chain = {}
@@ -27,8 +27,14 @@ local ranks = {
 }
 local OTHERS = 50
 
---- Attaches a program of the library in its place: behind those of its rank.
+--- Attaches a program of the library in its place: behind those of its rank. What the load before has in this slot stays
+--- where it is.
 function chain.attach(link, direction, program, slot)
+  local standing = native.standing(link, direction, slot)
+  if standing then
+    standing.slot = slot
+    return bpf.attach(link, direction, program, standing)
+  end
   local rank = ranks[program.name]
   local hook = bpf.has("tcx").available and tcx or tc
   local before

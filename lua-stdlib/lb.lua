@@ -69,8 +69,22 @@ local function counts_of(state, number)
   return state.maps.counters:get(number):sum()
 end
 
+--- Whether the maps say so already.
+local function is_so(state, wanted)
+  for i, backend in ipairs(wanted) do
+    local row = state.list[i]
+    if not row or key(row) ~= key(backend) or row.weight ~= backend.weight then
+      return false
+    end
+  end
+  return #wanted == #state.list
+end
+
 --- Makes `wanted` the backends. Nothing that packets see changes before the one store that names the new table.
 local function replace(state, wanted)
+  if is_so(state, wanted) then
+    return
+  end
   local maps, taken = state.maps, { last = state.last }
   for _, backend in ipairs(wanted) do
     local number = state.numbers[key(backend)]
@@ -134,19 +148,22 @@ function lb.service(options)
       names[#names + 1] = program_name
     end
     local object = cnf.bpf.builtin("lb", {
-      name = "lb/" .. name,
+      -- Its identity: a later load goes on with the maps of the one before.
+      name = ("lb/%s/%s"):format(given.places[1][1].netns.name, name),
       programs = names,
       max_entries = { flows = 2 * given.connections },
     })
     local state = { maps = object.maps, gone = {}, idle = given.idle, protocol = given.protocol }
     read_back(state)
-    object.maps.service:set(0, {
-      address = given.address,
-      port = given.port,
-      protocol = given.protocol,
-      idle = given.idle,
-      live = object.maps.service:get(0).live,
-    })
+    local service = object.maps.service:get(0)
+    local changed = false
+    for _, word in ipairs({ "address", "port", "protocol", "idle" }) do
+      changed = changed or service[word] ~= given[word]
+      service[word] = given[word]
+    end
+    if changed then
+      object.maps.service:set(0, service)
+    end
     replace(state, given.backends)
     state.attachments = program.attach("service", name, given.places, function(link)
       return object.programs[which[link]]

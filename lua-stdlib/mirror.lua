@@ -34,7 +34,7 @@ function mirror.to(options)
     for i, direction in ipairs(given.directions) do
       places[i], needed[i] = { from, direction, next(given.order) and given.order }, which[direction]
     end
-    local object = cnf.bpf.builtin("mirror", { name = "mirror/" .. name, programs = needed })
+    local object = cnf.bpf.builtin("mirror", { name = ("mirror/%s/%s/%s"):format(from.netns.name, from.name, name), programs = needed })
     object.maps.mirror:set(0, { match = given.match, sample = given.sample, ifindex = to.index })
     local attachments = program.attach("mirror", name, places, function(_, direction)
       return object.programs[which[direction]]

@@ -34,6 +34,32 @@ pub fn tc(lua: &Lua) -> mlua::Result<Table> {
     family(lua, "tc").build()
 }
 
+/// `_chain`, the native half: lua-stdlib/chain.lua says where the library's programs stand.
+pub fn chain(lua: &Lua) -> mlua::Result<Table> {
+    Module::new(lua, "_chain").function("standing", standing).build()
+}
+
+/// `standing(link, direction, slot)` -> the order words of what the load before has in this slot of the hook that
+/// `bpf.attach` takes. Attached with these again it stays where it is.
+fn standing(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Data> {
+    let link = args.required::<Given<Link>>("link")?.0;
+    let hook = auto_hook(&mut args)?;
+    let slot: String = args.required("slot")?;
+    let netns = link.net().netns()?;
+    let place = AttachmentPlace { netns, index: link.index(), link: link.name(), hook, slot };
+    let Some((number, Owned::Attachment { mounted: Some(mounted), .. })) =
+        host.ledger.by_key(&place.key())
+    else {
+        return Ok(Data::Nil);
+    };
+    if !host.stage.is_older(number) {
+        return Ok(Data::Nil);
+    }
+    let Order { first, last, before, after, .. } = mounted.order;
+    let (before, after) = (before.map(|a| a.program_id()), after.map(|a| a.program_id()));
+    Ok(record! { first: first, last: last, before: before, after: after })
+}
+
 /// `attach` and `query` of one family of hooks.
 fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
     Module::new(lua, family)
@@ -53,12 +79,17 @@ fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
 /// `bpf.attach(link, "ingress"|"egress", prog, opts)`: tcx where the kernel has it, else clsact.
 pub fn attach_auto(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Attachment>> {
     let link = args.required::<Given<Link>>("link")?.0;
-    let direction = match side(&mut args, "tcx")?.side() {
+    let hook = auto_hook(&mut args)?;
+    let program = args.required::<Given<Program>>("program")?.0;
+    attach(lua, host, args, &link, hook, &program)
+}
+
+/// The hook of the direction that the next argument names, on this kernel.
+fn auto_hook(args: &mut Args) -> Result<Hook> {
+    hook::auto_hook(match side(args, "tcx")?.side() {
         "ingress" => Direction::Ingress,
         _ => Direction::Egress,
-    };
-    let program = args.required::<Given<Program>>("program")?.0;
-    attach(lua, host, args, &link, hook::auto_hook(direction)?, &program)
+    })
 }
 
 /// The hook of that family on the side that the next argument names; xdp has but one.

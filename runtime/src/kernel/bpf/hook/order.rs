@@ -17,7 +17,7 @@ pub enum Anchor {
 
 impl Anchor {
     /// The program it stands for; 0 for a link known by its id alone.
-    fn program_id(&self) -> u32 {
+    pub fn program_id(&self) -> u32 {
         match self {
             Anchor::Attachment(attachment) => attachment.program().id(),
             Anchor::Program(program) => program.id(),
