@@ -327,7 +327,8 @@ function RecordSubscription:stats() end
 local Attachment = {}
 
 --- Puts another program in the place of this one, in one step: every packet sees one of them. ENODEV when the device
---- is gone or it was detached, EEXIST when the program is on this hook already, EINVAL for a program of another type.
+--- is gone or it was detached, EINVAL for a program of another type; on tcx and netkit EEXIST when another attachment of this
+--- hook has the program. The program that it has already changes nothing.
 ---@param program cnf.Program
 function Attachment:replace(program) end
 

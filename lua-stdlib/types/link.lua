@@ -6,7 +6,7 @@
 --- Every constructor takes:
 ---   name           at most 15 bytes, without "/", ":", "%" and white space
 ---   netns          a Netns or the name of one; the host's when absent
----   address        a CIDR or an array of them; usable at once
+---   address        "10.0.0.1/24", or an array of such; without a length it is the address alone (/32, /128); usable at once
 ---   up             true unless false
 ---   mac, mtu       "02:00:00:00:00:01", bytes
 ---   master         a bridge, bond or vrf of the same namespace: a Link or its name
@@ -16,6 +16,10 @@
 ---
 --- Errors of all: EEXIST when the name is taken, EINVAL for an unknown option, a wrong type or value (with the nearest valid
 --- word), EOPNOTSUPP when this kernel lacks the kind or the option, EPERM without CAP_NET_ADMIN.
+---
+--- Each kind is an option of the kernel's build, or a module, which the kernel loads by itself where there is one: a veth, bridge or
+--- tun is nearly everywhere, a vrf, geneve, wireguard or ipvlan often is not. `cnfscript features` tells what is here.
+--- `local` is a word of Lua: write `["local"] = "10.0.0.1"`.
 ---@class cnf.link
 local link = {}
 
@@ -146,7 +150,7 @@ function Link:set(options) end
 
 --- Adds an address, usable at once: an IPv6 one skips duplicate address detection. EEXIST when the link has it, EINVAL for IPv6
 --- on an MTU below 1280.
----@param cidr string "10.0.0.1/24"; a bare address counts as a host's.
+---@param cidr string "10.0.0.1/24"; a bare address is taken with its whole length (/32, /128).
 function Link:add_address(cidr) end
 
 --- Removes an address. A primary IPv4 address takes its secondaries with it. EADDRNOTAVAIL when the link does not have it.
