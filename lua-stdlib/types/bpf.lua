@@ -60,6 +60,25 @@ function bpf.builtin(name, options) end
 ---@return cnf.Attachment
 function bpf.attach(link, direction, program, options) end
 
+--- Opens what is pinned at a path on a bpffs, by this script's `pin`, by `bpftool prog pin`, by another program. ENOENT when
+--- nothing is, EACCES for a folder or a file elsewhere, EINVAL when it is not of the kind that was asked for.
+---@param path string
+---@param kind? "program"|"map"|"link" What it must be; anything by default.
+---@return cnf.Program|cnf.Map|cnf.BpfLink
+function bpf.pinned(path, kind) end
+
+--- A bpf link that somebody has pinned: a program that stays on its hook as long as the pin is there.
+---@class cnf.BpfLink
+---@field id integer
+local BpfLink = {}
+
+--- What the kernel says of it: `index` of xdp, tcx and netkit, 0 when the device is gone.
+---@return {id: integer, type: string, program_id: integer, index?: integer}
+function BpfLink:info() end
+
+--- Takes its program off the hook. The pin stays until its file is removed.
+function BpfLink:detach() end
+
 --- Every program on this system, of all processes, by id.
 ---@return cnf.ProgramInfo[]
 function bpf.programs() end

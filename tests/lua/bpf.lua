@@ -1,6 +1,10 @@
 --- Objects as real sources are written: sections, CO-RE, globals, calls, several programs; and what is no object.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+local bpffs = require("bpffs")
 
 local HEAD = [[
 #include <stddef.h>
@@ -333,25 +337,34 @@ end)
 test.case("what is pinned stays", function(t)
   local path = object_file(t, COUNTER)
   local o = bpf.load(path)
-  local host = netns.host()
-  local mount = os.tmpname() .. ".bpffs"
-  host:exec({ "mkdir", mount })
-  t:defer(function()
-    os.execute("umount " .. mount)
-    host:exec({ "rmdir", mount })
-  end)
-  -- Not by exec: its commands have mounts of their own.
-  if not os.execute("mount -t bpf bpffs " .. mount) then
-    t:skip("no bpf file system can be mounted")
-  end
+  local mount = bpffs(t)
   local program, map = o.programs.count.id, o.maps.counts.id
   o.maps.counts:pin(mount .. "/map")
   o.programs.count:pin(mount .. "/program")
   t:raises(function()
     o.maps.counts:pin(mount .. "/map")
   end, "EEXIST")
+  t:equal(bpf.pinned(mount .. "/map"), o.maps.counts)
+  t:equal(bpf.pinned(mount .. "/program", "program"), o.programs.count)
+  local e = t:raises(function()
+    bpf.pinned(mount .. "/map", "program")
+  end, "a map is pinned there, not a program")
+  t:equal({ e.code, e.op, e.subject }, { "EINVAL", "bpf.pinned", mount .. "/map" })
+  e = t:raises(function()
+    bpf.pinned(mount .. "/nothing")
+  end, "nothing is pinned there")
+  t:equal(e.code, "ENOENT")
+  t:raises(function()
+    bpf.pinned(mount)
+  end, "this is a folder")
   o:unload()
   o = nil
+  collectgarbage()
+  collectgarbage()
+  -- By its pin alone it is whole: types and all.
+  bpf.pinned(mount .. "/map"):set(0, 7)
+  t:equal(bpf.pinned(mount .. "/map"):get(0), 7)
+  t:equal(bpf.pinned(mount .. "/program"):test_run({ packet = FRAME }).retval, -1)
   collectgarbage()
   collectgarbage()
   local function listed(list, id)
@@ -368,6 +381,20 @@ test.case("what is pinned stays", function(t)
   t:eventually(function()
     return not listed(bpf.programs(), program) and not listed(bpf.maps(), map)
   end)
+end)
+
+test.case("a link that another program has pinned", function(t)
+  local mount = bpffs(t)
+  local o = compile('SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }\n')
+  local eth0 = link.veth({ name = "eth0", netns = t:netns("pins") })
+  cnf._test.pin_xdp(eth0, o.programs.frames, mount .. "/link")
+  local pinned = bpf.pinned(mount .. "/link")
+  t:equal(pinned, bpf.pinned(mount .. "/link", "link"))
+  t:equal(pinned:info(), { id = pinned.id, type = "xdp", program_id = o.programs.frames.id, index = eth0.index })
+  t:equal(cnf.xdp.query(eth0).programs[1].id, o.programs.frames.id)
+  pinned:detach()
+  t:equal(cnf.xdp.query(eth0).programs, {})
+  t:equal(pinned:info().index, 0)
 end)
 
 test.case("a pin wants a bpf file system", function(t)

@@ -1,6 +1,10 @@
 --- The type stubs and the live library agree: every function has its stub, every stub its function.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local test, task = cnf.test, cnf.task
+local bpffs = require("bpffs")
 
 local reference = cnf._reference
 
@@ -15,6 +19,7 @@ struct {
   __type(key, __u32);
   __type(value, __u32);
 } cells SEC(".maps");
+SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
 SEC("tc") int pass(struct __sk_buff *skb) {
   __u32 zero = 0;
   return bpf_map_lookup_elem(&cells, &zero) ? -1 : 0;
@@ -44,6 +49,12 @@ local instances = {
   ["cnf.Attachment"] = function(t)
     local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
     return cnf.bpf.attach(link, "ingress", loaded().programs.pass)
+  end,
+  ["cnf.BpfLink"] = function(t)
+    local mount = bpffs(t)
+    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    cnf._test.pin_xdp(link, loaded().programs.frames, mount .. "/link")
+    return cnf.bpf.pinned(mount .. "/link", "link")
   end,
   ["cnf.Netns"] = function(t)
     return t:netns("stub")

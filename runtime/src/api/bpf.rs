@@ -26,6 +26,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("compile", compile)
         .function("builtin", builtin)
         .function("attach", super::hook::attach_auto)
+        .function("pinned", super::pinned::open)
         .function("programs", programs)
         .function("maps", maps)
         .function("links", links)
@@ -194,11 +195,7 @@ fn maps(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
 }
 
 fn links(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {
-    let found = inventory::links()?;
-    Ok(found
-        .into_iter()
-        .map(|l| record! { id: l.id, r#type: l.kind_name(), program_id: l.program_id, index: l.index })
-        .collect())
+    Ok(inventory::links()?.iter().map(super::pinned::info_data).collect())
 }
 
 /// Every feature and whether this kernel has it.

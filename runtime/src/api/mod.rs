@@ -25,6 +25,7 @@ mod object;
 pub mod option;
 mod packet;
 mod ping;
+mod pinned;
 pub mod policy;
 pub mod probe;
 pub mod process;

@@ -1,6 +1,7 @@
 //! `_test`: what `lua-stdlib/test.lua` and our own tests cannot say themselves: undoing what a case created, time, and
 //! packets made byte by byte.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use super::handle::Given;
 use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
+use super::program::Program;
 use crate::Result;
+use crate::kernel::bpf::hook::{self, Hook, Order};
 use crate::kernel::socket;
 use crate::own::Mark;
 
@@ -26,6 +29,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("pid", |_, _, _| Ok(std::process::id()))
         .function("task_failures", |_, host, _| Ok(host.tasks.take_failures()))
         .function("send_frames", send_frames)
+        .function("pin_xdp", pin_xdp)
         .build()
 }
 
@@ -43,6 +47,15 @@ fn undo(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// `pin_xdp(link, program, path)`: what another program would leave, a pinned link that no ledger knows.
+fn pin_xdp(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
+    let link = args.required::<Given<Link>>("link")?.0;
+    let program = args.required::<Given<Program>>("program")?.0;
+    let path: String = args.required("path")?;
+    let target = super::hook::target(&link, args.op())?;
+    hook::attach(&target, Hook::Xdp, program.kernel(), &Order::default())?.pin(Path::new(&path))
 }
 
 /// `send_frames(link, {bytes, ...} [, mark])` sends frames, link header and all, out of the link.

@@ -23,6 +23,17 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
+    pub(super) fn new(raw: &bpf_link_info) -> Self {
+        let place = sys::link_place(raw);
+        LinkInfo {
+            id: raw.id,
+            kind: raw.type_,
+            program_id: raw.prog_id,
+            index: place.map(|(index, _)| index),
+            attach_type: place.map(|(_, kind)| kind).filter(|kind| *kind != 0),
+        }
+    }
+
     /// "tcx", "xdp", "netkit", "tracing" ...
     pub fn kind_name(&self) -> &'static str {
         const NAMES: [&str; 15] = [
@@ -63,14 +74,7 @@ pub fn links() -> Result<Vec<LinkInfo>> {
         let failed = |e: Errno| refusal("bpf.links", e).subject(id.to_string());
         let fd = sys::fd_by_id(IdKind::Link, id).map_err(failed)?;
         let raw = sys::info::<bpf_link_info>(fd.as_fd(), |_| {}).map_err(failed)?;
-        let place = sys::link_place(&raw);
-        Ok(LinkInfo {
-            id,
-            kind: raw.type_,
-            program_id: raw.prog_id,
-            index: place.map(|(index, _)| index),
-            attach_type: place.map(|(_, kind)| kind).filter(|kind| *kind != 0),
-        })
+        Ok(LinkInfo::new(&raw))
     })
 }
 

@@ -16,6 +16,7 @@ pub mod inventory;
 pub mod map;
 pub mod object;
 pub mod pins;
+pub mod pinned;
 pub mod probe;
 pub mod program;
 pub mod records;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::pinned::{self, Pinned};
 use super::sys::{self, bpf_prog_info};
 use crate::{Error, Result};
 
@@ -154,11 +155,14 @@ impl Program {
     }
 
     /// The program pinned at `path` on a bpffs.
+    ///
+    /// # Errors
+    /// As [`pinned::open_as`].
     pub fn pinned(path: &Path) -> Result<Program> {
-        let name = super::map::path_string("bpf.program", path)?;
-        let fd = sys::obj_get(&name)
-            .map_err(|e| Error::errno("bpf.program", e).subject(path.display().to_string()))?;
-        Program::from_fd(fd)
+        pinned::open_as(path, "program", |found| match found {
+            Pinned::Program(program) => Some(program),
+            _ => None,
+        })
     }
 
     /// The function's full name, as the source spells it.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernel::bpf::object::Object;
+use crate::kernel::bpf::pinned::{self, Pinned};
 use crate::kernel::bpf::probe;
 use crate::kernel::bpf::testing::{delete_link, load, netkit, transmit, veth};
 use crate::kernel::bpf::{Map, MapKind, MapSpec, Value};
@@ -148,7 +149,17 @@ fn pins() {
         object.programs["one"].pin(&dir.path().join("one")).expect("pin");
         let program = crate::kernel::bpf::Program::pinned(&dir.path().join("one")).expect("open");
         assert_eq!(program, object.programs["one"]);
-        again.detach().expect("detach");
+        let error = Map::pinned(&path).expect_err("a link");
+        assert!(error.is("EINVAL"), "{error}");
+        assert_eq!(error.message(), "a link is pinned there, not a map");
+        let Ok(Pinned::Link(found)) = pinned::open(&path) else { panic!("a link") };
+        let info = found.info().expect("info");
+        assert_eq!((info.kind_name(), info.index), ("xdp", Some(link.index)));
+        assert_eq!(info.program_id, object.programs["pass"].id());
+        found.detach().expect("detach");
+        found.detach().expect("it is off already");
+        assert_eq!(found.info().expect("info").index, Some(0));
+        assert!(order(&link, Hook::Xdp).is_empty());
     });
     umount2(dir.path(), MntFlags::MNT_DETACH).expect("unmounted");
     outcome.expect("no panic");

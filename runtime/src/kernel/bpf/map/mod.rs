@@ -24,6 +24,7 @@ use spec::create_error;
 pub use spec::{MapInfo, MapSpec, MapTypes};
 
 use super::btf::Type;
+use super::pinned::{self, Pinned};
 use super::sys::{self, bpf_map_info};
 use crate::error::errno_name;
 use crate::{Error, Result};
@@ -121,11 +122,14 @@ impl Map {
     }
 
     /// The map pinned at `path` on a bpffs.
+    ///
+    /// # Errors
+    /// As [`pinned::open_as`].
     pub fn pinned(path: &Path) -> Result<Map> {
-        let name = path_string("bpf.map", path)?;
-        let fd = sys::obj_get(&name)
-            .map_err(|e| Error::errno("bpf.map", e).subject(path.display().to_string()))?;
-        Map::from_fd(fd)
+        pinned::open_as(path, "map", |found| match found {
+            Pinned::Map(map) => Some(map),
+            _ => None,
+        })
     }
 
     fn from_parts(fd: OwnedFd, name: Option<&str>, types: Option<&MapTypes>) -> Result<Map> {

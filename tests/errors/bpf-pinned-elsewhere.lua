@@ -1,0 +1,2 @@
+--- A file that is no pin.
+require("cnf").bpf.pinned("bpf-pinned-elsewhere.lua")

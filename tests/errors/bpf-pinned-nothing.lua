@@ -1,0 +1,2 @@
+--- A path where nothing is pinned.
+require("cnf").bpf.pinned("/nowhere/map")
