@@ -175,6 +175,8 @@ for module in next, cnf._stubs do
             names[name] = true
           end
           names.cnf = nil
+          -- So does what survives a reload.
+          names.state = cnf.state ~= nil
         end
         agree(t, names, class.members)
       elseif instances[class_name] then
