@@ -247,7 +247,10 @@ end
 
 --- Forgets the connections of a backend that is dead: their next packets go to others.
 function Service:forget(backend)
-  return native.forget(states[self].maps.flows, find(self, "service:forget", backend))
+  local flows = states[self].maps.flows
+  local keys, count = native.flows_of(flows, find(self, "service:forget", backend))
+  flows:delete_many(keys)
+  return count
 end
 
 --- Takes the service off its hooks. It can still be read.

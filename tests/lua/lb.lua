@@ -533,6 +533,46 @@ test.case("with the policy router behind it", function(t)
   end
 end)
 
+test.case("on a link without a link header", function(t)
+  local net = lab.new(t)
+  local tun = link.tun({ name = "tun0", netns = net.ns, address = { "10.5.0.1/24", "fd05::1/64" } })
+  -- The router behind it shows where the packet is going.
+  local r = net:router({ attach = { { tun, "egress" } } })
+  for _, row in ipairs(families) do
+    local s = service(net, row, "udp", { backends(row, 9)[9] }, { attach = { { tun, "egress" } } })
+    r:set({ net:by(2, { to = row.backend:format(9), family = row.family }), { to = row.vip, action = "drop" } })
+    local packet = flows(row, "udp", 1)[1]
+    local way, note = net:way(r, packet, { link = tun, headerless = true })
+    t:equal({ way, note.ttl }, { "h2", 64 })
+    t:equal(s:stats().total.begun, 1)
+    s:detach()
+  end
+end)
+
+for _, attach in ipairs({ "both directions", "peer and primary" }) do
+  test.case("on netkit, " .. attach, function(t)
+    t:requires("netkit")
+    local net = stage(t, 2, { reply = "server " })
+    local nk = cnf.netkit.pair({
+      name = "nk0", netns = net.gate, address = { "10.6.0.1/24", "fd06::1/64" },
+      peer = { name = "nk0", netns = net.client, address = { "10.6.0.2/24", "fd06::2/64" } },
+    })
+    local places = attach == "both directions" and { nk } or { { nk, "peer" }, { nk, "primary" } }
+    for _, row in ipairs(families) do
+      local six = row.family == 6
+      net.client:route({ dst = row.vip .. (six and "/128" or "/32"), via = six and "fd06::1" or "10.6.0.1" })
+    end
+    each(function(row, proto)
+      local s = lb.service({ name = "web", vip = row.text, proto = proto, attach = places, backends = backends(row, 2) })
+      for _ = 1, 10 do
+        t:ok(probe[proto](net.client, row.text, { timeout = 3 }).reply:find("^server "))
+      end
+      t:equal(s:stats().total.begun, 10)
+      s:detach()
+    end)
+  end)
+end
+
 test.case("where the library's programs stand, whichever was made first", function(t)
   local net = lab.new(t)
   local row = families[1]

@@ -26,7 +26,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("backend", one_backend)
         .function("table", table)
         .function("established", established)
-        .function("forget", forget)
+        .function("flows_of", flows_of)
         .build()
 }
 
@@ -314,8 +314,9 @@ fn established(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Table> {
     lua.create_table_from(counts).map_err(from_lua)
 }
 
-/// `forget(flows, number)` -> how many connections were forgotten.
-fn forget(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<usize> {
+/// `flows_of(flows, number)` -> the keys of a backend's connections, packed, and how many connections there are.
+fn flows_of(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<(mlua::LuaString, usize)> {
     let flows = args.required::<Given<Map>>("flows")?.0;
-    lb::forget(flows.kernel(), args.required("number")?)
+    let (keys, count) = lb::of_backend(flows.kernel(), args.required("number")?)?;
+    Ok((lua.create_string(keys).map_err(from_lua)?, count))
 }

@@ -45,11 +45,11 @@ pub fn established(flows: &Map, alive: Alive) -> Result<BTreeMap<u16, u64>> {
     Ok(counts)
 }
 
-/// Forgets the connections of a backend, both directions; how many there were. Their next packets are of new ones.
+/// The keys of a backend's connections, both directions, packed; and how many connections they are.
 ///
 /// # Errors
 /// EINVAL when the map does not hold flows; EPERM.
-pub fn forget(flows: &Map, number: u16) -> Result<usize> {
+pub fn of_backend(flows: &Map, number: u16) -> Result<(Vec<u8>, usize)> {
     check(flows)?;
     let (mut keys, mut count) = (Vec::new(), 0);
     for entry in flows.entries() {
@@ -59,8 +59,7 @@ pub fn forget(flows: &Map, number: u16) -> Result<usize> {
             count += usize::from(flow[WAY] == REQUEST);
         }
     }
-    flows.remove_many(&keys)?;
-    Ok(count)
+    Ok((keys, count))
 }
 
 fn check(flows: &Map) -> Result<()> {

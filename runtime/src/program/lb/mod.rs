@@ -1,8 +1,8 @@
 //! The load balancer's host half (`bpf/lb.bpf.c`): what Lua would be slow at. `maglev` computes the table that shares
-//! connections among backends, `flows` reads and ends those that exist. All else is lua-stdlib/lb.lua.
+//! connections among backends, `flows` reads those that exist. All else is lua-stdlib/lb.lua.
 
 mod flows;
 mod maglev;
 
-pub use flows::{Alive, established, forget};
+pub use flows::{Alive, established, of_backend};
 pub use maglev::{Member, TABLE_SIZE, table};
