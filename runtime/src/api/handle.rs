@@ -7,7 +7,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use mlua::{
-    AnyUserData, IntoLua, IntoLuaMulti, Lua, MetaMethod, MultiValue, Table, UserData,
+    AnyUserData, FromLuaMulti, IntoLua, IntoLuaMulti, Lua, MetaMethod, MultiValue, Table, UserData,
     UserDataFields, UserDataMethods, UserDataRegistry, Value,
 };
 
@@ -71,6 +71,20 @@ impl<T: Handle> Class<'_, T> {
             let answer = receiver::<T>(&op, this)
                 .and_then(|this| call(lua, &Host::of(lua), &this, Args::new(&op, rest)));
             answer.map_err(|e| raise(named::<T>(e, &op).at(site(lua, 1))))
+        });
+        self
+    }
+
+    /// A method that is called by the million: mlua converts its arguments, and it is told its own name.
+    pub fn quick_method<A: FromLuaMulti, R: IntoLuaMulti>(
+        &mut self,
+        name: &'static str,
+        call: impl Fn(&Lua, &str, &T, A) -> Result<R> + 'static,
+    ) -> &mut Self {
+        let op = format!("{}:{name}", T::WORD);
+        self.names.push(name);
+        self.registry.add_method(name, move |lua, this, args: A| {
+            call(lua, &op, &this.0, args).map_err(|e| raise(e.at(site(lua, 1))))
         });
         self
     }

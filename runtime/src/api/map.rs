@@ -1,9 +1,14 @@
 //! `Map` handles: elements as Lua values by BTF, in batches where many.
 
+mod bulk;
+mod convert;
+
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
-use mlua::{Function, Lua, MetaMethod, MultiValue, Table, Value};
+use mlua::{Lua, MetaMethod, Table, Value};
+
+pub use convert::to_kernel;
 
 use super::error::from_lua;
 use super::handle::{Class, Handle, held};
@@ -41,14 +46,22 @@ impl Handle for Map {
         class
             .field("name", |_, this| Ok(this.0.name().to_owned()))
             .field("id", |_, this| Ok(this.0.id()))
-            .method("get", about(get))
-            .method("set", about(set))
-            .method("delete", about(delete))
-            .method("pairs", about(pairs))
+            .quick_method("get", quick(|lua, this, key: Value| get(lua, this, &key)))
+            .quick_method(
+                "set",
+                quick(|_, this, (key, value, flag): (Value, Value, Value)| {
+                    set(this, &key, &value, &flag)
+                }),
+            )
+            .quick_method(
+                "delete",
+                quick(|_, this, key: Value| with_key(this, &key, |key| this.0.remove(key))),
+            )
+            .method("pairs", about(bulk::pairs))
             .method("len", about(|_, this, _| this.0.len()))
             .method("clear", about(|_, this, _| this.0.clear()))
-            .method("set_many", about(set_many))
-            .method("delete_many", about(delete_many))
+            .method("set_many", about(bulk::set_many))
+            .method("delete_many", about(bulk::delete_many))
             .method("push", about(|_, this, args| this.0.push(&to_kernel(&args.any())?)))
             .method("pop", about(|lua, this, _| optional(lua, this, this.0.pop_bytes()?)))
             .method("peek", about(|lua, this, _| optional(lua, this, this.0.peek_bytes()?)))
@@ -83,14 +96,25 @@ impl Handle for Map {
 fn about<R>(
     call: impl Fn(&Lua, &Map, &mut Args) -> Result<R>,
 ) -> impl Fn(&Lua, &Rc<Host>, &Map, Args) -> Result<R> {
-    move |lua, _, this, mut args| {
-        call(lua, this, &mut args).map_err(|e| match e.op() {
+    move |lua, _, this, mut args| call(lua, this, &mut args).map_err(|e| this.named(e, args.op()))
+}
+
+/// As [`about`], of a method whose arguments mlua converts.
+fn quick<A, R>(
+    call: impl Fn(&Lua, &Map, A) -> Result<R>,
+) -> impl Fn(&Lua, &str, &Map, A) -> Result<R> {
+    move |lua, op, this, args| call(lua, this, args).map_err(|e| this.named(e, op))
+}
+
+impl Map {
+    fn named(&self, error: Error, op: &str) -> Error {
+        match error.op() {
             // An error out of a script's own iterator stays as it is.
-            op if op == "map" || op.starts_with("map.") => {
-                e.operation(args.op().to_owned()).about(this.0.name())
+            inner if inner == "map" || inner.starts_with("map.") => {
+                error.operation(op.to_owned()).about(self.0.name())
             }
-            _ => e,
-        })
+            _ => error,
+        }
     }
 }
 
@@ -106,9 +130,36 @@ pub fn info_data(info: &MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
     record
 }
 
-fn get(lua: &Lua, this: &Map, args: &mut Args) -> Result<Value> {
-    let key = key(this, &args.any())?;
-    optional(lua, this, this.0.lookup(&key)?)
+fn get(lua: &Lua, this: &Map, key: &Value) -> Result<Value> {
+    with_key(this, key, |key| {
+        on_stack(this.0.stride(), |value| match this.0.lookup_into(key, value)? {
+            true => element(lua, this, value),
+            false => Ok(Value::Nil),
+        })
+    })
+}
+
+/// Elements are small, as a rule: then they need no memory of the heap.
+fn on_stack<R>(size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
+    match size {
+        0..=128 => work(&mut [0u8; 128][..size]),
+        _ => work(&mut vec![0u8; size]),
+    }
+}
+
+fn with_key<R>(map: &Map, key: &Value, work: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+    on_stack(map.0.key_type().size(), |bytes| {
+        encode_key(map, key, bytes)?;
+        work(bytes)
+    })
+}
+
+/// The bytes of a key into a place of its size.
+fn encode_key(map: &Map, key: &Value, out: &mut [u8]) -> Result<()> {
+    if key.is_nil() {
+        return Err(Error::invalid("map", "a key is missing").subject(map.0.name()));
+    }
+    map.0.encode_key_into(&to_kernel(key)?, out)
 }
 
 fn optional(lua: &Lua, map: &Map, bytes: Option<Vec<u8>>) -> Result<Value> {
@@ -137,19 +188,23 @@ fn element(lua: &Lua, map: &Map, bytes: &[u8]) -> Result<Value> {
     Ok(value)
 }
 
-fn set(_: &Lua, this: &Map, args: &mut Args) -> Result<()> {
-    let key = key(this, &args.any())?;
-    let value = args.any();
-    let write = match args.optional::<String>("flag")?.as_deref() {
-        None | Some("any") => Write::Any,
-        Some("noexist") => Write::NoExist,
-        Some("exist") => Write::Exist,
-        Some(other) => {
-            return Err(Error::invalid("map", format!("there is no flag \"{other}\""))
-                .hint("it is \"any\", \"noexist\" or \"exist\""));
-        }
+fn set(this: &Map, key: &Value, value: &Value, flag: &Value) -> Result<()> {
+    let write = match flag {
+        Value::Nil => Write::Any,
+        Value::String(word) => match &*word.to_string_lossy() {
+            "any" => Write::Any,
+            "noexist" => Write::NoExist,
+            "exist" => Write::Exist,
+            other => return Err(no_flag(&format!("\"{other}\""))),
+        },
+        other => return Err(no_flag(&expected::describe(other))),
     };
-    store(this, &key, &value, write)
+    with_key(this, key, |key| store(this, key, value, write))
+}
+
+fn no_flag(given: &str) -> Error {
+    Error::invalid("map", format!("there is no flag {given}"))
+        .hint("it is \"any\", \"noexist\" or \"exist\"")
 }
 
 /// Writes one element: a descriptor, an interface index in its own namespace, or plain bytes.
@@ -171,213 +226,17 @@ fn store(map: &Map, key: &[u8], value: &Value, write: Write) -> Result<()> {
         };
         return map.0.update(key, &fd.as_raw_fd().to_ne_bytes(), write);
     }
-    let bytes = map.0.encode_value(&to_kernel(value)?)?;
-    match held::<Link>(value) {
-        // The index is looked up in the namespace of whoever writes it (`__dev_map_alloc_node`).
-        Some(link) if kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH => {
-            let target = super::hook::target(&link, "map")?;
-            target.netns.within(|| map.0.update(key, &bytes, write))
+    on_stack(map.0.stride(), |bytes| {
+        map.0.encode_value_into(&to_kernel(value)?, bytes)?;
+        match held::<Link>(value) {
+            // The index is looked up in the namespace of whoever writes it (`__dev_map_alloc_node`).
+            Some(link) if kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH => {
+                let target = super::hook::target(&link, "map")?;
+                target.netns.within(|| map.0.update(key, bytes, write))
+            }
+            _ => map.0.update(key, bytes, write),
         }
-        _ => map.0.update(key, &bytes, write),
-    }
-}
-
-/// Whether elements are written one by one, because what they mean is not in their bytes.
-fn one_by_one(map: &Map) -> bool {
-    let kind = map.0.info().kind;
-    kind.holds_descriptors() || kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH
-}
-
-fn delete(_: &Lua, this: &Map, args: &mut Args) -> Result<bool> {
-    let key = key(this, &args.any())?;
-    this.0.remove(&key)
-}
-
-fn key(map: &Map, value: &Value) -> Result<Vec<u8>> {
-    if value.is_nil() {
-        return Err(Error::invalid("map", "a key is missing").subject(map.0.name()));
-    }
-    map.0.encode_key(&to_kernel(value)?)
-}
-
-/// `for k, v in m:pairs()`: read in batches, decoded one by one.
-fn pairs(lua: &Lua, this: &Map, _: &mut Args) -> Result<Function> {
-    let entries: Vec<(Vec<u8>, Vec<u8>)> = this.0.entries().collect::<Result<_>>()?;
-    let entries = std::cell::RefCell::new(entries.into_iter());
-    let map = this.clone();
-    lua.create_function(move |lua, _: MultiValue| {
-        let Some((key, value)) = entries.borrow_mut().next() else {
-            return Ok((Value::Nil, Value::Nil));
-        };
-        let key = stack::value(lua, map.0.key_type(), &key)?;
-        Ok((key, element(lua, &map, &value).map_err(super::error::raise)?))
     })
-    .map_err(from_lua)
-}
-
-/// `set_many(table | iterator | {packed_keys, packed_values})`; how many were written.
-fn set_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
-    let mut writer =
-        Writer { map: this, single: one_by_one(this), keys: vec![], values: vec![], count: 0 };
-    match args.any() {
-        Value::Table(table) => {
-            if let Some((keys, values)) = packed(this, &table)? {
-                return this.0.update_many(&keys, &values, Write::Any);
-            }
-            for pair in table.pairs::<Value, Value>() {
-                let (key, value) = pair.map_err(from_lua)?;
-                writer.add(&key, &value)?;
-            }
-        }
-        Value::Function(iterate) => {
-            let (state, mut control) = (args.any(), args.any());
-            loop {
-                let (key, value): (Value, Value) =
-                    iterate.call((&state, &control)).map_err(from_lua)?;
-                if key.is_nil() {
-                    break;
-                }
-                writer.add(&key, &value)?;
-                control = key;
-            }
-        }
-        other => {
-            let got = expected::describe(&other);
-            return Err(Error::invalid(
-                "map",
-                format!("takes a table, an iterator or {{packed_keys, packed_values}}, got {got}"),
-            ));
-        }
-    }
-    writer.finish()
-}
-
-/// Elements on their way into a map: all are encoded before the first is written, where bytes say all.
-struct Writer<'a> {
-    map: &'a Map,
-    single: bool,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    count: usize,
-}
-
-impl Writer<'_> {
-    fn add(&mut self, key_value: &Value, value: &Value) -> Result<()> {
-        let key = key(self.map, key_value)?;
-        if self.single {
-            store(self.map, &key, value, Write::Any)?;
-            self.count += 1;
-            return Ok(());
-        }
-        self.keys.extend(key);
-        self.values.extend(self.map.0.encode_value(&to_kernel(value)?)?);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<usize> {
-        match self.single {
-            true => Ok(self.count),
-            false => self.map.0.update_many(&self.keys, &self.values, Write::Any),
-        }
-    }
-}
-
-/// Two strings of whole keys and as many whole values.
-fn packed(map: &Map, table: &Table) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-    let first: Value = table.raw_get(1).map_err(from_lua)?;
-    let second: Value = table.raw_get(2).map_err(from_lua)?;
-    let (Value::String(keys), Value::String(values)) = (&first, &second) else { return Ok(None) };
-    if table.raw_len() != 2 {
-        return Ok(None);
-    }
-    let (keys, values) = (keys.as_bytes().to_vec(), values.as_bytes().to_vec());
-    let (key_size, stride) = (map.0.info().key_size as usize, map.0.stride());
-    let whole = keys.len() % key_size == 0
-        && values.len() % stride == 0
-        && keys.len() / key_size == values.len() / stride;
-    if !whole {
-        return Err(Error::invalid(
-            "map",
-            format!(
-                "packed keys are {} bytes and values {}: they must be as many keys of {key_size} as values of {stride}",
-                keys.len(),
-                values.len()
-            ),
-        )
-        .subject(map.0.name()));
-    }
-    Ok(Some((keys, values)))
-}
-
-/// `delete_many(array of keys | iterator | packed keys)`; how many were there.
-fn delete_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
-    let mut keys = Vec::new();
-    match args.any() {
-        Value::String(packed) => keys = packed.as_bytes().to_vec(),
-        Value::Table(table) => {
-            for value in table.sequence_values::<Value>() {
-                keys.extend(key(this, &value.map_err(from_lua)?)?);
-            }
-        }
-        Value::Function(iterate) => {
-            let (state, mut control) = (args.any(), args.any());
-            loop {
-                let next: Value = iterate.call((&state, &control)).map_err(from_lua)?;
-                if next.is_nil() {
-                    break;
-                }
-                keys.extend(key(this, &next)?);
-                control = next;
-            }
-        }
-        other => {
-            let got = expected::describe(&other);
-            return Err(Error::invalid(
-                "map",
-                format!("takes an array of keys, an iterator or packed keys, got {got}"),
-            ));
-        }
-    }
-    this.0.remove_many(&keys)
-}
-
-/// A Lua value as the kernel layer's codec takes it.
-pub fn to_kernel(value: &Value) -> Result<bpf::Value> {
-    Ok(match value {
-        Value::Nil => bpf::Value::Nil,
-        Value::Boolean(b) => bpf::Value::Bool(*b),
-        Value::Integer(i) => bpf::Value::Int(*i),
-        Value::Number(n) => bpf::Value::Float(*n),
-        Value::String(text) => match text.to_str() {
-            Ok(text) => bpf::Value::Str(text.to_owned()),
-            Err(_) => bpf::Value::Bytes(text.as_bytes().to_vec()),
-        },
-        Value::Table(table) => table_to_kernel(table)?,
-        other => match held::<Link>(other) {
-            // devmaps are written with interface indexes.
-            Some(link) => bpf::Value::Uint(link.index().into()),
-            None => {
-                let got = expected::describe(other);
-                return Err(Error::invalid("map", format!("{got} cannot be stored in a map")));
-            }
-        },
-    })
-}
-
-fn table_to_kernel(table: &Table) -> Result<bpf::Value> {
-    let length = table.raw_len();
-    if length > 0 {
-        if table.pairs::<Value, Value>().count() != length {
-            return Err(Error::invalid("map", "a table is both an array and a table of fields"));
-        }
-        let items = table.sequence_values::<Value>().map(|v| to_kernel(&v.map_err(from_lua)?));
-        return Ok(bpf::Value::Array(items.collect::<Result<_>>()?));
-    }
-    let fields = table.pairs::<Value, Value>().map(|pair| {
-        let (key, value) = pair.map_err(from_lua)?;
-        Ok((key.to_string().map_err(from_lua)?, to_kernel(&value)?))
-    });
-    Ok(bpf::Value::Struct(fields.collect::<Result<_>>()?))
 }
 
 /// Makes the metatable of per-CPU values: `value:sum()` adds them up, structs field by field.

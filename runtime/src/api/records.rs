@@ -75,7 +75,7 @@ enum Source {
 struct Reading(RefCell<HashSet<u32>>);
 
 /// Records taken at once: enough to hide the cost of a turn, few enough for other tasks to have theirs.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 
 /// `open(map, options)`
 fn open(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {

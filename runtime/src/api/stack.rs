@@ -17,7 +17,7 @@ pub fn value(lua: &Lua, kind: &Type, bytes: &[u8]) -> mlua::Result<Value> {
 pub fn build(lua: &Lua, make: impl Fn(&mut Stack)) -> mlua::Result<Value> {
     // SAFETY: the closure runs protected and leaves one value on the stack; what it captures are references, and the
     // frames in it own nothing that an error of Lua would leak.
-    unsafe { lua.exec_raw((), |state| make(&mut Stack(state))) }
+    unsafe { lua.exec_raw((), |state| make(&mut Stack { state, names: None })) }
 }
 
 /// A batch as Lua takes it.
@@ -39,16 +39,19 @@ pub fn records(
     const RECORDS: i32 = 1;
     const RESTS: i32 = 2;
     const SHORT: i32 = 3;
+    const NAMES: i32 = 4;
     // SAFETY: as in `build`; the closure starts with an empty stack and leaves three values on it.
     let (records, rests, short) = unsafe {
         lua.exec_raw((), |state| {
-            let mut out = Stack(state);
+            let mut out = Stack { state, names: None };
             out.array(batch.len());
             out.nil();
             out.nil();
+            out.array(0);
             for (index, bytes) in batch.iter().enumerate() {
                 let at = index as ffi::lua_Integer + 1;
                 let size = kind.map_or(bytes.len(), Type::size);
+                out.names = Some(Names { table: NAMES, next: 0, known: out.known() });
                 match kind {
                     Some(_) if bytes.len() < size => {
                         ffi::lua_pushinteger(state, bytes.len() as ffi::lua_Integer);
@@ -64,6 +67,7 @@ pub fn records(
                     put(state, RESTS, at);
                 }
             }
+            ffi::lua_settop(state, SHORT);
         })?
     };
     Ok(Taken { records, rests, short })
@@ -99,31 +103,71 @@ pub fn lines(lua: &Lua, lines: &[Line]) -> mlua::Result<Taken> {
 }
 
 /// The top of a coroutine's stack, inside of a protected call.
-pub struct Stack(*mut ffi::lua_State);
+pub struct Stack {
+    state: *mut ffi::lua_State,
+    names: Option<Names>,
+}
+
+/// Field names as Lua strings: every record of a type asks for the same ones in the same order, so from the second on
+/// they are found by their number.
+struct Names {
+    /// Where on the stack they are, an array.
+    table: i32,
+    next: ffi::lua_Integer,
+    /// How many there are.
+    known: ffi::lua_Integer,
+}
+
+impl Stack {
+    /// Names that the records before have asked for.
+    fn known(&self) -> ffi::lua_Integer {
+        self.names.as_ref().map_or(0, |names| names.known.max(names.next))
+    }
+
+    /// # Safety
+    /// As the calls of [`Build`] below.
+    unsafe fn push_name(&mut self, name: &str) {
+        // SAFETY: of the caller.
+        unsafe {
+            let Some(names) = &mut self.names else {
+                ffi::lua_pushlstring(self.state, name.as_ptr().cast(), name.len());
+                return;
+            };
+            names.next += 1;
+            if names.next <= names.known {
+                ffi::lua_rawgeti(self.state, names.table, names.next);
+                return;
+            }
+            ffi::lua_pushlstring(self.state, name.as_ptr().cast(), name.len());
+            ffi::lua_pushvalue(self.state, -1);
+            ffi::lua_rawseti(self.state, names.table, names.next);
+        }
+    }
+}
 
 // SAFETY, for each call below: the state is that of the protected call that made the `Stack`; `array` and `structure`
 // make room for what follows, and the walk that calls them keeps every other value balanced.
 impl Build for Stack {
     fn nil(&mut self) {
         // SAFETY: see above.
-        unsafe { ffi::lua_pushnil(self.0) }
+        unsafe { ffi::lua_pushnil(self.state) }
     }
     fn boolean(&mut self, value: bool) {
         // SAFETY: see above.
-        unsafe { ffi::lua_pushboolean(self.0, value.into()) }
+        unsafe { ffi::lua_pushboolean(self.state, value.into()) }
     }
     fn signed(&mut self, value: i64) {
         // SAFETY: see above.
-        unsafe { ffi::lua_pushinteger(self.0, value) }
+        unsafe { ffi::lua_pushinteger(self.state, value) }
     }
     /// Lua's integer of the same bits.
     fn unsigned(&mut self, value: u64) {
         // SAFETY: see above.
-        unsafe { ffi::lua_pushinteger(self.0, value as i64) }
+        unsafe { ffi::lua_pushinteger(self.state, value as i64) }
     }
     fn float(&mut self, value: f64) {
         // SAFETY: see above.
-        unsafe { ffi::lua_pushnumber(self.0, value) }
+        unsafe { ffi::lua_pushnumber(self.state, value) }
     }
     fn text(&mut self, value: &[u8]) {
         self.bytes(value);
@@ -131,33 +175,33 @@ impl Build for Stack {
     fn bytes(&mut self, value: &[u8]) {
         // SAFETY: see above.
         unsafe {
-            ffi::lua_pushlstring(self.0, value.as_ptr().cast(), value.len());
+            ffi::lua_pushlstring(self.state, value.as_ptr().cast(), value.len());
         }
     }
     fn array(&mut self, len: usize) {
-        // SAFETY: see above; the table, a key and a value need three places.
+        // SAFETY: see above; the table, a key or two and a value need four places.
         unsafe {
-            ffi::luaL_checkstack(self.0, 4, std::ptr::null());
-            ffi::lua_createtable(self.0, len.min(i32::MAX as usize) as i32, 0);
+            ffi::luaL_checkstack(self.state, 5, std::ptr::null());
+            ffi::lua_createtable(self.state, len.min(i32::MAX as usize) as i32, 0);
         }
     }
     fn item(&mut self, index: usize) {
         // SAFETY: see above.
-        unsafe { ffi::lua_rawseti(self.0, -2, index as ffi::lua_Integer + 1) }
+        unsafe { ffi::lua_rawseti(self.state, -2, index as ffi::lua_Integer + 1) }
     }
     fn structure(&mut self, fields: usize) {
-        // SAFETY: see above; the table, a key and a value need three places.
+        // SAFETY: see above; the table, a key or two and a value need four places.
         unsafe {
-            ffi::luaL_checkstack(self.0, 4, std::ptr::null());
-            ffi::lua_createtable(self.0, 0, fields.min(i32::MAX as usize) as i32);
+            ffi::luaL_checkstack(self.state, 5, std::ptr::null());
+            ffi::lua_createtable(self.state, 0, fields.min(i32::MAX as usize) as i32);
         }
     }
     fn field(&mut self, name: &str) {
         // SAFETY: see above.
         unsafe {
-            ffi::lua_pushlstring(self.0, name.as_ptr().cast(), name.len());
-            ffi::lua_rotate(self.0, -2, 1);
-            ffi::lua_rawset(self.0, -3);
+            self.push_name(name);
+            ffi::lua_rotate(self.state, -2, 1);
+            ffi::lua_rawset(self.state, -3);
         }
     }
 }

@@ -13,11 +13,13 @@ impl Type {
     /// EINVAL for a wrong type or an unknown field, ERANGE for a number that does not fit; the message names the field.
     pub fn encode(&self, value: &Value) -> Result<Vec<u8>> {
         let mut out = vec![0u8; self.size()];
+        self.encode_into(value, &mut out).map(|()| out)
+    }
+
+    /// As [`Type::encode`], into a place of that size that is all zero.
+    pub fn encode_into(&self, value: &Value, out: &mut [u8]) -> Result<()> {
         let mut path = Path(Vec::new());
-        match write(self, value, &mut out, &mut path) {
-            Ok(()) => Ok(out),
-            Err(fault) => Err(fault.into_error(self, &path)),
-        }
+        write(self, value, out, &mut path).map_err(|fault| fault.into_error(self, &path))
     }
 }
 

@@ -59,19 +59,19 @@ fn attr() -> bpf_attr {
     unsafe { zeroed() }
 }
 
-/// The system call, again while a signal (EINTR) or a busy verifier (EAGAIN, at most a few times) interrupts.
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> SysResult<i64> {
+    call(cmd, attr)
+}
+
+/// The system call, again while a signal (EINTR) or a busy verifier (EAGAIN, at most a few times) interrupts. `attr` is
+/// `union bpf_attr`, or the beginning of it: the kernel takes the rest as zero.
+fn call<A>(cmd: bpf_cmd, attr: &mut A) -> SysResult<i64> {
     let mut busy = 0;
     loop {
-        // SAFETY: the attribute union is whole and zeroed beyond what the caller set, its pointers are to memory the
+        // SAFETY: the attribute is plain integers, zeroed beyond what the caller set, its pointers are to memory the
         // caller holds for the length of the call.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                cmd as libc::c_long,
-                attr as *mut bpf_attr,
-                size_of::<bpf_attr>(),
-            )
+            libc::syscall(libc::SYS_bpf, cmd as libc::c_long, &raw mut *attr, size_of::<A>())
         };
         if result >= 0 {
             return Ok(result);

@@ -131,7 +131,26 @@ impl Iterator for Entries<'_> {
     }
 }
 
+/// Told how many elements of a long operation are done, every few thousand; an error from it ends the operation.
+pub type Watch<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
 impl Map {
+    /// All elements, keys and values packed one after the other.
+    ///
+    /// # Errors
+    /// As [`Map::keys`].
+    pub fn packed_entries(&self, watch: Watch<'_>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let (mut keys, mut values, mut count) = (Vec::new(), Vec::new(), 0);
+        let mut entries = self.entries();
+        while entries.page()? {
+            keys.extend_from_slice(&entries.keys[..entries.filled * self.key_size()]);
+            values.extend_from_slice(&entries.values[..entries.filled * self.stride()]);
+            count += entries.filled;
+            watch(count)?;
+        }
+        Ok((keys, values))
+    }
+
     /// All elements, values as bpf(2) gives them ([`Map::stride`] bytes).
     pub fn entries(&self) -> Entries<'_> {
         let count = CHUNK.min(self.info().max_entries.max(1) as usize);
@@ -181,7 +200,13 @@ impl Map {
     ///
     /// # Errors
     /// As [`Map::update`], with the number of elements written before it in the message: they stay written.
-    pub fn update_many(&self, keys: &[u8], values: &[u8], write: Write) -> Result<usize> {
+    pub fn update_many(
+        &self,
+        keys: &[u8],
+        values: &[u8],
+        write: Write,
+        watch: Watch<'_>,
+    ) -> Result<usize> {
         let (key_size, stride) = (self.key_size(), self.stride());
         let total = self.packed("map.set_many", "keys", keys, key_size)?;
         let given = self.packed("map.set_many", "values", values, stride)?;
@@ -207,6 +232,7 @@ impl Map {
                     .map_err(|e| e.operation("map.set_many").partly(done, total))?;
                 done += 1;
             }
+            watch(done)?;
         }
         Ok(done)
     }
@@ -223,12 +249,16 @@ impl Map {
     }
 
     /// Deletes packed keys; how many of them were there.
-    pub fn remove_many(&self, keys: &[u8]) -> Result<usize> {
+    pub fn remove_many(&self, keys: &[u8], watch: Watch<'_>) -> Result<usize> {
         let key_size = self.key_size();
         let total = self.packed("map.delete_many", "keys", keys, key_size)?;
         let mut batches = true;
-        let (mut at, mut removed) = (0, 0);
+        let (mut at, mut removed, mut watched) = (0, 0, 0);
         while at < total {
+            if at / CHUNK != watched {
+                watched = at / CHUNK;
+                watch(at)?;
+            }
             if batches {
                 let count = CHUNK.min(total - at);
                 let batch =
@@ -266,20 +296,18 @@ impl Map {
             for first in (0..self.info().max_entries).step_by(CHUNK) {
                 let end = self.info().max_entries.min(first + CHUNK as u32);
                 let keys: Vec<u8> = (first..end).flat_map(u32::to_ne_bytes).collect();
-                self.update_many(&keys, &zero.repeat((end - first) as usize), Write::Any)?;
+                let zeros = zero.repeat((end - first) as usize);
+                self.update_many(&keys, &zeros, Write::Any, &mut |_| Ok(()))?;
             }
             return Ok(());
         }
         // Elements that programs add meanwhile are left after a few rounds.
         for _ in 0..8 {
-            let mut keys = Vec::new();
-            for entry in self.entries() {
-                keys.extend(entry?.0);
-            }
+            let (keys, _) = self.packed_entries(&mut |_| Ok(()))?;
             if keys.is_empty() {
                 return Ok(());
             }
-            self.remove_many(&keys)?;
+            self.remove_many(&keys, &mut |_| Ok(()))?;
         }
         Ok(())
     }

@@ -232,11 +232,17 @@ impl Map {
     /// # Errors
     /// EINVAL for a key of another size; EPERM without CAP_BPF.
     pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.check("map.get", "key", key.len(), self.key_size())?;
         let mut value = vec![0; self.stride()];
-        match sys::map_lookup(self.as_fd(), Some(key), &mut value) {
-            Ok(()) => Ok(Some(value)),
-            Err(Errno::ENOENT) => Ok(None),
+        Ok(self.lookup_into(key, &mut value)?.then_some(value))
+    }
+
+    /// As [`Map::lookup`], into [`Map::stride`] bytes; whether it was there.
+    pub fn lookup_into(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
+        self.check("map.get", "key", key.len(), self.key_size())?;
+        self.check("map.get", "value", value.len(), self.stride())?;
+        match sys::map_lookup(self.as_fd(), Some(key), value) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.error("map.get", errno)),
         }
     }

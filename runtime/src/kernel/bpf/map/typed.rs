@@ -8,7 +8,13 @@ impl Map {
     /// # Errors
     /// EINVAL and ERANGE as [`crate::kernel::bpf::Type::encode`], naming the field.
     pub fn encode_key(&self, key: &Value) -> Result<Vec<u8>> {
-        self.key_type().encode(key).map_err(|e| self.blame(e, "key"))
+        let mut out = vec![0; self.key_type().size()];
+        self.encode_key_into(key, &mut out).map(|()| out)
+    }
+
+    /// As [`Map::encode_key`], into a key's place, all zero.
+    pub fn encode_key_into(&self, key: &Value, out: &mut [u8]) -> Result<()> {
+        self.key_type().encode_into(key, out).map_err(|e| self.blame(e, "key"))
     }
 
     pub fn decode_key(&self, key: &[u8]) -> Value {
@@ -18,19 +24,27 @@ impl Map {
     /// The bytes of one value, or of all CPUs' for per-CPU maps: an array gives one for each CPU (missing ones are
     /// zero), anything else is repeated for every CPU.
     pub fn encode_value(&self, value: &Value) -> Result<Vec<u8>> {
+        let mut out = vec![0; self.stride()];
+        self.encode_value_into(value, &mut out).map(|()| out)
+    }
+
+    /// As [`Map::encode_value`], into [`Map::stride`] bytes, all zero.
+    pub fn encode_value_into(&self, value: &Value, out: &mut [u8]) -> Result<()> {
         let kind = self.value_type();
+        let one = |v: &Value, out: &mut [u8]| {
+            kind.encode_into(v, out).map_err(|e| self.blame(e, "value"))
+        };
         if !self.info().kind.is_per_cpu() {
-            return kind.encode(value).map_err(|e| self.blame(e, "value"));
+            return one(value, out);
         }
         if let Value::Bytes(bytes) = value
-            && bytes.len() == self.stride()
+            && bytes.len() == out.len()
         {
-            return Ok(bytes.clone());
+            out.copy_from_slice(bytes);
+            return Ok(());
         }
-        let slot = kind.size().next_multiple_of(8);
-        let mut out = vec![0; self.stride()];
-        let cpus = self.stride() / slot.max(1);
-        let one = |v: &Value| kind.encode(v).map_err(|e| self.blame(e, "value"));
+        let slot = kind.size().next_multiple_of(8).max(1);
+        let cpus = out.len() / slot;
         match value {
             Value::Array(items) if items.len() > cpus => {
                 let message = format!("{} values for {cpus} possible CPUs", items.len());
@@ -38,17 +52,16 @@ impl Map {
             }
             Value::Array(items) => {
                 for (item, place) in items.iter().zip(out.chunks_exact_mut(slot)) {
-                    place[..kind.size()].copy_from_slice(&one(item)?);
+                    one(item, &mut place[..kind.size()])?;
                 }
             }
             same => {
-                let bytes = one(same)?;
                 for place in out.chunks_exact_mut(slot) {
-                    place[..kind.size()].copy_from_slice(&bytes);
+                    one(same, &mut place[..kind.size()])?;
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// A per-CPU value is an array, the first element of CPU 0.
@@ -114,7 +127,7 @@ impl Map {
             keys.extend(self.encode_key(key).map_err(|e| e.operation("map.set_many"))?);
             values.extend(self.encode_value(value).map_err(|e| e.operation("map.set_many"))?);
         }
-        self.update_many(&keys, &values, write)
+        self.update_many(&keys, &values, write, &mut |_| Ok(()))
     }
 
     /// As [`Map::remove_many`].
@@ -123,7 +136,7 @@ impl Map {
         for key in keys {
             packed.extend(self.encode_key(key).map_err(|e| e.operation("map.delete_many"))?);
         }
-        self.remove_many(&packed)
+        self.remove_many(&packed, &mut |_| Ok(()))
     }
 
     pub fn push(&self, value: &Value) -> Result<()> {

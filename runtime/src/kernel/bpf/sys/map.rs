@@ -37,6 +37,18 @@ pub fn map_create(spec: &MapAttr<'_>) -> SysResult<OwnedFd> {
     descriptor(bpf_cmd::BPF_MAP_CREATE, &mut a)
 }
 
+/// The part of `union bpf_attr` that commands about one element read: they are called by the million, and a small
+/// attribute is copied and checked faster than the whole.
+#[repr(C)]
+struct Element {
+    map: u32,
+    unused: u32,
+    key: u64,
+    /// Or the next key.
+    value: u64,
+    flags: u64,
+}
+
 fn element(
     cmd: bpf_cmd,
     fd: BorrowedFd<'_>,
@@ -44,14 +56,9 @@ fn element(
     value: *const u8,
     flags: u64,
 ) -> SysResult<()> {
-    let mut a = attr();
-    // SAFETY: writing plain integers into a union of plain integers.
-    let u = unsafe { &mut a.__bindgen_anon_2 };
-    u.map_fd = raw(fd);
-    u.key = key.map_or(0, |k| k.as_ptr() as u64);
-    u.__bindgen_anon_1.value = value as u64;
-    u.flags = flags;
-    unit(cmd, &mut a)
+    let key = key.map_or(0, |k| k.as_ptr() as u64);
+    let mut attr = Element { map: raw(fd), unused: 0, key, value: value as u64, flags };
+    call(cmd, &mut attr).map(drop)
 }
 
 /// Reads into `value`, which must be as long as the kernel writes (value size, times CPUs for per-CPU maps).
@@ -99,16 +106,17 @@ pub struct Batch {
 
 fn batch(cmd: bpf_cmd, a: &mut bpf_attr, asked: u32) -> Batch {
     let outcome = unit(cmd, a);
-    // SAFETY: the kernel wrote a plain count back. EFAULT says that it did not.
+    // SAFETY: the kernel wrote a plain count back, or left it as it was.
     let count = unsafe { a.batch.count };
+    let lookup = cmd == bpf_cmd::BPF_MAP_LOOKUP_BATCH;
     match outcome {
         Ok(()) => Batch { done: count, stopped: None },
-        // An error before any element leaves the count as it was asked.
-        Err(errno @ (Errno::EFAULT | Errno::EINVAL | Errno::EPERM | Errno::EOPNOTSUPP))
-            if count == asked =>
-        {
-            Batch { done: 0, stopped: Some(errno) }
+        // The last elements come with ENOENT, those before a bucket that is too large with ENOSPC.
+        Err(errno @ (Errno::ENOENT | Errno::ENOSPC)) if lookup => {
+            Batch { done: count, stopped: Some(errno) }
         }
+        // Kernels before 6.8 leave the count as it was asked when they fail before the first element.
+        Err(errno) if count == asked => Batch { done: 0, stopped: Some(errno) },
         Err(errno) => Batch { done: count, stopped: Some(errno) },
     }
 }
