@@ -212,11 +212,14 @@ function Program:pin(path) end
 --- arrays are arrays, char arrays strings, enums their names (numbers are taken too). `__be32` reads as an IPv4 string
 --- (an integer in host order is taken too), `struct in6_addr` as an IPv6 string, `__be16` and `__be64` as integers in
 --- host order. An LPM key of a prefix length and 4 or 16 bytes is a CIDR string. A 64-bit unsigned number of 2^63 or
---- more reads as Lua's negative integer of the same bits. Without BTF: strings of bytes, or integers where the size is
+--- more reads, and is written, as Lua's negative integer of the same bits (`%x`, `math.ult`). Without BTF: strings of bytes, or integers where the size is
 --- 1, 2, 4 or 8.
 ---
 --- Per-CPU values are arrays, the first element of CPU 0, with `:sum()`; one value that is not an array is written for
---- every CPU. Program arrays take a Program, maps of maps a Map, and give handles back; devmaps take a Link.
+--- every CPU. Program arrays take a Program, maps of maps a Map, and give handles back; devmaps take a Link, also as
+--- `{ifindex = link}`; cpumaps a queue size. Socket storage takes a descriptor of this process as key.
+---
+--- Members of a union read all; written together they must agree.
 ---
 --- A value of another type or an unknown field raises EINVAL, a number that does not fit ERANGE, with the field's
 --- path. `#m` is `m:len()`.
@@ -276,9 +279,10 @@ function Map:push(value) end
 ---@return any value
 function Map:pop() end
 
---- As `pop`, but the value stays.
+--- As `pop`, but the value stays. Of a bloom filter, whether it may hold `value`: false is certain.
+---@param value? any Of bloom filters.
 ---@return any value
-function Map:peek() end
+function Map:peek(value) end
 
 --- Calls `fn(record, rest)` for each record that programs send through a ring buffer or a perf event array, in a task
 --- of its own, in batches: ring buffers in order, perf arrays in order for each processor. While the handler waits,

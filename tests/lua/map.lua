@@ -69,6 +69,11 @@ struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 2);
   __type(value, __u32); } queue SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 2);
   __type(value, struct point); } stack SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 100);
+  __type(value, struct point); } bloom SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int); __type(value, struct point); } of_socket SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ring SEC(".maps");
 struct inner { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);
   __type(value, __u32); } first SEC(".maps"), second SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4); __type(key, __u32);
@@ -137,7 +142,7 @@ test.case("integers of every width, at their ends", function(t)
     s16 = 32768,
     u32 = 2 ^ 32,
     s32 = -2 ^ 31 - 1,
-    u64 = -1,
+    u64 = 2 ^ 64,
     s64 = 2 ^ 63,
   }) do
     local problem = t:raises(function()
@@ -147,6 +152,13 @@ test.case("integers of every width, at their ends", function(t)
     t:equal(problem.op, "map:set")
     t:equal(problem.subject, "widths")
   end
+  -- Numbers beyond Lua's go in as they come out, bit by bit.
+  m:set(2, { u64 = 0xffffffffffffffff })
+  t:equal(("%x"):format(m:get(2).u64), "ffffffffffffffff")
+  m:set(2, m:get(2))
+  m:set(2, { u64 = 2 ^ 63 })
+  t:equal(m:get(2).u64, math.mininteger)
+  t:ok(math.ult(1, m:get(2).u64))
   -- What is not named is zero; a fraction is no integer; text is no number.
   m:set(3, { u8 = 1 })
   t:equal(m:get(3).u64, 0)
@@ -604,6 +616,73 @@ test.case("queues and stacks", function(t)
   t:raises(function()
     queue:len()
   end, "EOPNOTSUPP")
+end)
+
+test.case("a bloom filter tells what may be there", function(t)
+  local bloom = maps().bloom
+  for i = 1, 20 do
+    bloom:push({ x = i, y = -i })
+  end
+  local wrong = 0
+  for i = 1, 20 do
+    t:equal(bloom:peek({ x = i, y = -i }), true)
+    wrong = wrong + (bloom:peek({ x = i, y = i }) and 1 or 0)
+  end
+  t:ok(wrong < 10, wrong)
+  t:raises(function()
+    bloom:peek()
+  end, "asked for a value")
+  t:raises(function()
+    bloom:peek({ z = 1 })
+  end, 'no field "z"')
+  t:raises(function()
+    bloom:pop()
+  end)
+end)
+
+test.case("maps without keys say what they have instead", function(t)
+  for name, hint in pairs({ queue = "m:pop", bloom = "m:peek%(value%)", ring = "m:on_record" }) do
+    for _, method in ipairs({ "get", "delete", "set" }) do
+      local map = maps()[name]
+      local problem = t:raises(function()
+        map[method](map, 1, 1)
+      end, "EINVAL")
+      t:ok(problem.message:find("maps have no keys"), problem.message)
+      t:ok(problem.hint:find(hint), problem.hint)
+    end
+  end
+end)
+
+test.case("socket storage takes this process's descriptors as keys", function(t)
+  local storage = maps().of_socket
+  local list = netns.host():exec({ "ls", "-l", ("/proc/%d/fd"):format(cnf._test.pid()) }).stdout
+  local socket = tonumber(list:match("(%d+) %-> socket:"))
+  t:equal(storage:get(socket), nil)
+  storage:set(socket, { x = 4, y = -4 })
+  t:equal(storage:get(socket), { x = 4, y = -4 })
+  t:equal(storage:delete(socket), true)
+  t:equal(storage:delete(socket), false)
+  t:raises(function()
+    storage:get(0x7fffffff)
+  end, "EBADF")
+end)
+
+test.case("members of a union that are given together must agree", function(t)
+  local m = maps().nested
+  m:set({}, { half = { 1, 2 }, whole = 0x00020001 })
+  t:equal(m:get({}).whole, 0x20001)
+  local changed = m:get({})
+  m:set({}, changed)
+  changed.half[1] = 5
+  local problem = t:raises(function()
+    m:set({}, changed)
+  end, "EINVAL")
+  t:ok(problem.message:find("shares its bytes with", 1, true), problem.message)
+  changed.whole = nil
+  m:set({}, changed)
+  t:equal(m:get({}).whole, 0x20005)
+  t:ok(problem.detail:find("struct {\n        __u8 inner;\n    } anonymous;", 1, true), problem.detail)
+  m:clear()
 end)
 
 test.case("a map tells its shape", function(t)

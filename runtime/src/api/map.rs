@@ -64,7 +64,7 @@ impl Handle for Map {
             .method("delete_many", about(bulk::delete_many))
             .method("push", about(|_, this, args| this.0.push(&to_kernel(&args.any())?)))
             .method("pop", about(|lua, this, _| optional(lua, this, this.0.pop_bytes()?)))
-            .method("peek", about(|lua, this, _| optional(lua, this, this.0.peek_bytes()?)))
+            .method("peek", about(peek))
             .method("on_record", |lua, _, this, mut args| records::on_record(lua, this, &mut args))
             .method("info", |_, _, this, _| {
                 let types =
@@ -156,10 +156,36 @@ fn with_key<R>(map: &Map, key: &Value, work: impl FnOnce(&[u8]) -> Result<R>) ->
 
 /// The bytes of a key into a place of its size.
 fn encode_key(map: &Map, key: &Value, out: &mut [u8]) -> Result<()> {
+    if out.is_empty() {
+        return Err(no_keys(map.0.info().kind));
+    }
     if key.is_nil() {
         return Err(Error::invalid("map", "a key is missing").subject(map.0.name()));
     }
     map.0.encode_key_into(&to_kernel(key)?, out)
+}
+
+fn no_keys(kind: MapKind) -> Error {
+    Error::invalid("map", format!("{kind} maps have no keys")).hint(match kind {
+        _ if kind.has_records() => "m:on_record(fn) is called with what programs send",
+        MapKind::BLOOM_FILTER => {
+            "m:push(value) adds a value, m:peek(value) tells whether it may be there"
+        }
+        _ => "m:push(value) adds a value, m:pop() and m:peek() give one",
+    })
+}
+
+/// Of a queue or stack the next value; of a bloom filter whether it may hold the one given.
+fn peek(lua: &Lua, map: &Map, args: &mut Args) -> Result<Value> {
+    if map.0.info().kind != MapKind::BLOOM_FILTER {
+        return optional(lua, map, map.0.peek_bytes()?);
+    }
+    match args.any() {
+        Value::Nil => {
+            Err(Error::invalid("map", "a bloom filter is asked for a value: m:peek(value)"))
+        }
+        value => map.0.may_hold(&map.0.encode_value(&to_kernel(&value)?)?).map(Value::Boolean),
+    }
 }
 
 fn optional(lua: &Lua, map: &Map, bytes: Option<Vec<u8>>) -> Result<Value> {
@@ -227,16 +253,30 @@ fn store(map: &Map, key: &[u8], value: &Value, write: Write) -> Result<()> {
         return map.0.update(key, &fd.as_raw_fd().to_ne_bytes(), write);
     }
     on_stack(map.0.stride(), |bytes| {
-        map.0.encode_value_into(&to_kernel(value)?, bytes)?;
-        match held::<Link>(value) {
+        match to_kernel(value)? {
+            // With or without a program behind it, the device's index or the queue's size comes first.
+            number @ (bpf::Value::Int(_) | bpf::Value::Uint(_)) if kind.is_redirect() => {
+                Type::untyped(4).encode_into(&number, &mut bytes[..4])?;
+            }
+            other => map.0.encode_value_into(&other, bytes)?,
+        }
+        match link_of(value).filter(|_| kind.is_redirect()) {
             // The index is looked up in the namespace of whoever writes it (`__dev_map_alloc_node`).
-            Some(link) if kind == MapKind::DEVMAP || kind == MapKind::DEVMAP_HASH => {
+            Some(link) => {
                 let target = super::hook::target(&link, "map")?;
                 target.netns.within(|| map.0.update(key, bytes, write))
             }
-            _ => map.0.update(key, bytes, write),
+            None => map.0.update(key, bytes, write),
         }
     })
+}
+
+/// The link of a devmap's value: itself, or as the index in a `struct bpf_devmap_val`.
+fn link_of(value: &Value) -> Option<Link> {
+    match value {
+        Value::Table(table) => held::<Link>(&table.raw_get("ifindex").ok()?),
+        other => held::<Link>(other),
+    }
 }
 
 /// Makes the metatable of per-CPU values: `value:sum()` adds them up, structs field by field.

@@ -11,7 +11,7 @@ use crate::api::error::{from_lua, raise};
 use crate::api::module::Args;
 use crate::api::option::expected;
 use crate::api::{stack, vm};
-use crate::kernel::bpf::{MapKind, Write};
+use crate::kernel::bpf::Write;
 use crate::{Error, Result};
 
 /// `for k, v in m:pairs()`: read in batches, decoded one by one.
@@ -125,9 +125,7 @@ impl<'a> Writer<'a> {
         let kind = map.0.info().kind;
         Writer {
             map,
-            single: kind.holds_descriptors()
-                || kind == MapKind::DEVMAP
-                || kind == MapKind::DEVMAP_HASH,
+            single: kind.holds_descriptors() || kind.is_redirect(),
             key_size: map.0.key_type().size(),
             stride: map.0.stride(),
             keys: Vec::new(),

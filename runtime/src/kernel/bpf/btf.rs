@@ -156,32 +156,42 @@ impl Type {
         }
     }
 
-    /// The declaration as C source, a struct with its fields.
+    /// The declaration as C source, a struct with its fields; members of anonymous unions stand beside each other.
     pub fn declaration(&self) -> String {
-        let fields = match &self.shape {
-            Shape::Array { element, .. } => return element.declaration(),
-            Shape::Struct { fields, .. } => fields,
-            _ => return self.name(),
-        };
+        match &self.shape {
+            Shape::Array { element, .. } => element.declaration(),
+            Shape::Struct { .. } => format!("{};", self.body(0)),
+            _ => self.name(),
+        }
+    }
+
+    /// A struct with its fields, those of structs without a name too.
+    fn body(&self, depth: usize) -> String {
+        let Shape::Struct { fields, .. } = &self.shape else { return self.name.clone() };
+        let indent = "    ".repeat(depth);
         let mut out = format!("{} {{\n", self.name);
         for field in fields {
             let (base, suffix) = field.kind.split_array();
             let bits = field.bits.map(|b| format!(" : {b}")).unwrap_or_default();
-            let _ = writeln!(out, "    {base} {}{suffix}{bits};", field.name);
+            let base = match base.name.as_str() {
+                "struct" | "union" => base.body(depth + 1),
+                _ => base.name.clone(),
+            };
+            let _ = writeln!(out, "{indent}    {base} {}{suffix}{bits};", field.name);
         }
-        out.push_str("};");
+        let _ = write!(out, "{indent}}}");
         out
     }
 
-    /// `__u8` and `[2][4]` of an array type.
-    fn split_array(&self) -> (String, String) {
+    /// The element and `[2][4]` of an array type.
+    fn split_array(&self) -> (&Type, String) {
         match &self.shape {
             Shape::Array { element, len } => {
                 let (base, suffix) = element.split_array();
                 (base, format!("[{len}]{suffix}"))
             }
-            Shape::Text => ("char".into(), format!("[{}]", self.size)),
-            _ => (self.name.clone(), String::new()),
+            Shape::Text => (self, format!("[{}]", self.size)),
+            _ => (self, String::new()),
         }
     }
 }

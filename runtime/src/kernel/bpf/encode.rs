@@ -193,24 +193,72 @@ fn write_struct(
         Value::Array(items) if items.is_empty() => return Ok(()),
         _ => return Err(mismatch(kind, value)),
     };
+    let mut done: Vec<&Field> = Vec::with_capacity(given.len());
     for (name, item) in given {
         let Some(field) = fields.iter().find(|f| f.name == *name) else {
             return Err(unknown_field(kind, name));
         };
         path.0.push(Step::Field(name.clone()));
-        match field.bits {
-            Some(bits) => write_bits(out, field, bits, number_of(&field.kind, item, bits)?),
-            None => {
-                let start = field.bit_offset / 8;
-                let Some(slot) = out.get_mut(start..start + field.kind.size()) else {
-                    return Err(Fault::new("the field lies outside of its struct"));
-                };
-                write(&field.kind, item, slot, path)?;
+        match done.iter().find(|other| other.overlaps(field)) {
+            None => write_field(field, item, out, path)?,
+            Some(other) => {
+                // Members of one union: as they come out of a map they agree, in whatever order they are given.
+                let before = out.to_vec();
+                field.clear(out);
+                write_field(field, item, out, path)?;
+                if before != out {
+                    let message = format!(
+                        "shares its bytes with \"{}\", and they differ: give one of them",
+                        other.name
+                    );
+                    return Err(Fault::new(message));
+                }
             }
         }
+        done.push(field);
         path.0.pop();
     }
     Ok(())
+}
+
+fn write_field(field: &Field, item: &Value, out: &mut [u8], path: &mut Path) -> Outcome {
+    if let Some(bits) = field.bits {
+        write_bits(out, field, bits, number_of(&field.kind, item, bits)?);
+        return Ok(());
+    }
+    match out.get_mut(field.bytes()) {
+        Some(slot) => write(&field.kind, item, slot, path),
+        None => Err(Fault::new("the field lies outside of its struct")),
+    }
+}
+
+impl Field {
+    /// Where it is, from the start of its struct.
+    fn bit_range(&self) -> std::ops::Range<usize> {
+        let length = self.bits.map_or(self.kind.size() * 8, |bits| bits as usize);
+        self.bit_offset..self.bit_offset + length
+    }
+
+    fn bytes(&self) -> std::ops::Range<usize> {
+        self.bit_offset / 8..self.bit_offset / 8 + self.kind.size()
+    }
+
+    fn overlaps(&self, other: &Field) -> bool {
+        let (a, b) = (self.bit_range(), other.bit_range());
+        a.start < b.end && b.start < a.end
+    }
+
+    /// Makes it zero.
+    fn clear(&self, out: &mut [u8]) {
+        match self.bits {
+            Some(bits) => write_bits(out, self, bits, 0),
+            None => {
+                if let Some(slot) = out.get_mut(self.bytes()) {
+                    slot.fill(0);
+                }
+            }
+        }
+    }
 }
 
 fn unknown_field(kind: &Type, name: &str) -> Fault {
@@ -283,6 +331,8 @@ fn integer(
     signed: bool,
 ) -> std::result::Result<i128, Fault> {
     let number = match value {
+        // Lua's integers have 64 bits: one read out of 2^63 and more goes back in as it came.
+        Value::Int(i) if bits == 64 && !signed => i128::from(*i as u64),
         Value::Int(i) => i128::from(*i),
         Value::Uint(u) => i128::from(*u),
         Value::Float(f) if f.fract() == 0.0 && f.abs() < 2f64.powi(65) => *f as i128,

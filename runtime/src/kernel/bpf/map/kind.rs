@@ -101,6 +101,11 @@ impl MapKind {
         [MapKind::ARRAY_OF_MAPS, MapKind::HASH_OF_MAPS].contains(&self)
     }
 
+    /// Where XDP redirects to: devices or processors.
+    pub fn is_redirect(self) -> bool {
+        [MapKind::DEVMAP, MapKind::DEVMAP_HASH, MapKind::CPUMAP].contains(&self)
+    }
+
     /// Values without keys.
     pub fn is_keyless(self) -> bool {
         [MapKind::QUEUE, MapKind::STACK, MapKind::BLOOM_FILTER].contains(&self)

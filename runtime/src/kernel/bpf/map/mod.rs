@@ -329,6 +329,16 @@ impl Map {
         }
     }
 
+    /// Bloom filter: whether the value may have been pushed; false is certain.
+    pub fn may_hold(&self, value: &[u8]) -> Result<bool> {
+        self.check("map.peek", "value", value.len(), self.stride())?;
+        match sys::map_lookup(self.as_fd(), None, &mut value.to_vec()) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.error("map.peek", errno)),
+        }
+    }
+
     /// No more writes through bpf(2), for good; programs still write unless it is read-only to them.
     pub fn freeze(&self) -> Result<()> {
         sys::map_freeze(self.as_fd()).map_err(|errno| self.error("map.freeze", errno))
