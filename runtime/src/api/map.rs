@@ -142,7 +142,8 @@ fn get(lua: &Lua, this: &Map, key: &Value) -> Result<Value> {
 /// Elements are small, as a rule: then they need no memory of the heap.
 fn on_stack<R>(size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
     match size {
-        0..=128 => work(&mut [0u8; 128][..size]),
+        0..=16 => work(&mut [0u8; 16][..size]),
+        17..=128 => work(&mut [0u8; 128][..size]),
         _ => work(&mut vec![0u8; size]),
     }
 }
@@ -156,6 +157,11 @@ fn with_key<R>(map: &Map, key: &Value, work: impl FnOnce(&[u8]) -> Result<R>) ->
 
 /// The bytes of a key into a place of its size.
 fn encode_key(map: &Map, key: &Value, out: &mut [u8]) -> Result<()> {
+    if let Value::Integer(number) = key
+        && map.0.key_type().encode_number(*number, out)
+    {
+        return Ok(());
+    }
     if out.is_empty() {
         return Err(no_keys(map.0.info().kind));
     }

@@ -113,6 +113,8 @@ struct Writer<'a> {
     map: &'a Map,
     /// Written one by one, because what they mean is not in their bytes.
     single: bool,
+    /// One value each.
+    plain: bool,
     key_size: usize,
     stride: usize,
     keys: Vec<u8>,
@@ -126,6 +128,7 @@ impl<'a> Writer<'a> {
         Writer {
             map,
             single: kind.holds_descriptors() || kind.is_redirect(),
+            plain: !kind.is_per_cpu(),
             key_size: map.0.key_type().size(),
             stride: map.0.stride(),
             keys: Vec::new(),
@@ -144,6 +147,12 @@ impl<'a> Writer<'a> {
         }
         let start = self.values.len();
         self.values.resize(start + self.stride, 0);
+        if let Value::Integer(number) = value
+            && self.plain
+            && self.map.0.value_type().encode_number(*number, &mut self.values[start..])
+        {
+            return Ok(());
+        }
         self.map.0.encode_value_into(&to_kernel(value)?, &mut self.values[start..])
     }
 

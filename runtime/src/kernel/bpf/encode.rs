@@ -23,6 +23,26 @@ impl Type {
     }
 }
 
+impl Type {
+    /// Writes a number that fits, where the type is nothing but one; false leaves it to [`Type::encode_into`].
+    pub fn encode_number(&self, number: i64, out: &mut [u8]) -> bool {
+        let Shape::Int { signed } = self.shape else { return false };
+        let fits = match (out.len(), signed) {
+            (8, _) => true,
+            (1 | 2 | 4, true) => {
+                let unused = 64 - out.len() * 8;
+                number << unused >> unused == number
+            }
+            (1 | 2 | 4, false) => number >> (out.len() * 8) == 0,
+            _ => false,
+        };
+        if fits {
+            out.copy_from_slice(&number.to_le_bytes()[..out.len()]);
+        }
+        fits
+    }
+}
+
 /// Where in the value we are, for messages: `.port`, `[3]`.
 struct Path(Vec<Step>);
 

@@ -60,6 +60,8 @@ struct Inner {
     info: MapInfo,
     key: Type,
     value: Type,
+    /// See [`Map::stride`].
+    stride: usize,
     /// Of ring buffers and perf event arrays.
     record: Option<Type>,
     btf: Option<Arc<Btf>>,
@@ -167,6 +169,12 @@ impl Map {
             name: name.unwrap_or(&info.name).to_owned(),
             key: key.unwrap_or_else(|| Type::untyped(info.key_size as usize)),
             value: value.unwrap_or_else(|| Type::untyped(info.value_size as usize)),
+            stride: match info.kind.is_per_cpu() {
+                true => {
+                    (info.value_size as usize).next_multiple_of(8) * super::probe::possible_cpus()
+                }
+                false => info.value_size as usize,
+            },
             record,
             btf: types.map(|types| Arc::clone(&types.btf)),
             fd,
@@ -220,11 +228,7 @@ impl Map {
 
     /// Bytes of one element's value as bpf(2) moves it: for per-CPU maps all CPUs', each rounded up to 8.
     pub fn stride(&self) -> usize {
-        let size = self.0.info.value_size as usize;
-        match self.0.info.kind.is_per_cpu() {
-            true => size.next_multiple_of(8) * super::probe::possible_cpus(),
-            false => size,
-        }
+        self.0.stride
     }
 
     /// The value at `key`, or `None`. The id of the inner map or program for maps of maps and program arrays.
