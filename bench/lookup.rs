@@ -168,10 +168,10 @@ fn fill(object: &Object, prefixes: &[(u32, u8)], trie: bool, random: &mut Random
         values.extend((address | host).to_ne_bytes());
         values.extend(address.to_ne_bytes());
     }
-    object.map("sources")?.update_many(&keys, &values, Write::Any, &mut |_| Ok(()))?;
+    object.map("sources")?.update_many(&keys, &values, Write::Any)?;
     let values: Vec<u8> = (1..=prefixes.len() as u64).flat_map(u64::to_ne_bytes).collect();
     let keys: Vec<u8> = prefixes.iter().flat_map(|(address, _)| address.to_ne_bytes()).collect();
-    object.map("bare")?.update_many(&keys, &values, Write::Any, &mut |_| Ok(()))?;
+    object.map("bare")?.update_many(&keys, &values, Write::Any)?;
     if trie {
         let keys: Vec<u8> = prefixes
             .iter()
@@ -180,7 +180,7 @@ fn fill(object: &Object, prefixes: &[(u32, u8)], trie: bool, random: &mut Random
                 length.into_iter().chain(address.to_be_bytes())
             })
             .collect();
-        object.map("trie")?.update_many(&keys, &values, Write::Any, &mut |_| Ok(()))?;
+        object.map("trie")?.update_many(&keys, &values, Write::Any)?;
     }
     Ok(())
 }

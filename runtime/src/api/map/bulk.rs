@@ -41,9 +41,12 @@ pub fn set_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
         && let Some((keys, values)) = packed(this, table)?
     {
         let mut progress = writer.progress(args.op(), keys.as_bytes().len());
-        return this.0.update_many(&keys.as_bytes(), &values.as_bytes(), Write::Any, &mut |done| {
-            progress.at(done)
-        });
+        return this.0.update_watched(
+            &keys.as_bytes(),
+            &values.as_bytes(),
+            Write::Any,
+            &mut |done| progress.at(done),
+        );
     }
     each(&from, args, "a table, an iterator or {packed_keys, packed_values}", |key, value| {
         writer.add(&key, &value)
@@ -74,7 +77,7 @@ pub fn delete_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
         }
     };
     let mut progress = writer.progress(args.op(), keys.len());
-    this.0.remove_many(keys, &mut |done| progress.at(done))
+    this.0.remove_watched(keys, &mut |done| progress.at(done))
 }
 
 /// Calls `add` with every pair of a table or an iterator.
@@ -168,7 +171,7 @@ impl<'a> Writer<'a> {
         }
         let mut progress = self.progress(op, self.keys.len());
         let watch = &mut |done| progress.at(done);
-        self.map.0.update_many(&self.keys, &self.values, Write::Any, watch)
+        self.map.0.update_watched(&self.keys, &self.values, Write::Any, watch)
     }
 
     /// Of writing that many bytes of keys.

@@ -200,7 +200,12 @@ impl Map {
     ///
     /// # Errors
     /// As [`Map::update`], with the number of elements written before it in the message: they stay written.
-    pub fn update_many(
+    pub fn update_many(&self, keys: &[u8], values: &[u8], write: Write) -> Result<usize> {
+        self.update_watched(keys, values, write, &mut |_| Ok(()))
+    }
+
+    /// As [`Map::update_many`], telling `watch` how far it is.
+    pub fn update_watched(
         &self,
         keys: &[u8],
         values: &[u8],
@@ -249,7 +254,12 @@ impl Map {
     }
 
     /// Deletes packed keys; how many of them were there.
-    pub fn remove_many(&self, keys: &[u8], watch: Watch<'_>) -> Result<usize> {
+    pub fn remove_many(&self, keys: &[u8]) -> Result<usize> {
+        self.remove_watched(keys, &mut |_| Ok(()))
+    }
+
+    /// As [`Map::remove_many`], telling `watch` how far it is.
+    pub fn remove_watched(&self, keys: &[u8], watch: Watch<'_>) -> Result<usize> {
         let key_size = self.key_size();
         let total = self.packed("map.delete_many", "keys", keys, key_size)?;
         let mut batches = true;
@@ -297,7 +307,7 @@ impl Map {
                 let end = self.info().max_entries.min(first + CHUNK as u32);
                 let keys: Vec<u8> = (first..end).flat_map(u32::to_ne_bytes).collect();
                 let zeros = zero.repeat((end - first) as usize);
-                self.update_many(&keys, &zeros, Write::Any, &mut |_| Ok(()))?;
+                self.update_many(&keys, &zeros, Write::Any)?;
             }
             return Ok(());
         }
@@ -307,7 +317,7 @@ impl Map {
             if keys.is_empty() {
                 return Ok(());
             }
-            self.remove_many(&keys, &mut |_| Ok(()))?;
+            self.remove_many(&keys)?;
         }
         Ok(())
     }

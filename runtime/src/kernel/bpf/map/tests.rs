@@ -61,11 +61,7 @@ fn many_at_once_in_every_keyed_kind() {
         let keys: Vec<u8> = (0..total).flat_map(key).collect();
         let value = |i: u32| u64::from(i).to_ne_bytes().repeat(map.stride() / 8);
         let values: Vec<u8> = (0..total).flat_map(value).collect();
-        assert_eq!(
-            map.update_many(&keys, &values, Write::Any, &mut |_| Ok(())).expect("written"),
-            10_000,
-            "{kind}"
-        );
+        assert_eq!(map.update_many(&keys, &values, Write::Any).expect("written"), 10_000, "{kind}");
         let mut seen: Vec<(Vec<u8>, Vec<u8>)> =
             map.entries().collect::<Result<_>>().expect("entries");
         seen.retain(|(_, v)| v.iter().any(|b| *b != 0));
@@ -76,7 +72,7 @@ fn many_at_once_in_every_keyed_kind() {
         }
         if !kind.is_array() {
             let doubled = [keys.clone(), keys.clone()].concat();
-            let removed = map.remove_many(&doubled, &mut |_| Ok(())).expect("removed");
+            let removed = map.remove_many(&doubled).expect("removed");
             assert!(removed > 9_000 && removed <= 10_000, "{kind}: {removed}");
         }
         map.clear().expect("cleared");
@@ -90,7 +86,7 @@ fn many_at_once_in_every_keyed_kind() {
 fn a_full_map_says_how_far_it_came() {
     let map = make(MapKind::HASH, 4, 4, 100);
     let keys: Vec<u8> = (0..200u32).flat_map(u32::to_ne_bytes).collect();
-    let error = map.update_many(&keys, &keys, Write::Any, &mut |_| Ok(())).expect_err("full");
+    let error = map.update_many(&keys, &keys, Write::Any).expect_err("full");
     assert!(error.is("E2BIG"), "{error}");
     assert!(error.message().ends_with("after 100 of 200 entries"), "{error}");
     assert_eq!(error.op(), "map.set_many");

@@ -127,7 +127,7 @@ impl Map {
             keys.extend(self.encode_key(key).map_err(|e| e.operation("map.set_many"))?);
             values.extend(self.encode_value(value).map_err(|e| e.operation("map.set_many"))?);
         }
-        self.update_many(&keys, &values, write, &mut |_| Ok(()))
+        self.update_many(&keys, &values, write)
     }
 
     /// As [`Map::remove_many`].
@@ -136,7 +136,7 @@ impl Map {
         for key in keys {
             packed.extend(self.encode_key(key).map_err(|e| e.operation("map.delete_many"))?);
         }
-        self.remove_many(&packed, &mut |_| Ok(()))
+        self.remove_many(&packed)
     }
 
     pub fn push(&self, value: &Value) -> Result<()> {
