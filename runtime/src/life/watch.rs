@@ -3,7 +3,8 @@
 //! It acts at once when a file is closed after writing or renamed into place, and only then: a half-written file is
 //! nobody's business. What counts is the content, so a touch or a save without a change is nothing. It reports once and
 //! then keeps quiet until [`Watcher::follow`] says what the load read, whatever came of it: a burst of saves becomes one
-//! report and at most one more, in which the last save wins.
+//! report and at most one more, in which the last save wins. What was reported and then not read, because the load failed
+//! before it came to it, is not reported again as long as it stays what it is: loading it again would fail again.
 //!
 //! Not the `notify` crate: its inotify mask is fixed and has IN_OPEN in it, which wakes the process each time anybody
 //! opens anything in /tmp, and it watches the inode that a directory had when the watch began, not its path.
@@ -12,7 +13,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -112,7 +113,8 @@ impl Watcher {
             orders: Arc::clone(&orders),
             places: Places::new().map_err(about)?,
             loaded: Files::new(),
-            changed: BTreeSet::new(),
+            told: Files::new(),
+            changed: Files::new(),
             gone: BTreeMap::new(),
             reported: false,
             on_change,
@@ -151,8 +153,10 @@ struct Watch<F> {
     orders: Arc<Orders>,
     places: Places,
     loaded: Files,
+    /// What was reported of a file, until a load has read it.
+    told: Files,
     /// Says something else than what was loaded.
-    changed: BTreeSet<PathBuf>,
+    changed: Files,
     /// Cannot be read, and since when that is a change.
     gone: BTreeMap<PathBuf, Instant>,
     /// Nothing is reported until the next `follow`.
@@ -177,8 +181,7 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
             }
             self.give_up_on_gone();
             if !self.reported && !self.changed.is_empty() {
-                self.reported = true;
-                (self.on_change)(std::mem::take(&mut self.changed).into_iter().collect());
+                self.report();
             }
         }
     }
@@ -206,6 +209,7 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
         for path in old.keys().filter(|path| !self.loaded.contains_key(*path)) {
             self.places.leave(path);
         }
+        self.told.retain(|path, _| old.get(path) == self.loaded.get(path));
         self.changed.clear();
         self.gone.clear();
         self.reported = false;
@@ -215,6 +219,13 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
             self.places.watch(path);
             self.look(path);
         }
+    }
+
+    fn report(&mut self) {
+        self.reported = true;
+        let changed = std::mem::take(&mut self.changed);
+        self.told.extend(changed.iter().map(|(path, content)| (path.clone(), *content)));
+        (self.on_change)(changed.into_keys().collect());
     }
 
     fn look_at_touched(&mut self) {
@@ -228,16 +239,24 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
 
     /// Compares a file with what was loaded from it.
     fn look(&mut self, path: &Path) {
-        let Some(loaded) = self.loaded.get(path) else { return };
-        let now = Content::read(path);
-        self.changed.remove(path);
-        if now == *loaded {
-            self.gone.remove(path);
-        } else if now == Content::Missing {
-            self.miss(path);
+        match Content::read(path) {
+            Content::Missing => self.miss(path),
+            now => {
+                self.gone.remove(path);
+                self.found(path, now);
+            }
+        }
+    }
+
+    fn found(&mut self, path: &Path, now: Content) {
+        if self.loaded.get(path) == Some(&now) {
+            self.told.remove(path);
+        }
+        let differs = self.loaded.get(path).is_some_and(|loaded| *loaded != now);
+        if differs && self.told.get(path) != Some(&now) {
+            self.changed.insert(path.to_owned(), now);
         } else {
-            self.gone.remove(path);
-            self.changed.insert(path.to_owned());
+            self.changed.remove(path);
         }
     }
 
@@ -251,9 +270,7 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
         let now = Instant::now();
         let due = self.gone.extract_if(.., |_, at| *at <= now);
         for path in due.map(|(path, _)| path).collect::<Vec<_>>() {
-            if self.loaded.get(&path).is_some_and(|loaded| *loaded != Content::read(&path)) {
-                self.changed.insert(path);
-            }
+            self.found(&path, Content::read(&path));
         }
     }
 }

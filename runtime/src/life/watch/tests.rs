@@ -154,18 +154,61 @@ fn a_burst_is_one_report_and_one_more_with_the_last_save() {
 }
 
 #[test]
-fn several_files_saved_during_a_load_are_reported_together() {
+fn what_a_failed_load_did_not_read_is_reported_once() {
     let bench = Bench::new();
-    let (a, b) = (bench.write("a.lua", "1"), bench.write("b.lua", "1"));
-    let loaded = Files::from([(a.clone(), Content::of(b"1")), (b.clone(), Content::of(b"1"))]);
+    let (main, module) = (bench.write("main.lua", "1"), bench.write("module.lua", "1"));
+    let live =
+        Files::from([(main.clone(), Content::of(b"1")), (module.clone(), Content::of(b"1"))]);
+    bench.watcher.follow(live.clone());
+    bench.settle();
+    // The load after it fails in main.lua: the module is as the live one read it.
+    let after = |text: &[u8]| {
+        let mut files = live.clone();
+        files.insert(main.clone(), Content::of(text));
+        bench.watcher.follow(files);
+        bench.settle();
+    };
+    fs::remove_file(&module).expect("removed");
+    bench.expect(&[&module]);
+    after(b"1");
+    std::thread::sleep(GONE_AFTER);
+    bench.expect_nothing();
+    fs::write(&module, "2").expect("written");
+    bench.expect(&[&module]);
+    after(b"1");
+    bench.expect_nothing();
+    fs::write(&module, "2").expect("the same, written again");
+    bench.expect_nothing();
+    fs::write(&main, "2").expect("written");
+    bench.expect(&[&main]);
+    after(b"2");
+    bench.expect_nothing();
+    // One that did read it, but something else, is told.
+    bench.load(&[&main]);
+    bench.watcher.follow(Files::from([(module.clone(), Content::of(b"meanwhile"))]));
+    bench.expect(&[&module]);
+    // As is a change there and back.
+    bench.load(&[&module]);
+    for text in ["3", "2", "3"] {
+        bench.expect_change(&module, || fs::write(&module, text).expect("written"));
+    }
+}
+
+#[test]
+fn what_is_saved_during_a_load_is_reported_together_and_after_it() {
+    let bench = Bench::new();
+    let paths = ["a.lua", "b.lua", "c.lua"].map(|name| bench.write(name, "1"));
+    let loaded: Files = paths.iter().map(|path| (path.clone(), Content::of(b"1"))).collect();
+    let [a, b, c] = &paths;
     bench.watcher.follow(loaded.clone());
     bench.settle();
-    fs::write(&a, "2").expect("written");
-    bench.expect(&[&a]);
-    fs::write(&b, "2").expect("written");
+    fs::write(a, "2").expect("written");
+    bench.expect(&[a]);
+    fs::write(b, "2").expect("written");
+    fs::write(c, "2").expect("written");
     bench.expect_nothing();
     bench.watcher.follow(loaded);
-    bench.expect(&[&a, &b]);
+    bench.expect(&[b, c]);
 }
 
 #[test]
