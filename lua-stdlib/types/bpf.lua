@@ -17,7 +17,11 @@ local bpf = {}
 --- verifier look at its programs.
 ---
 --- Sections: `tc`, `classifier`, `action`, `tcx/ingress`, `tcx/egress`, `netkit/primary`, `netkit/peer`, `xdp`,
---- `xdp.frags`, `xdp/devmap`, `xdp/cpumap`, `socket`, each with or without a trailing `/name`.
+--- `xdp.frags`, `xdp/devmap`, `xdp/cpumap`, `socket`, `cgroup_skb/ingress`, `cgroup_skb/egress`, `cgroup/connect4`, `6`,
+--- `bind`, `sendmsg`, `recvmsg`, `getpeername`, `getsockname`, `post_bind` (each `4` and `6`), `cgroup/sock_create`,
+--- `sock_release`, `getsockopt`, `setsockopt`, `dev`, `sysctl`, `sockops`, `sk_lookup`, `tracepoint/GROUP/NAME`,
+--- `raw_tp/NAME`, `kprobe/FUNCTION`, `kretprobe/FUNCTION`, `fentry/FUNCTION`, `fexit/FUNCTION`, `tp_btf/NAME`; those
+--- without a target in capitals with or without a trailing `/name`.
 --- Any other raises EINVAL and names the nearest. An object has the licence its `SEC("license")` states; without one it has
 --- none, and the verifier refuses it the helpers that are for GPL programs only.
 ---
@@ -73,11 +77,42 @@ function bpf.pinned(path, kind) end
 local BpfLink = {}
 
 --- What the kernel says of it: `index` of xdp, tcx and netkit, 0 when the device is gone.
----@return {id: integer, type: string, program_id: integer, index?: integer}
+---@return {id: integer, type: string, program_id: integer, index?: integer, attach_type?: integer, cgroup_id?: integer, netns_inode?: integer}
 function BpfLink:info() end
 
 --- Takes its program off the hook. The pin stays until its file is removed.
 function BpfLink:detach() end
+
+--- Runs a program for the processes of a cgroup, and of those below it: packets they send or get (`cgroup_skb`), addresses
+--- they connect, bind or send to, which it may change (`cgroup/connect4`, `sendmsg4` ...), sockets they make, the states
+--- of their connections (`sockops`). Several programs of one hook all run; packets and calls pass when all say 1.
+---
+--- `path` is a directory of a cgroup file system of version 2; a relative one starts where that is mounted. Raises ENOENT
+--- without it, EINVAL when it is none or for a program that goes elsewhere, EPERM when a program above allows no other.
+--- (`Documentation/bpf/libbpf/program_types.rst`, `bpftool cgroup tree`)
+---@param path string
+---@param program cnf.Program
+---@param options? {hook: string} Which hook, "connect4": of a program that was loaded elsewhere; else its section says it.
+---@return cnf.BeyondAttachment
+function bpf.attach_cgroup(path, program, options) end
+
+--- Runs a program (`SEC("sk_lookup")`) whenever a connection or datagram looks for its socket in a namespace: it can refuse
+--- it (SK_DROP), let it pass, or choose a socket. E2BIG when 64 are there. (`Documentation/bpf/prog_sk_lookup.rst`)
+---@param netns cnf.Netns|string
+---@param program cnf.Program
+---@return cnf.BeyondAttachment
+function bpf.attach_sk_lookup(netns, program) end
+
+--- Runs a program where its section says: `tracepoint/GROUP/NAME`, `raw_tp/NAME`, `kprobe/FUNCTION`, `kretprobe/FUNCTION`,
+--- `fentry/FUNCTION`, `fexit/FUNCTION`, `tp_btf/NAME`: on every processor, for all processes. `to` names another place of
+--- the same kind, as a section would or without its first word; not for fentry, fexit and tp_btf, which are loaded for one.
+---
+--- Raises ENOENT and names the nearest tracepoint, or when there is no such function; EOPNOTSUPP where the kernel has no
+--- kprobes; EINVAL for a program that traces nothing. (bpf(2), perf_event_open(2))
+---@param program cnf.Program
+---@param options? {to: string}
+---@return cnf.BeyondAttachment
+function bpf.attach_tracing(program, options) end
 
 --- Every program on this system, of all processes, by id.
 ---@return cnf.ProgramInfo[]
@@ -88,8 +123,9 @@ function bpf.programs() end
 function bpf.maps() end
 
 --- Every bpf link on this system, of all processes, by id. `index` is an interface index, in a namespace the kernel
---- does not tell; 0 when the device is gone.
----@return {id: integer, type: string, program_id: integer, index: integer?}[]
+--- does not tell; 0 when the device is gone. `attach_type` is the number of `enum bpf_attach_type`, of cgroup, netns, tcx,
+--- netkit and tracing links; `cgroup_id` the inode of the cgroup's directory, `netns_inode` that of the namespace's file.
+---@return {id: integer, type: string, program_id: integer, index: integer?, attach_type: integer?, cgroup_id: integer?, netns_inode: integer?}[]
 function bpf.links() end
 
 --- What this kernel can do. Every answer comes from trying, never from a version number.
@@ -362,5 +398,23 @@ function Attachment:detach() end
 --- "offload"), `priority` and `handle` of tc, `link_id` of all others.
 ---@return {hook: string, side: string, link: string, index: integer, slot: string, program: string, program_id: integer, link_id: integer?, mode: string?, priority: integer?, handle: integer?}
 function Attachment:info() end
+
+--- A program on a hook that is on no link: a cgroup, a namespace, a tracepoint, a kernel function. It stays there until it
+--- is detached or the instance ends; losing the handle does nothing. It does not outlive the process.
+---@class cnf.BeyondAttachment
+---@field target string Where it is: "/sys/fs/cgroup/x, connect4", "sched/sched_switch".
+local BeyondAttachment = {}
+
+--- Puts another program of the same type in the place of this one, in one step. EOPNOTSUPP for tracing, where the kernel
+--- cannot; ENODEV when it was detached, or its cgroup or namespace is gone.
+---@param program cnf.Program
+function BeyondAttachment:replace(program) end
+
+--- Takes the program off. Nothing happens when it is off already.
+function BeyondAttachment:detach() end
+
+--- Asks the kernel. ENODEV when it was detached, or its cgroup or namespace is gone.
+---@return {hook: string, target: string, program: string, program_id: integer, link_id: integer}
+function BeyondAttachment:info() end
 
 return bpf

@@ -56,6 +56,15 @@ local instances = {
     cnf._test.pin_xdp(link, loaded().programs.frames, mount .. "/link")
     return cnf.bpf.pinned(mount .. "/link", "link")
   end,
+  ["cnf.BeyondAttachment"] = function(t)
+    local source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("sk_lookup") int pass(struct bpf_sk_lookup *ctx) { return SK_PASS; }
+char LICENSE[] SEC("license") = "GPL";]]
+    local o = cnf.bpf.compile({ source = source })
+    return cnf.bpf.attach_sk_lookup(t:netns("stub"), o.programs.pass)
+  end,
   ["cnf.Netns"] = function(t)
     return t:netns("stub")
   end,

@@ -1,6 +1,7 @@
 //! Lua values <-> Rust values: every native module is one file here and one line in [`modules`]. No system calls.
 
 pub mod address;
+mod beyond;
 pub mod bpf;
 pub mod cnf;
 pub mod error;

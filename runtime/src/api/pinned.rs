@@ -44,7 +44,10 @@ pub fn open(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Value> {
 }
 
 pub fn info_data(link: &LinkInfo) -> Data {
-    record! { id: link.id, r#type: link.kind_name(), program_id: link.program_id, index: link.index }
+    record! {
+        id: link.id, r#type: link.kind_name(), program_id: link.program_id, index: link.index,
+        attach_type: link.attach_type, cgroup_id: link.cgroup_id, netns_inode: link.netns_inode,
+    }
 }
 
 /// A bpf link as scripts hold it.

@@ -12,29 +12,19 @@ use object::{
     RelocationTarget, U64,
 };
 
-use super::program::ProgramKind;
 use crate::{Error, Result};
 
+mod section;
 mod types;
 
+pub use section::ProgramSection;
+pub(super) use section::{cgroup_hooks, sections_of};
 pub(super) use types::PROGRAM_VALUES;
+
+use section::{SPELLINGS, unknown_section};
 
 type Header = FileHeader64<Endianness>;
 type Section = SectionHeader64<Endianness>;
-
-/// What a program section's name says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProgramSection {
-    /// As the source spells it, `?` included.
-    pub name: String,
-    pub kind: ProgramKind,
-    pub expected_attach_type: u32,
-    pub flags: u32,
-    /// `SEC("?tc")`: loaded only when asked for by name.
-    pub optional: bool,
-    /// The section's index in the ELF file.
-    pub index: usize,
-}
 
 /// An object the parser takes, with what its sections were called.
 #[derive(Debug)]
@@ -54,63 +44,6 @@ pub struct InitialSlot {
     pub offset: u64,
     /// The map or program that goes there.
     pub target: String,
-}
-
-/// One row for each word a section name may start with: word, kind, attach type, flags. tc programs have attach type 0
-/// whatever their hook: tcx and netkit do not look at it, and a program array takes only programs of one.
-const KNOWN: [(&str, ProgramKind, u32, u32); 16] = [
-    ("tc", ProgramKind::TC, 0, 0),
-    ("tcx/ingress", ProgramKind::TC, 0, 0),
-    ("tcx/egress", ProgramKind::TC, 0, 0),
-    ("netkit/primary", ProgramKind::TC, 0, 0),
-    ("netkit/peer", ProgramKind::TC, 0, 0),
-    ("classifier", ProgramKind::TC, 0, 0),
-    ("action", ProgramKind::TC_ACTION, 0, 0),
-    ("xdp.frags/devmap", ProgramKind::XDP, XDP_DEVMAP, super::sys::F_XDP_HAS_FRAGS),
-    ("xdp.frags/cpumap", ProgramKind::XDP, XDP_CPUMAP, super::sys::F_XDP_HAS_FRAGS),
-    ("xdp/devmap", ProgramKind::XDP, XDP_DEVMAP, 0),
-    ("xdp/cpumap", ProgramKind::XDP, XDP_CPUMAP, 0),
-    ("xdp_devmap", ProgramKind::XDP, XDP_DEVMAP, 0),
-    ("xdp_cpumap", ProgramKind::XDP, XDP_CPUMAP, 0),
-    ("xdp.frags", ProgramKind::XDP, 0, super::sys::F_XDP_HAS_FRAGS),
-    ("xdp", ProgramKind::XDP, 0, 0),
-    ("socket", ProgramKind::SOCKET_FILTER, 0, 0),
-];
-
-/// `BPF_XDP_DEVMAP`, `BPF_XDP_CPUMAP` of `enum bpf_attach_type`.
-const XDP_DEVMAP: u32 = 35;
-const XDP_CPUMAP: u32 = 41;
-
-/// What the error for an unknown section lists.
-const SPELLINGS: &str = "tc, tc/NAME, tcx/ingress, tcx/egress, netkit/primary, netkit/peer, classifier, action, xdp, \
-                         xdp.frags, xdp/devmap, xdp/cpumap, socket";
-
-/// The words that sections with programs of a kind start with.
-pub(super) fn sections_of(kind: ProgramKind) -> Vec<&'static str> {
-    KNOWN.iter().filter(|row| row.1 == kind).map(|row| row.0).collect()
-}
-
-impl ProgramSection {
-    fn parse(full: &str, index: usize) -> Option<ProgramSection> {
-        let name = full.strip_prefix('?').unwrap_or(full);
-        let row = KNOWN.iter().find(|(word, ..)| {
-            name.strip_prefix(word)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
-        })?;
-        Some(ProgramSection {
-            name: full.to_owned(),
-            kind: row.1,
-            expected_attach_type: row.2,
-            flags: row.3,
-            optional: full.starts_with('?'),
-            index,
-        })
-    }
-
-    /// The name the parser gets: unique, so that `.BTF.ext` finds the right one.
-    fn alias(&self) -> String {
-        format!("classifier/{}", self.index)
-    }
 }
 
 /// Checks that `data` is an eBPF object for this machine and rewrites its program sections.
@@ -160,31 +93,6 @@ fn truncated(error: &object::read::Error) -> Error {
 fn lower(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
-}
-
-fn unknown_section(name: &str) -> Error {
-    let bare = name.trim_start_matches('?');
-    // A name of the program's own may follow: as many words are compared as the known section has.
-    let first_words = |count| {
-        let end = bare.match_indices('/').nth(count - 1).map_or(bare.len(), |(at, _)| at);
-        &bare[..end]
-    };
-    let nearest = KNOWN
-        .iter()
-        .map(|(known, ..)| {
-            let words = first_words(known.split('/').count());
-            // A hook without its side is nearer to the hook than to anything that merely looks like it.
-            let whole = known.strip_prefix(words).is_some_and(|rest| rest.starts_with('/'));
-            (*known, if whole { 1.0 } else { strsim::normalized_damerau_levenshtein(known, words) })
-        })
-        .filter(|(_, score)| *score > 0.6)
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    let known = format!("known are: {SPELLINGS}");
-    invalid(format!("SEC(\"{name}\") is not a section that can be loaded here")).hint(match nearest
-    {
-        Some((word, _)) => format!("did you mean \"{word}\"? {known}"),
-        None => known,
-    })
 }
 
 /// Says what a file that is no eBPF object is instead.

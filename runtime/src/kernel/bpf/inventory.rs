@@ -18,19 +18,28 @@ pub struct LinkInfo {
     pub program_id: u32,
     /// Of xdp, tcx and netkit: interface index, in a namespace the kernel does not tell; 0 when the device is gone.
     pub index: Option<u32>,
-    /// Of tcx and netkit: `enum bpf_attach_type`.
+    /// Of tcx, netkit, cgroup, netns and tracing: `enum bpf_attach_type`.
     pub attach_type: Option<u32>,
+    /// Of cgroup: the cgroup's id, which is its directory's inode; 0 when it is gone.
+    pub cgroup_id: Option<u64>,
+    /// Of netns: the inode of the namespace's file; 0 when it is gone.
+    pub netns_inode: Option<u32>,
 }
 
 impl LinkInfo {
     pub(super) fn new(raw: &bpf_link_info) -> Self {
-        let place = sys::link_place(raw);
+        let (place, elsewhere) = (sys::link_place(raw), sys::link_elsewhere(raw));
         LinkInfo {
             id: raw.id,
             kind: raw.type_,
             program_id: raw.prog_id,
             index: place.map(|(index, _)| index),
-            attach_type: place.map(|(_, kind)| kind).filter(|kind| *kind != 0),
+            attach_type: place
+                .map(|(_, kind)| kind)
+                .filter(|kind| *kind != 0)
+                .or(elsewhere.map(|(kind, ..)| kind)),
+            cgroup_id: elsewhere.and_then(|(_, cgroup, _)| cgroup),
+            netns_inode: elsewhere.and_then(|(.., netns)| netns),
         }
     }
 

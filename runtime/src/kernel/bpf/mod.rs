@@ -5,6 +5,7 @@
 //! `hook` puts programs on links, `inventory` lists what is loaded, `probe` tries what this kernel can do, `compile`
 //! makes objects out of C. `sys` is bpf(2) itself; `elf` and `verifier` are `object`'s two hard parts.
 
+pub mod beyond;
 pub mod btf;
 pub mod compile;
 mod decode;

@@ -20,8 +20,9 @@ pub use shapes::Shapes;
 use super::btf::{Type, Value};
 use super::elf::{self, InitialSlot, ProgramSection};
 use super::map::{Map, MapSpec};
-use super::program::Program;
+use super::program::{Program, ProgramKind};
 use super::{sys, verifier};
+use crate::kernel::capability;
 use crate::nearest::nearest;
 use crate::{Error, Result};
 
@@ -149,7 +150,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The running kernel's types, parsed once, when the first object with CO-RE relocations comes.
-fn kernel_btf() -> Result<&'static aya_obj::btf::Btf> {
+pub(super) fn kernel_btf() -> Result<&'static aya_obj::btf::Btf> {
     static BTF: OnceLock<Result<aya_obj::btf::Btf>> = OnceLock::new();
     BTF.get_or_init(|| {
         aya_obj::btf::Btf::from_sys_fs().map_err(|e| {
@@ -373,7 +374,7 @@ impl ObjectFile {
             flags: section.flags,
             expected_attach_type: section.expected_attach_type,
             kernel_version: program.kernel_version.unwrap_or(0),
-            attach_btf_id: 0,
+            attach_btf_id: attach_target(section)?,
             btf: btf_fd.map(|fd| fd.as_fd()),
             func_info: &functions,
             line_info: &lines,
@@ -381,9 +382,47 @@ impl ObjectFile {
         let fd = verified(&attr, || {
             let types = self.parsed.btf.as_ref().map(|btf| btf.to_bytes()).unwrap_or_default();
             verifier::Lines::new(&lines, &types)
-        })?;
+        });
+        let fd = fd.map_err(|e| refused_type(e, section))?;
         Program::new(fd, name.to_owned(), section.name.clone())
     }
+}
+
+/// The kernel function or tracepoint that a tracing program is loaded for, by its number in the kernel's BTF; 0 for other
+/// types.
+///
+/// # Errors
+/// EINVAL for a section without a target, ENOENT when the kernel has no such function, or no BTF.
+fn attach_target(section: &ProgramSection) -> Result<u32> {
+    use aya_obj::btf::BtfKind;
+    use aya_obj::generated::bpf_attach_type::BPF_TRACE_RAW_TP;
+    if section.kind != ProgramKind::TRACING {
+        return Ok(0);
+    }
+    let target = &section.target;
+    if target.is_empty() {
+        return Err(invalid(format!("SEC(\"{}\") names no function", section.name))
+            .hint(format!("write SEC(\"{}/FUNCTION\")", section.name)));
+    }
+    let (what, name, kind) = match section.expected_attach_type == BPF_TRACE_RAW_TP as u32 {
+        true => ("tracepoint", format!("btf_trace_{target}"), BtfKind::Typedef),
+        false => ("function", target.clone(), BtfKind::Func),
+    };
+    kernel_btf()?.id_by_type_name_kind(&name, kind).map_err(|_| {
+        let message = format!("this kernel has no {what} \"{target}\" that can be traced");
+        Error::new("bpf.load", "ENOENT", message)
+            .hint("/sys/kernel/tracing/available_filter_functions lists functions; inlined ones are not there")
+    })
+}
+
+/// EPERM although every capability is there: the kernel itself takes no programs of that type.
+fn refused_type(error: Error, section: &ProgramSection) -> Error {
+    if !error.is("EPERM") || !capability::missing().is_empty() {
+        return error;
+    }
+    Error::new("bpf.load", "EPERM", format!("this kernel takes no programs of type {}", section.kind))
+        .about(error.get_subject().unwrap_or_default().to_owned())
+        .hint("no capability is missing: it is the kernel's own policy (lockdown, a security module, a patch)")
 }
 
 /// Loads without a log, which is fast; again with one when it is refused.

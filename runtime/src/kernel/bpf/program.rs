@@ -65,8 +65,12 @@ impl ProgramKind {
     pub const CGROUP_SKB: ProgramKind = ProgramKind(8);
     pub const CGROUP_SOCK: ProgramKind = ProgramKind(9);
     pub const SOCK_OPS: ProgramKind = ProgramKind(13);
+    pub const CGROUP_DEVICE: ProgramKind = ProgramKind(15);
+    pub const RAW_TRACEPOINT: ProgramKind = ProgramKind(17);
     /// connect, bind, sendmsg ... of sockets in a cgroup.
     pub const CGROUP_SOCK_ADDR: ProgramKind = ProgramKind(18);
+    pub const CGROUP_SYSCTL: ProgramKind = ProgramKind(23);
+    pub const CGROUP_SOCKOPT: ProgramKind = ProgramKind(25);
     /// fentry, fexit.
     pub const TRACING: ProgramKind = ProgramKind(26);
     pub const SK_LOOKUP: ProgramKind = ProgramKind(30);

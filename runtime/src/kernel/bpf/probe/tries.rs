@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::{Feature, Group, Probe, Row, scratch_netns};
 use crate::Result;
+use crate::kernel::bpf::beyond;
 use crate::kernel::bpf::hook::{self, Hook, Order, Target};
 use crate::kernel::bpf::map::{Map, MapKind, MapSpec, Write};
 use crate::kernel::bpf::program::{self, Program, ProgramKind};
@@ -34,7 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
             "objects with LPM tries are refused; the policy router has tables of its own",
         ),
     ];
-    const HOOKS: [Tried; 4] = [
+    const HOOKS: [Tried; 9] = [
         (
             "tcx",
             tcx,
@@ -42,6 +43,23 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         ("clsact", clsact, "bpf.attach needs tcx; tc.attach is refused"),
         ("xdp", xdp, "xdp.attach is refused"),
+        ("cgroup", cgroup, "bpf.attach_cgroup is refused"),
+        ("sk_lookup", sk_lookup, "bpf.attach_sk_lookup is refused"),
+        (
+            "tracepoint",
+            tracepoint,
+            "bpf.attach_tracing refuses tracepoints, and bpf.trace is refused",
+        ),
+        (
+            "kprobe",
+            kprobe,
+            "bpf.attach_tracing refuses kprobes; tracepoints and fentry may do instead",
+        ),
+        (
+            "fentry",
+            fentry,
+            "objects with SEC(\"fentry/...\") are refused; tracepoints and kprobes may do instead",
+        ),
         ("netkit", netkit, "netkit.pair is refused; a veth pair with tcx does the same work"),
     ];
     let row = |group| {
@@ -67,8 +85,20 @@ pub(super) fn missing(what: &str, since: (u32, u32), config: &str) -> Feature {
 
 /// `r0 = 0; exit`
 fn tiny_program(kind: ProgramKind) -> Result<Program> {
-    let instructions = [instruction(0xb7, 0), instruction(0x95, 0)];
-    let attr = sys::ProgramAttr { kind: kind.0, instructions: &instructions, ..PROGRAM };
+    program_of(kind, 0)
+}
+
+/// `r0 = result; exit`
+fn program_of(kind: ProgramKind, result: i32) -> Result<Program> {
+    let instructions = [instruction(0xb7, result), instruction(0x95, 0)];
+    // Of the cgroup's hooks on packets, the one that `cgroup` tries.
+    let egress = if kind == ProgramKind::CGROUP_SKB { 1 } else { 0 };
+    let known = super::kinds::attributes(kind);
+    let attr = sys::ProgramAttr {
+        instructions: &instructions,
+        expected_attach_type: known.expected_attach_type.max(egress),
+        ..known
+    };
     let fd = sys::prog_load(&attr, None).map_err(|e| program::refusal("bpf.load", e))?;
     Program::new(fd, "probe".into(), String::new())
 }
@@ -151,6 +181,77 @@ fn clsact() -> Result<Feature> {
         Err(e) if e.is("EPERM") => Err(e),
         Err(_) => Ok(missing("clsact", (4, 5), "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF")),
     }
+}
+
+/// A type of program that says yes, and its attachment that says no.
+fn answer(tried: Result<beyond::Beyond>) -> Result<Feature> {
+    match tried {
+        Ok(_) => Ok(Feature::yes()),
+        Err(e) if e.is("EPERM") => Err(e),
+        Err(e) => Ok(Feature::no(e.message())),
+    }
+}
+
+/// Tries a program that lets everything pass, on a cgroup made for it.
+fn cgroup() -> Result<Feature> {
+    let Some(mount) = beyond::cgroup_mounts().into_iter().next() else {
+        return Ok(Feature::no("no cgroup file system of version 2 is mounted"));
+    };
+    let path = mount.join(format!("cnfscript-probe-{}", std::process::id()));
+    if let Err(e) = std::fs::create_dir(&path) {
+        return Ok(Feature::no(format!("no cgroup can be made below {}: {e}", mount.display())));
+    }
+    let tried = program_of(ProgramKind::CGROUP_SKB, 1)
+        .and_then(|program| beyond::attach_cgroup(&path, &program, Some("egress")));
+    let answer = answer(tried);
+    let _ = std::fs::remove_dir(&path);
+    answer
+}
+
+fn sk_lookup() -> Result<Feature> {
+    let netns = scratch_netns()?;
+    answer(
+        program_of(ProgramKind::SK_LOOKUP, 1)
+            .and_then(|program| beyond::attach_sk_lookup(&netns, "probe", &program)),
+    )
+}
+
+fn tracepoint() -> Result<Feature> {
+    answer(
+        program_of(ProgramKind::TRACEPOINT, 0)
+            .and_then(|program| beyond::attach_tracing(&program, Some("sched/sched_process_exec"))),
+    )
+}
+
+fn kprobe() -> Result<Feature> {
+    answer(
+        program_of(ProgramKind::KPROBE, 0)
+            .and_then(|program| beyond::attach_tracing(&program, Some("kernel_clone"))),
+    )
+}
+
+/// `bpf_fentry_test1` is in every kernel for such tests (net/bpf/test_run.c).
+fn fentry() -> Result<Feature> {
+    let there = super::has("prog_tracing")?;
+    if !there.available {
+        return Ok(there);
+    }
+    let btf = match crate::kernel::bpf::object::kernel_btf() {
+        Ok(btf) => btf,
+        Err(e) => return Ok(Feature::no(e.message())),
+    };
+    let id = btf.id_by_type_name_kind("bpf_fentry_test1", aya_obj::btf::BtfKind::Func);
+    let instructions = [instruction(0xb7, 0), instruction(0x95, 0)];
+    let attach_btf_id = id.unwrap_or_default();
+    let attr = sys::ProgramAttr {
+        instructions: &instructions,
+        attach_btf_id,
+        ..super::kinds::attributes(ProgramKind::TRACING)
+    };
+    let tried = sys::prog_load(&attr, None).map_err(|e| program::refusal("", e));
+    let tried =
+        tried.and_then(|fd| Program::new(fd, "probe".into(), "fentry/bpf_fentry_test1".into()));
+    answer(tried.and_then(|program| beyond::attach_tracing(&program, None)))
 }
 
 fn netkit() -> Result<Feature> {

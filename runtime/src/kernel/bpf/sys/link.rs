@@ -32,6 +32,31 @@ pub fn link_create(spec: &LinkAttr<'_>) -> SysResult<OwnedFd> {
     descriptor(bpf_cmd::BPF_LINK_CREATE, &mut a)
 }
 
+/// `BPF_LINK_CREATE` on a descriptor: of a cgroup, a network namespace, a perf event.
+pub fn link_create_on(
+    program: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    attach_type: u32,
+) -> SysResult<OwnedFd> {
+    let mut a = attr();
+    // SAFETY: writing plain integers into a union of plain integers.
+    let u = unsafe { &mut a.link_create };
+    u.__bindgen_anon_1.prog_fd = raw(program);
+    u.__bindgen_anon_2.target_fd = raw(target);
+    u.attach_type = attach_type;
+    descriptor(bpf_cmd::BPF_LINK_CREATE, &mut a)
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN`: a raw tracepoint by name, or for tracing programs, without one, what they are loaded for.
+pub fn raw_tracepoint_open(program: BorrowedFd<'_>, name: Option<&CStr>) -> SysResult<OwnedFd> {
+    let mut a = attr();
+    // SAFETY: writing plain integers into a union of plain integers.
+    let u = unsafe { &mut a.raw_tracepoint };
+    u.prog_fd = raw(program);
+    u.name = name.map_or(0, |name| name.as_ptr() as u64);
+    descriptor(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut a)
+}
+
 /// Puts `program` where the link's program is, in place: packets see the one or the other, never none.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> SysResult<()> {
     let mut a = attr();

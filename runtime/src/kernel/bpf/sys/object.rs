@@ -77,6 +77,28 @@ pub fn link_place(info: &bpf_link_info) -> Option<(u32, u32)> {
     }
 }
 
+/// Where a link is that sits on no device: the attach type, and a cgroup's id or a namespace's inode.
+pub fn link_elsewhere(info: &bpf_link_info) -> Option<(u32, Option<u64>, Option<u32>)> {
+    // SAFETY: plain integers; `type_` says which member the kernel filled.
+    unsafe {
+        match info.type_ {
+            LINK_CGROUP => {
+                let cgroup = info.__bindgen_anon_1.cgroup;
+                Some((cgroup.attach_type, Some(cgroup.cgroup_id), None))
+            }
+            LINK_NETNS => {
+                let netns = info.__bindgen_anon_1.netns;
+                Some((netns.attach_type, None, Some(netns.netns_ino)))
+            }
+            LINK_TRACING => Some((info.__bindgen_anon_1.tracing.attach_type, None, None)),
+            _ => None,
+        }
+    }
+}
+
+pub const LINK_TRACING: u32 = 2;
+pub const LINK_CGROUP: u32 = 3;
+pub const LINK_NETNS: u32 = 5;
 pub const LINK_XDP: u32 = 6;
 pub const LINK_TCX: u32 = 11;
 pub const LINK_NETKIT: u32 = 13;

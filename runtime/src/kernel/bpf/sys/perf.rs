@@ -42,13 +42,17 @@ pub fn perf_event_open(event: PerfEvent, cpu: u32) -> SysResult<OwnedFd> {
                 | sample::PERF_SAMPLE_CPU as u64;
         }
     }
+    open(&a, cpu)
+}
+
+fn open(a: &perf_event_attr, cpu: u32) -> SysResult<OwnedFd> {
     let every_process: libc::pid_t = -1;
     let no_group: libc::c_int = -1;
     // SAFETY: the attribute is whole and lives for the length of the call; the result is a descriptor of ours.
     unsafe {
         let fd = libc::syscall(
             libc::SYS_perf_event_open,
-            &raw const a,
+            a as *const perf_event_attr,
             every_process,
             cpu as libc::c_int,
             no_group,
@@ -67,4 +71,35 @@ pub fn perf_lost(fd: BorrowedFd<'_>) -> SysResult<u64> {
     let mut words = [0u8; 16];
     nix::unistd::read(fd, &mut words)?;
     Ok(words[8..].try_into().map_or(0, u64::from_ne_bytes))
+}
+
+/// What a program is run at through a perf event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramEvent<'a> {
+    /// By the number in its `id` file.
+    Tracepoint(u64),
+    /// A kernel function: the number in `/sys/bus/event_source/devices/kprobe/type`, its name, bytes from its start, and
+    /// whether at its return.
+    Kprobe { pmu: u32, function: &'a CStr, offset: u64, on_return: bool },
+}
+
+/// An event without a buffer, which programs can be linked to; they run on every processor.
+pub fn program_event_open(event: ProgramEvent<'_>) -> SysResult<OwnedFd> {
+    // SAFETY: perf_event_attr is plain integers; all-zero is what the kernel asks of unused bytes.
+    let mut a: perf_event_attr = unsafe { zeroed() };
+    a.size = size_of::<perf_event_attr>() as u32;
+    match event {
+        ProgramEvent::Tracepoint(id) => {
+            a.type_ = perf_type_id::PERF_TYPE_TRACEPOINT as u32;
+            a.config = id;
+        }
+        ProgramEvent::Kprobe { pmu, function, offset, on_return } => {
+            a.type_ = pmu;
+            // Bit 0 of the format `retprobe`.
+            a.config = on_return.into();
+            a.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
+            a.__bindgen_anon_4.probe_offset = offset;
+        }
+    }
+    open(&a, 0)
 }

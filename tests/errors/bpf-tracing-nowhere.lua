@@ -1,0 +1,9 @@
+local bpf = require("cnf").bpf
+local source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("kprobe") int run(void *ctx) { return 1; }
+char LICENSE[] SEC("license") = "GPL";
+]]
+local program = bpf.compile({ source = source }).programs.run
+bpf.attach_tracing(program)

@@ -1,0 +1,10 @@
+--- requires: tracepoint
+local bpf = require("cnf").bpf
+local source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("tracepoint/sched/sched_swich") int run(void *ctx) { return 1; }
+char LICENSE[] SEC("license") = "GPL";
+]]
+local program = bpf.compile({ source = source }).programs.run
+bpf.attach_tracing(program)
