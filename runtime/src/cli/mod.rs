@@ -1,5 +1,6 @@
 //! What a person types: the command line, one file a command.
 
+mod check;
 mod down;
 mod features;
 mod instances;
@@ -58,6 +59,8 @@ enum Command {
     Completions(write::CompletionsArgs),
     /// Write the type stubs of the Lua modules, for editors with the Lua language server, to a directory
     Types(write::TypesArgs),
+    /// Rehearse a script in throw-away namespaces: what it would create, every error, nothing left
+    Check(check::CheckArgs),
     /// Run a script in the background
     Up(up::UpArgs),
     /// Show instances: what they own and how they are
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Some(Command::Features(args)) => ExitCode::from(features::features(&args)),
         Some(Command::Completions(args)) => ExitCode::from(write::completions(&args)),
         Some(Command::Types(args)) => ExitCode::from(write::types(&args)),
+        Some(Command::Check(args)) => ended(check::check(&args, &cli.common)),
         Some(Command::Up(args)) => ExitCode::from(up::up(&args, &cli.common)),
         Some(Command::Status(args)) => ended(instances::status(&args)),
         Some(Command::Reload(args)) => ended(reload::reload(&args)),

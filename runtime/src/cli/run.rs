@@ -1,7 +1,7 @@
 //! `cnfscript SCRIPT [ARGS]`: run, park, tear down.
 
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +86,18 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
 }
 
 impl RunArgs {
+    /// As if the command line had named a file.
+    pub(super) fn of_file(script: &Path, name: Option<String>, args: &[String]) -> RunArgs {
+        RunArgs {
+            script: Some(script.to_owned()),
+            execute: None,
+            name,
+            watch: false,
+            load_timeout: Duration::from_secs(5),
+            args: args.to_vec(),
+        }
+    }
+
     /// The file that a reload reads again.
     fn script_file(&self) -> Option<&PathBuf> {
         self.script.as_ref().filter(|path| self.execute.is_none() && path.as_os_str() != "-")

@@ -5,6 +5,7 @@
 
 pub mod defaults;
 pub mod named;
+pub mod stand_in;
 
 pub use named::nsid;
 

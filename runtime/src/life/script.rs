@@ -1,7 +1,7 @@
 //! The life of a script: loaded, parked while it owns something, loaded again whenever its files change or somebody asks,
 //! ended. Of two loads at most one is live; the other commits as a whole or leaves no trace.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,6 +73,49 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
     });
     drop(local);
     ended
+}
+
+/// What a script made in a rehearsal.
+pub struct Rehearsed {
+    /// In words, oldest first.
+    pub things: Vec<String>,
+    pub counts: BTreeMap<&'static str, usize>,
+    /// A task failed that nobody joined.
+    pub tasks_failed: bool,
+}
+
+/// Loads the script, looks at what it has made, and ends it. What it made is still there afterwards.
+///
+/// # Errors
+/// What its main chunk raised until it was set up.
+pub fn rehearse(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Result<Rehearsed> {
+    let runtime = runtime()?;
+    let local = LocalSet::new();
+    let rehearsed = local.block_on(&runtime, async {
+        let Script { instance, chunk, memory, .. } = script;
+        let stage = Stage::first(Arc::clone(ledger));
+        let load = Generation::start(instance, 1, chunk, memory, control, stage, None)?;
+        let set_up = tokio::select! {
+            set_up = load.set_up() => set_up,
+            reason = control.flag.stopped() => match reason {
+                // It has said itself that it is done.
+                Stop::Exit(None | Some(0)) => Ok(()),
+                other => Err(stopped(other)),
+            },
+        };
+        // Every task that it has started gets its first turn.
+        tokio::task::yield_now().await;
+        let things = ledger.entries(|_, _| true).iter().map(|(_, o)| o.to_string()).collect();
+        let tasks_failed = load.host.tasks.any_failed();
+        let counts = ledger.counts();
+        load.end(if set_up.is_ok() { "exit" } else { "error" }).await;
+        set_up.map(|()| Rehearsed { things, counts, tasks_failed })
+    });
+    drop(local);
+    for failure in ledger.tear_down().failures {
+        report::error(&failure, Some("would be left behind"));
+    }
+    rehearsed
 }
 
 struct Life {
@@ -268,7 +311,10 @@ impl Life {
                 let script = script.clone();
                 self.rehearse(script.as_deref()).await.map(|difference| {
                     let mut data = difference_data(&difference);
-                    data.insert("text".to_owned(), difference_text("would be", &difference).into());
+                    data.insert(
+                        "text".to_owned(),
+                        format!("would have {difference}{}", lines(&difference)).into(),
+                    );
                     data
                 })
             }
@@ -491,13 +537,13 @@ impl Reloaded {
     /// One line, and one for each thing that is different.
     pub fn text(&self) -> String {
         let Reloaded { generation, difference, took } = self;
-        let took = format!("in {:.1} ms", took.as_secs_f64() * 1e3);
-        let difference = difference_text(&took, difference);
-        match generation {
+        let what = match generation {
             // The first load of a process that found what another had left.
-            1 => format!("taken over: {difference}"),
-            _ => format!("reload {generation}: {difference}"),
-        }
+            1 => "taken over".to_owned(),
+            _ => format!("reload {generation}"),
+        };
+        let took = took.as_secs_f64() * 1e3;
+        format!("{what}: {difference} in {took:.1} ms{}", lines(difference))
     }
 
     pub fn data(&self) -> Map<String, Value> {
@@ -508,10 +554,10 @@ impl Reloaded {
     }
 }
 
-/// One line that ends with `how`, and one for each thing that is different.
-fn difference_text(how: &str, difference: &Difference) -> String {
+/// A line for each thing that is different.
+fn lines(difference: &Difference) -> String {
     const SHOWN: usize = 20;
-    let mut text = format!("{difference} {how}");
+    let mut text = String::new();
     let signs =
         [("+", &difference.created), ("~", &difference.changed), ("-", &difference.deleted)];
     for (sign, things) in signs {

@@ -1,0 +1,91 @@
+//! `cnfscript check SCRIPT`: a rehearsal. The script runs for real, in a throw-away copy of this machine's namespaces.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use super::run::{self, RunArgs};
+use super::{Common, reach, status};
+use crate::kernel::netns::stand_in;
+use crate::life::control::Control;
+use crate::life::script::{self, Rehearsed};
+use crate::life::socket::wire::Command;
+use crate::own::Ledger;
+use crate::stop::StopFlag;
+use crate::{Error, Result, report};
+
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// The script
+    #[arg(value_name = "SCRIPT")]
+    script: PathBuf,
+    /// Show what a reload of a running instance with this script would change; nothing is applied
+    #[arg(long, value_name = "NAME")]
+    against: Option<String>,
+    /// Show it as data
+    #[arg(long)]
+    json: bool,
+    /// What the script finds in cnf.args
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// Rehearses the script; 1 when it fails.
+///
+/// # Errors
+/// What the script raised, or what keeps it from being rehearsed.
+pub fn check(args: &CheckArgs, common: &Common) -> Result<u8> {
+    match &args.against {
+        Some(name) => against(args, name),
+        None => alone(args, common),
+    }
+}
+
+fn against(args: &CheckArgs, name: &str) -> Result<u8> {
+    const OP: &str = "check";
+    let found = reach::find(OP, name)?;
+    reach::alive(OP, &found)?;
+    let script = args
+        .script
+        .canonicalize()
+        .map_err(|e| Error::io(OP, &e).subject(args.script.display().to_string()))?;
+    let command = Command::Actions { script: Some(script) };
+    let answer = reach::Connection::open(OP, &found, None)?.ask(&command)?;
+    let text = match answer.get("text").and_then(|text| text.as_str()) {
+        Some(text) if !args.json => text.trim_end().to_owned(),
+        _ => serde_json::Value::Object(answer).to_string(),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(status::DONE)
+}
+
+fn alone(args: &CheckArgs, common: &Common) -> Result<u8> {
+    let run_args = RunArgs::of_file(&args.script, None, &args.args);
+    let (instance, chunk) = match run::prepare(&run_args) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            report::error(&error, None);
+            return Ok(status::USAGE);
+        }
+    };
+    let originals = stand_in::enter()?;
+    let ledger = Arc::new(Ledger::default());
+    let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
+    let _copies = originals.copy()?;
+    let script = run_args.script(instance, chunk, common.memory);
+    let Rehearsed { things, counts, tasks_failed } = script::rehearse(script, &control, &ledger)?;
+    let name = args.script.display();
+    let text = if args.json {
+        json!({ "creates": things, "counts": counts, "ok": !tasks_failed }).to_string()
+    } else if things.is_empty() {
+        format!("{name} would create nothing")
+    } else {
+        let lines: Vec<String> = things.iter().map(|thing| format!("\n  + {thing}")).collect();
+        format!("{name} would create {}{}", crate::own::counted(&counts), lines.concat())
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(if tasks_failed { status::FAILED } else { status::DONE })
+}

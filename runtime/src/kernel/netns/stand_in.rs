@@ -1,0 +1,134 @@
+//! A throw-away copy of this machine's namespaces, for a rehearsal: the same names and links, none of them the real ones.
+//!
+//! The process gets a network and a mount namespace of its own; all that is made in them ends with it.
+
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::NetnsFd;
+use super::named::{self, DIRECTORY};
+use crate::kernel::address;
+use crate::kernel::link::{self, Change, End, LinkInfo, NewLink, kinds};
+use crate::kernel::netlink::Netlink;
+use crate::{Error, Result};
+
+/// The namespaces as they were before [`enter`].
+pub struct Originals {
+    host: NetnsFd,
+    named: Vec<(String, NetnsFd)>,
+}
+
+/// Leaves the machine's network and mounts for ones of its own. Before any thread is started and any namespace opened.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn enter() -> Result<Originals> {
+    const OP: &str = "check";
+    let open = |path: &Path| {
+        std::fs::File::open(path)
+            .map(|file| NetnsFd::new(file.into()))
+            .map_err(|e| Error::io(OP, &e).subject(path.display().to_string()))
+    };
+    let host = open(Path::new("/proc/self/ns/net"))?;
+    let named = named::list()?
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), open(&named::path(&name)).ok()?)))
+        .collect();
+    let failed = |what: &'static str| {
+        move |e| {
+            let error = Error::errno(OP, e).subject(what);
+            match e {
+                nix::errno::Errno::EPERM => error.hint("a rehearsal needs CAP_SYS_ADMIN: sudo"),
+                _ => error,
+            }
+        }
+    };
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .map_err(failed("namespaces of its own"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(failed("/"))?;
+    if !Path::new(DIRECTORY).is_dir() {
+        std::fs::create_dir(DIRECTORY).map_err(|e| Error::io(OP, &e).subject(DIRECTORY))?;
+    }
+    let fresh = |kind: &'static str, path: &'static str| {
+        mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>).map_err(failed(path))
+    };
+    fresh("tmpfs", DIRECTORY)?;
+    // The new namespace's own view; kernels without bpffs have nothing to hide.
+    fresh("sysfs", "/sys")?;
+    let _ = fresh("bpf", "/sys/fs/bpf");
+    Ok(Originals { host, named })
+}
+
+impl Originals {
+    /// Makes a stand-in of every namespace and every link. They are there until the result is dropped.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn copy(self) -> Result<Copies> {
+        let host = Netlink::open(NetnsFd::host()?)?;
+        link::set(&host, 1, &Change { up: Some(true), ..Change::default() })?;
+        // The far ends of all stand-ins, in a namespace that has no name any more.
+        let (far, far_netlink) = named::create("cnfscript-far-ends")?;
+        far.delete()?;
+        copy_links(&self.host, &host, &far_netlink)?;
+        for (name, original) in &self.named {
+            let (_, netlink) = named::create(name)?;
+            copy_links(original, &netlink, &far_netlink)?;
+        }
+        Ok(Copies { _far: far_netlink })
+    }
+}
+
+/// The far ends of the stand-ins: a pair goes with either end.
+pub struct Copies {
+    _far: Netlink,
+}
+
+fn copy_links(original: &NetnsFd, netlink: &Netlink, far: &Netlink) -> Result<()> {
+    let original = Netlink::open(original)?;
+    let addresses = address::list(&original, None)?;
+    let mut found = link::list(&original)?;
+    // Bridges first: their ports name them.
+    found.sort_by_key(|info| info.kind != "bridge");
+    let kind = |name| kinds::find(name).expect("the table has it");
+    let mut made: Vec<(u32, u32)> = Vec::new();
+    for info in found.iter().filter(|info| info.name != "lo" && info.index != 1) {
+        let end = End {
+            name: info.name.clone(),
+            mtu: Some(info.mtu).filter(|mtu| (68..=65535).contains(mtu)),
+            master: info.master.and_then(|master| {
+                made.iter().find(|(old, _)| *old == master).map(|(_, new)| *new)
+            }),
+            addresses: addresses
+                .iter()
+                .filter(|a| a.index == info.index && a.permanent && a.scope != "link")
+                .map(|a| a.address)
+                .collect(),
+            up: info.up,
+            ..End::default()
+        };
+        let new = match info.kind.as_str() {
+            "bridge" => NewLink::new(netlink, kind("bridge"), end),
+            _ => {
+                let peer = End { up: info.up, ..End::named(format!("f{}", link::next_index())) };
+                NewLink { peer: Some((far, peer)), ..NewLink::new(netlink, kind("veth"), end) }
+            }
+        };
+        made.push((info.index, stand_in(&new, info)?));
+    }
+    Ok(())
+}
+
+/// A device that every kernel has, such as a tunnel's fallback, is there already.
+fn stand_in(new: &NewLink<'_>, info: &LinkInfo) -> Result<u32> {
+    match link::create(new) {
+        Ok(made) => Ok(made.index),
+        Err(error) if error.is("EEXIST") => {
+            link::info_by_name(new.netlink, &info.name).map(|there| there.index)
+        }
+        Err(error) => Err(error),
+    }
+}
