@@ -20,7 +20,15 @@ impl FromOption for IpAddr {
         let text = text.to_string_lossy();
         text.parse().map_err(|_| Some(format!("\"{text}\" is not an IP address")))
     }
+    fn instead(value: &Value) -> Option<String> {
+        let text = value.as_string()?.to_string_lossy();
+        let (address, _) = text.split_once('/')?;
+        address.parse::<IpAddr>().ok()?;
+        Some(format!("leave the prefix length out: \"{address}\""))
+    }
 }
+
+const CIDR: &str = "write it as \"10.0.0.1/24\" or \"fd00::1/64\"";
 
 /// An address with its prefix length; a bare address counts as a host's.
 impl FromOption for IpNetwork {
@@ -31,6 +39,9 @@ impl FromOption for IpNetwork {
         let Value::String(text) = value else { return Err(None) };
         let text = text.to_string_lossy();
         parse_cidr(&text).map_err(Some)
+    }
+    fn instead(value: &Value) -> Option<String> {
+        value.as_string().map(|_| CIDR.to_owned())
     }
 }
 
@@ -55,6 +66,8 @@ pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
     IpNetwork::new(address, length).map_err(|e| e.to_string())
 }
 
+const NETWORK: &str = "write it as \"10.0.0.0/24\", \"fd00::/64\" or an address alone";
+
 impl Options {
     /// A network: what a route, a rule or a policy matches. A bare address is a host's.
     ///
@@ -69,7 +82,8 @@ impl Options {
 
     /// As [`Options::network`], from text that the caller has looked at.
     pub fn parse_network(&self, word: &str, text: &str) -> Result<IpNetwork> {
-        let network = parse_cidr(text).map_err(|problem| self.bad(format!("{word} {problem}")))?;
+        let network = parse_cidr(text)
+            .map_err(|problem| self.bad(format!("{word} {problem}")).hint(NETWORK))?;
         if network.ip() == network.network() {
             return Ok(network);
         }

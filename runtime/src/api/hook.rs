@@ -314,7 +314,8 @@ impl Handle for Attachment {
                 let info = this.attached(host).and_then(|attached| attached.info()).map_err(about)?;
                 if info.index == 0 {
                     let message = format!("the device {} is gone", info.link);
-                    return Err(about(Error::new("", "ENODEV", message).subject(this.0.slot.clone())));
+                    let error = Error::new("", "ENODEV", message).hint(crate::kernel::link::GONE);
+                    return Err(about(error.subject(this.0.slot.clone())));
                 }
                 Ok(record! {
                     hook: info.hook.family(), side: info.hook.side(), link: info.link, index: info.index,

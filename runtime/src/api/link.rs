@@ -285,7 +285,7 @@ impl Link {
         request(&open, self.index()).map_err(|e| {
             let gone = e.is("ENODEV");
             let e = e.operation(op.to_owned()).subject(self.name());
-            if gone { e.because("the link is gone") } else { e }
+            if gone { e.because("the link is gone").hint(link::GONE) } else { e }
         })
     }
 

@@ -154,15 +154,14 @@ impl Args {
 
     fn convert<T: FromOption>(&self, name: &str, value: Value) -> Result<T> {
         let given = value.clone();
-        T::from_option(value).map_err(|problem| match problem {
-            Some(problem) => self.bad(name, problem),
-            None => {
-                let got = expected::describe(&given);
-                let error = self.bad(name, format!("must be {}, got {got}", T::expects()));
-                match T::instead(&given) {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                }
+        T::from_option(value).map_err(|problem| {
+            let problem = problem.unwrap_or_else(|| {
+                format!("must be {}, got {}", T::expects(), expected::describe(&given))
+            });
+            let error = self.bad(name, problem);
+            match T::instead(&given) {
+                Some(hint) => error.hint(hint),
+                None => error,
             }
         })
     }

@@ -176,8 +176,11 @@ impl Net {
     /// # Errors
     /// ENODEV when it is gone.
     pub fn open(&self) -> Result<Rc<Open>> {
-        let gone =
-            || Error::new("netns", "ENODEV", "the namespace was deleted").subject(self.name());
+        let gone = || {
+            Error::new("netns", "ENODEV", "the namespace was deleted")
+                .subject(self.name())
+                .hint(named::GONE)
+        };
         let open = self.0.open.borrow().clone().ok_or_else(gone)?;
         // The name is looked up on every use but a burst of them: a check costs more than most requests.
         let now = std::time::Instant::now();

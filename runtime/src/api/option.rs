@@ -71,11 +71,15 @@ impl Options {
             Value::Nil => Ok(None),
             value => match T::from_option(value) {
                 Ok(value) => Ok(Some(value)),
-                Err(Some(problem)) => Err(self.bad(format!("{word} {problem}"))),
-                Err(None) => {
+                Err(problem) => {
                     let value = self.raw(word)?;
-                    let got = expected::describe(&value);
-                    let error = self.bad(format!("{word} must be {}, got {got}", T::expects()));
+                    let error = self.bad(match problem {
+                        Some(problem) => format!("{word} {problem}"),
+                        None => {
+                            let got = expected::describe(&value);
+                            format!("{word} must be {}, got {got}", T::expects())
+                        }
+                    });
                     Err(match T::instead(&value) {
                         Some(hint) => error.hint(hint),
                         None => error,
@@ -454,6 +458,14 @@ impl<T: FromOption> FromOption for OneOrMany<T> {
         match value {
             Value::Table(table) => list(&table).map(OneOrMany),
             one => T::from_option(one).map(|one| OneOrMany(vec![one])),
+        }
+    }
+    fn instead(value: &Value) -> Option<String> {
+        match value {
+            Value::Table(table) => table.sequence_values::<Value>().flatten().find_map(|one| {
+                T::from_option(one.clone()).is_err().then(|| T::instead(&one)).flatten()
+            }),
+            one => T::instead(one),
         }
     }
 }

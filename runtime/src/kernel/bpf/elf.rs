@@ -88,6 +88,7 @@ fn invalid(message: impl Into<String>) -> Error {
 
 fn truncated(error: &object::read::Error) -> Error {
     invalid(format!("the object is truncated or damaged: {}", lower(&error.to_string())))
+        .hint(TARGET)
 }
 
 fn lower(text: &str) -> String {
@@ -98,13 +99,14 @@ fn lower(text: &str) -> String {
 /// Says what a file that is no eBPF object is instead.
 fn check_identity(data: &[u8]) -> Result<()> {
     if data.is_empty() {
-        return Err(invalid("the file is empty"));
+        return Err(invalid("the file is empty").hint(TARGET));
     }
     if !data.starts_with(b"\x7fELF") {
         return Err(not_elf(data));
     }
     if data.len() < 64 {
-        return Err(invalid(format!("the object is truncated: {} bytes", data.len())));
+        let text = format!("the object is truncated: {} bytes", data.len());
+        return Err(invalid(text).hint(TARGET));
     }
     if data[4] != object::elf::ELFCLASS64 {
         return Err(invalid("a 32-bit ELF file; eBPF objects are 64-bit").hint(TARGET));

@@ -73,6 +73,7 @@ fn taken(link: &NewLink<'_>, error: NetlinkError) -> Error {
     match ends.into_iter().find(|(netlink, name)| there(netlink, name)) {
         Some((netlink, name)) => error
             .because(format!("a link of that name exists already in {}", netlink.label()))
+            .hint(format!("choose another name; ns:link({name:?}) is the one that is there"))
             .subject(name.as_str()),
         // Another tunnel has the same end points.
         None => error,

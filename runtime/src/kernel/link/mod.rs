@@ -140,6 +140,10 @@ impl<'a> NewLink<'a> {
     }
 }
 
+/// What to say to whoever asks about a link that is there no more.
+pub const GONE: &str =
+    "it was deleted, alone or with its other end or namespace; event.on(\"link\", ...) tells when";
+
 /// The indexes of a link that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Created {

@@ -10,10 +10,14 @@ const LONGEST: usize = 15;
 /// # Errors
 /// EINVAL saying what is wrong.
 pub fn check_name(name: &str) -> Result<()> {
+    if name.len() > LONGEST {
+        let text = format!("a link name has at most {LONGEST} bytes, this has {}", name.len());
+        let end = (0..=LONGEST).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        let error = Error::invalid("link", text).subject(name);
+        return Err(error.hint(format!("shorten it, to {:?} perhaps", &name[..end])));
+    }
     let wrong = if name.is_empty() {
         "a link needs a name".to_owned()
-    } else if name.len() > LONGEST {
-        format!("a link name has at most {LONGEST} bytes, this has {}", name.len())
     } else if name == "." || name == ".." {
         "\".\" and \"..\" cannot name a link".to_owned()
     } else if let Some(bad) =

@@ -21,6 +21,9 @@ use crate::kernel::netlink::Netlink;
 use crate::nearest::nearest;
 use crate::{Error, Result, fault};
 
+/// What to say to whoever uses a namespace that was deleted.
+pub const GONE: &str = "by ns:delete() or `ip netns delete`; netns.exists(name) tells beforehand";
+
 /// Where iproute2 keeps them (NETNS_RUN_DIR; /var/run is a link to /run).
 pub const DIRECTORY: &str = "/run/netns";
 /// NAME_MAX of every file system that /run is on.
@@ -331,8 +334,9 @@ impl Netns {
     /// # Errors
     /// ENODEV when the name is gone or another namespace stands under it now.
     pub fn check(&self) -> Result<()> {
-        let gone =
-            |message: &str| Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()));
+        let gone = |message: &str| {
+            Err(Error::new("netns", "ENODEV", message).subject(self.name.as_str()).hint(GONE))
+        };
         // Every operation on a namespace asks this: opening the file would take three times as long.
         match (stat(&path(&self.name)), fstat(&self.fd)) {
             (Ok(now), Ok(ours)) if now.st_dev != ours.st_dev => gone("the namespace was deleted"),

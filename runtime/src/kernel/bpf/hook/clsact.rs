@@ -196,7 +196,9 @@ fn send(target: &Target, message: RouteNetlinkMessage, flags: u16) -> Result<()>
 
 fn gone(target: &Target, error: Error) -> Error {
     match error.code() {
-        "ENODEV" => error.because(format!("the device {} is gone", target.name)),
+        "ENODEV" => error
+            .because(format!("the device {} is gone", target.name))
+            .hint(crate::kernel::link::GONE),
         "EPERM" => error.hint("this needs CAP_NET_ADMIN in the namespace of the link"),
         _ => error,
     }

@@ -99,6 +99,7 @@ fn refused(target: &Target, hook: Hook, errno: Errno) -> Error {
     match (errno, feature) {
         (Errno::ENODEV, _) => {
             Error::new("", "ENODEV", format!("the device {} is gone", target.name))
+                .hint(crate::kernel::link::GONE)
         }
         (Errno::ENXIO, _) => {
             Error::new("", "ENXIO", format!("{} is not a netkit device", target.name))
@@ -120,7 +121,8 @@ pub(super) fn xdp(target: &Target) -> Result<Option<(u32, XdpMode)>> {
     let request = RouteNetlinkMessage::GetLink(message);
     let answer = Netlink::open(&target.netns)?.answer(request, 0);
     let replies = answer.map_err(|e| match e.errno {
-        Errno::ENODEV => Error::new("", "ENODEV", format!("the device {} is gone", target.name)),
+        Errno::ENODEV => Error::new("", "ENODEV", format!("the device {} is gone", target.name))
+            .hint(crate::kernel::link::GONE),
         _ => e.into_error(""),
     })?;
     let link = replies.iter().find_map(|reply| match reply.parse() {

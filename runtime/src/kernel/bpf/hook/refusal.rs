@@ -40,9 +40,11 @@ pub(super) fn explain(
             Some("attach through the primary end: netkit.attach(primary, \"peer\", prog)"),
         ),
         Errno::ENXIO => (errno, format!("{} is not a netkit device", target.name), None),
-        Errno::ENODEV | Errno::ENOLINK => {
-            (Errno::ENODEV, format!("the device {} is gone", target.name), None)
-        }
+        Errno::ENODEV | Errno::ENOLINK => (
+            Errno::ENODEV,
+            format!("the device {} is gone", target.name),
+            Some(crate::kernel::link::GONE),
+        ),
         Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS => {
             return unsupported(target, hook, order, errno);
         }
