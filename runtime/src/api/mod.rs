@@ -35,6 +35,7 @@ mod qdisc;
 mod records;
 mod route;
 mod selector;
+mod serve;
 mod shell;
 pub mod source;
 mod stack;

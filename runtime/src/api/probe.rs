@@ -1,18 +1,15 @@
-//! `probe`: the few clients and servers that prove a path: ping, TCP, UDP.
+//! `probe`: the few clients that prove a path: ping, TCP, UDP. Servers are in `serve`.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::{Lua, Table};
 use socket2::{Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 
-use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::link::local_link;
 use super::module::{Args, Module};
@@ -21,7 +18,6 @@ use super::option::Options;
 use super::ping;
 use super::value::Data;
 use crate::kernel::socket;
-use crate::own::Owned;
 use crate::record;
 use crate::{Error, Result};
 
@@ -30,7 +26,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .async_function("ping", ping::ping)
         .async_function("tcp", tcp)
         .async_function("udp", udp)
-        .function("serve", serve)
+        .function("serve", super::serve::serve)
         .build()
 }
 
@@ -152,162 +148,4 @@ fn udp(
         };
         tokio::time::timeout(timeout, work).await.map_err(|_| timed_out(OP, target, timeout))?
     })
-}
-
-/// A server of the host: it goes on while no Lua runs.
-#[derive(Clone)]
-pub struct Server(Rc<Serving>);
-
-struct Serving {
-    net: Net,
-    protocol: &'static str,
-    port: u16,
-    served: Rc<Served>,
-    task: tokio::task::AbortHandle,
-    number: u64,
-}
-
-#[derive(Default)]
-struct Served {
-    requests: Cell<u64>,
-    bytes: Cell<u64>,
-}
-
-impl Served {
-    fn count(&self, bytes: usize) {
-        self.requests.set(self.requests.get() + 1);
-        self.bytes.set(self.bytes.get() + bytes as u64);
-    }
-}
-
-/// `serve(ns, {tcp=port | udp=port, reply=})`: answers with `reply`, or with what it was sent.
-fn serve(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Server>> {
-    const OP: &str = "probe.serve";
-    let net = NetOption::argument(&mut args, host)?;
-    let mut options = args.options()?;
-    let tcp: Option<u16> = options.get("tcp")?;
-    let udp: Option<u16> = options.get("udp")?;
-    let address: Option<IpAddr> = options.get("address")?;
-    let reply: Option<Vec<u8>> = options.get("reply")?;
-    let (protocol, port) = match (tcp, udp) {
-        (Some(port), None) => ("tcp", port),
-        (None, Some(port)) => ("udp", port),
-        _ => return Err(options.bad("takes one of tcp and udp: the port to serve")),
-    };
-    options.finish()?;
-    let listening = socket::listen(&net.open()?.netns.fd, OP, address, port, protocol == "tcp")?;
-    let port = listening.local_addr().ok().and_then(|a| a.as_socket()).map_or(port, |a| a.port());
-    let served = Rc::new(Served::default());
-    let failed = |e: std::io::Error| Error::io(OP, &e).subject(format!("port {port}"));
-    let task = match protocol {
-        "tcp" => {
-            let listener = TcpListener::from_std(listening.into()).map_err(failed)?;
-            tokio::task::spawn_local(serve_tcp(listener, reply.map(Rc::from), Rc::clone(&served)))
-        }
-        _ => {
-            socket::tell_destination(&listening).map_err(failed)?;
-            let socket = UdpSocket::from_std(listening.into()).map_err(failed)?;
-            tokio::task::spawn_local(serve_udp(socket, reply, Rc::clone(&served)))
-        }
-    };
-    let task = task.abort_handle();
-    let stop = task.clone();
-    let number = host.ledger.add(Owned::Other {
-        netns: Some(net.netns()?),
-        kind: "server",
-        name: format!("{protocol} {port}"),
-        undo: Arc::new(move || {
-            stop.abort();
-            Ok(())
-        }),
-    })?;
-    Ok(Returned(Server(Rc::new(Serving { net, protocol, port, served, task, number }))))
-}
-
-async fn serve_tcp(listener: TcpListener, reply: Option<Rc<[u8]>>, served: Rc<Served>) {
-    // Connections end with their server.
-    let mut open = tokio::task::JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        while open.try_join_next().is_some() {}
-        let (reply, served) = (reply.clone(), Rc::clone(&served));
-        open.spawn_local(async move {
-            let _ = answer(stream, reply, served).await;
-        });
-    }
-}
-
-async fn answer(
-    mut stream: TcpStream,
-    reply: Option<Rc<[u8]>>,
-    served: Rc<Served>,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; 16384];
-    match reply {
-        Some(reply) => {
-            stream.write_all(&reply).await?;
-            stream.shutdown().await?;
-            served.count(reply.len());
-            // What the client says is read to its end: closing before would reset the connection under the reply.
-            while stream.read(&mut buffer).await? > 0 {}
-        }
-        None => {
-            let mut sent = 0;
-            loop {
-                let length = stream.read(&mut buffer).await?;
-                if length == 0 {
-                    break;
-                }
-                stream.write_all(&buffer[..length]).await?;
-                sent += length;
-            }
-            served.count(sent);
-        }
-    }
-    Ok(())
-}
-
-async fn serve_udp(server: UdpSocket, reply: Option<Vec<u8>>, served: Rc<Served>) {
-    use tokio::io::Interest;
-    let mut buffer = vec![0; 65536];
-    loop {
-        // Errors here are about earlier answers (ICMP): the next datagram is served all the same.
-        let receive = || socket::receive_at(&server, &mut buffer);
-        if let Ok((length, between)) = server.async_io(Interest::READABLE, receive).await {
-            let answer = reply.as_deref().unwrap_or(&buffer[..length]);
-            let send = || socket::answer(&server, answer, &between);
-            let _ = server.async_io(Interest::WRITABLE, send).await;
-            served.count(answer.len());
-        }
-    }
-}
-
-impl Handle for Server {
-    const TYPE: &'static str = "Server";
-    const WORD: &'static str = "server";
-
-    fn class(class: &mut Class<'_, Self>) {
-        class
-            .field("port", |_, this| Ok(this.0.port))
-            .method("stats", |_, _, this, _| {
-                let served = &this.0.served;
-                Ok(record! { requests: served.requests.get(), bytes: served.bytes.get() })
-            })
-            .method("stop", |_, host, this, _| {
-                this.0.task.abort();
-                host.ledger.forget(this.0.number);
-                Ok(())
-            });
-    }
-
-    fn identity(&self) -> String {
-        format!("{:p}", Rc::as_ptr(&self.0))
-    }
-
-    fn display(&self) -> String {
-        format!("Server({} {} in {})", self.0.protocol, self.0.port, self.0.net.display())
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Mutex, Notify};
 
-use super::error::from_lua;
+use super::error::{from_lua, site};
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::Args;
@@ -23,7 +24,8 @@ use super::task::{EndsWithTask, end_with_task};
 use super::value::Data;
 use super::waited::Waited;
 use crate::kernel::process::{self, Reach};
-use crate::own::Owned;
+use crate::own::stage::Staged;
+use crate::own::{Ledger, Owned};
 use crate::record;
 use crate::{Error, Result};
 
@@ -215,9 +217,12 @@ struct Inner {
     output: Rc<Output>,
     status: Cell<Option<ExitStatus>>,
     number: Cell<u64>,
-    host: RefCell<std::rc::Weak<Host>>,
+    ledger: Arc<Ledger>,
+    /// Under which the next load finds it.
+    shelf: String,
 }
 
+/// Starts a program, or goes on with the one that the load before started with the same words and environment.
 fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returned<Process>> {
     let op = args.op().to_owned();
     let line = command_line(&mut args)?;
@@ -225,6 +230,12 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
     options.set_subject(line.shown.clone());
     let environment = environment(&mut options)?;
     options.finish()?;
+    host.stage.check()?;
+    let shelf = format!("process/{}/{:?}/{environment:?}", this.cookie(), line.argv);
+    let shelf = format!("{shelf}#{}", host.stage.ordinal(&shelf));
+    if let Some(process) = Process::adopt(host, &shelf) {
+        return Ok(Returned(process));
+    }
     let mut command = prepare(this, &line, &environment)?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = start(&op, &mut command, &line)?;
@@ -233,7 +244,7 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
     if let Some(stdout) = child.stdout.take() {
         tokio::task::spawn_local(collect(stdout, Rc::clone(&output), line.shown.clone()));
     }
-    let process = Process(Rc::new(Inner {
+    let inner = Rc::new(Inner {
         pid,
         shown: line.shown.clone(),
         stdin: Mutex::new(child.stdin.take()),
@@ -241,8 +252,9 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         child: Mutex::new(child),
         status: Cell::new(None),
         number: Cell::new(0),
-        host: RefCell::new(Rc::downgrade(host)),
-    }));
+        ledger: Arc::clone(&host.ledger),
+        shelf,
+    });
     // The pid is ours until the child is reaped, and then the entry is gone.
     let number = host.ledger.add(Owned::Process {
         netns: this.netns()?,
@@ -250,21 +262,65 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         started: process::started(pid).unwrap_or_default(),
         text: line.shown,
     })?;
-    process.0.number.set(number);
-    Ok(Returned(process))
+    inner.number.set(number);
+    host.stage.shelve(&inner.shelf, Rc::clone(&inner) as _);
+    Ok(Returned(Process(inner)))
 }
 
 impl Process {
+    /// The one that the load before started under this key, if it still runs.
+    fn adopt(host: &Host, shelf: &str) -> Option<Process> {
+        if !host.stage.is_loading() {
+            return None;
+        }
+        let inner = host.stage.take::<Inner>(shelf)?;
+        let reaped = inner.child.try_lock().is_ok_and(|mut child| {
+            let status = child.try_wait().ok().flatten();
+            inner.status.set(status.or(inner.status.get()));
+            inner.status.get().is_some()
+        });
+        if reaped {
+            host.ledger.forget(inner.number.get());
+            return None;
+        }
+        let key = host.ledger.get(inner.number.get())?.key();
+        host.stage.adopt(&key)?;
+        host.stage.shelve(shelf, Rc::clone(&inner) as _);
+        Some(Process(inner))
+    }
+
     async fn wait(&self) -> std::io::Result<ExitStatus> {
         if let Some(status) = self.0.status.get() {
             return Ok(status);
         }
         let status = self.0.child.lock().await.wait().await?;
         self.0.status.set(Some(status));
-        if let Some(host) = self.0.host.borrow().upgrade() {
-            host.ledger.forget(self.0.number.get());
-        }
+        self.0.ledger.forget(self.0.number.get());
         Ok(status)
+    }
+}
+
+/// A signal that waits for the commit. It cannot be taken back, so a commit that fails later has sent it.
+struct Signalled {
+    process: Process,
+    signal: Signal,
+}
+
+impl Staged for Signalled {
+    fn key(&self) -> String {
+        format!("signal/{}/{}", self.process.0.pid, self.signal)
+    }
+    fn text(&self) -> String {
+        format!("process {} ({}): {}", self.process.0.pid, self.process.0.shown, self.signal)
+    }
+    fn apply(&mut self) -> Result<()> {
+        match self.process.0.status.get() {
+            Some(_) => Ok(()),
+            None => process::kill_group(self.process.0.pid, self.signal),
+        }
+    }
+    fn revert(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -312,7 +368,7 @@ fn wait(
     })
 }
 
-fn kill(_: &Lua, _: &Rc<Host>, this: &Process, mut args: Args) -> Result<()> {
+fn kill(lua: &Lua, host: &Rc<Host>, this: &Process, mut args: Args) -> Result<()> {
     let signal = match args.any() {
         Value::Nil => Ok(Signal::SIGTERM),
         Value::Integer(number) => i32::try_from(number)
@@ -330,10 +386,9 @@ fn kill(_: &Lua, _: &Rc<Host>, this: &Process, mut args: Args) -> Result<()> {
         Error::invalid(args.op().to_owned(), format!("there is no signal {got}"))
             .hint("\"TERM\", \"KILL\", \"STOP\" or a number")
     })?;
-    match this.0.status.get() {
-        Some(_) => Ok(()),
-        None => process::kill_group(this.0.pid, signal),
-    }
+    let older = host.stage.is_older(this.0.number.get());
+    let signalled = Signalled { process: this.clone(), signal };
+    host.stage.change(older, Box::new(signalled), site(lua, 1))
 }
 
 /// What a program has printed and nobody has read yet. Read all the time: a full pipe would stop the program.
@@ -409,11 +464,21 @@ fn lines(lua: &Lua, _: &Rc<Host>, this: &Process, _: Args) -> Result<mlua::Funct
 /// Writes to the program's standard input; nil ends it.
 fn write(
     _: &Lua,
-    _: &Rc<Host>,
+    host: &Rc<Host>,
     this: &Process,
     mut args: Args,
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
     let bytes: Option<Vec<u8>> = args.optional("text")?;
+    host.stage.check()?;
+    if host.stage.is_older(this.0.number.get()) {
+        return Err(Error::new(
+            args.op().to_owned(),
+            "EAGAIN",
+            "a program that runs already is not written to while the script loads",
+        )
+        .subject(this.0.shown.clone())
+        .hint("write after cnf.wait(), or in a task"));
+    }
     let this = this.clone();
     let op = args.op().to_owned();
     Ok(async move {
