@@ -1,0 +1,129 @@
+//! Objects, maps, processes and servers through a reload: the same goes on, what is changed is changed at the commit.
+
+mod room;
+
+use room::*;
+use serde_json::{Value, json};
+
+const OBJECT: &str = r##"
+local ns = cnf.netns.new('PREFIXa')
+local link = cnf.link.veth { name = 'v0', netns = ns, address = '10.0.0.1/24',
+  peer = { name = 'w0', netns = cnf.netns.new('PREFIXb'), address = '10.0.0.2/24' } }
+local object = cnf.bpf.compile({ source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct value { __u64 packets; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16); __type(key, __u32);
+  __type(value, struct value); } seen SEC(".maps");
+__u64 runs;
+SEC("tc") int count(struct __sk_buff *skb) { __u32 k = 1; struct value *v = bpf_map_lookup_elem(&seen, &k);
+  runs++; if (v) v->packets++; return -1; }
+char LICENSE[] SEC("license") = "GPL";
+]] }, { name = 'counter' })
+cnf.tcx.attach(link, 'egress', object.programs.count)
+local seen = object.maps.seen
+--SETUP
+print('program ' .. object.programs.count.id)
+print('map ' .. seen.id)
+cnf.wait()
+local one = seen:get(1)
+print('packets ' .. (one and one.packets or 'none'))
+"##;
+
+impl Room {
+    fn reload(&self, text: &str) -> Value {
+        self.script("it", text);
+        let said = self.run(&["reload", "--json", "it"]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    /// What the last load has printed after `word`.
+    fn said(&self, word: &str) -> String {
+        let log = self.run(&["logs", "it"]).out;
+        let said = log.lines().rev().find_map(|l| l.strip_prefix(word)?.strip_prefix(' '));
+        said.unwrap_or_else(|| panic!("no {word} in {log}")).to_owned()
+    }
+
+    #[track_caller]
+    fn says(&self, word: &str, wanted: &str) {
+        eventually(|| {
+            self.run(&["logs", "it"]).out.lines().rev().find(|l| l.starts_with(word))
+                == Some(&format!("{word} {wanted}"))
+        });
+    }
+}
+
+#[test]
+fn the_same_object_is_the_same() {
+    let room = Room::new();
+    room.up("it", &OBJECT.replace("--SETUP", "seen:set(1, { packets = 0 })"));
+    let before = [room.said("program"), room.said("map")];
+    let same = room.reload(OBJECT);
+    assert_eq!(same["changed"], json!([]), "{same}");
+    assert_eq!([room.said("program"), room.said("map")], before);
+}
+
+#[test]
+fn a_changed_program_is_swapped_and_its_maps_stay() {
+    let room = Room::new();
+    room.up("it", &OBJECT.replace("--SETUP", "seen:set(1, { packets = 1000 })"));
+    let [program, map] = [room.said("program"), room.said("map")];
+    let twice = OBJECT.replace("packets++", "packets += 2");
+    let changed = room.reload(&twice);
+    let attachment = changed["changed"][0].as_str().unwrap_or_default();
+    assert!(attachment.starts_with("attachment count on tcx egress of v0"), "{changed}");
+    assert_eq!(room.said("map"), map);
+    assert_ne!(room.said("program"), program);
+    assert!(room.said("packets").parse::<u64>().is_ok_and(|n| n >= 1000), "its contents stay");
+    // Refused by clang: what runs goes on.
+    let running = room.said("program");
+    room.script("it", &twice.replace("runs++", "runs+++;"));
+    room.run(&["reload", "it"]).expect(1, "expected expression");
+    assert_eq!(room.said("program"), running);
+    // Another shape: the map is new, and why is said.
+    room.reload(&twice.replace("__u64 packets;", "__u64 packets; __u64 bytes;"));
+    assert_ne!(room.said("map"), map);
+    let log = room.run(&["logs", "it"]).out;
+    assert!(log.contains("counter: map seen is new: value_size 8 -> 16"), "{log}");
+    room.says("packets", "none");
+}
+
+#[test]
+fn processes_and_servers_go_on() {
+    let room = Room::new();
+    let text = "
+local ns = cnf.netns.new('PREFIXa')
+local server = cnf.probe.serve(ns, { tcp = 80, reply = 'one' })
+local process = ns:spawn { 'sleep', '1000' }
+print('pid ' .. process.pid)
+cnf.wait()
+print('reply ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply .. server:stats().requests)
+";
+    room.up("it", text);
+    room.says("reply", "one1");
+    let pid = room.said("pid");
+    let same = room.reload(text);
+    assert_eq!(same["changed"], json!([]), "{same}");
+    room.says("reply", "one2");
+    assert_eq!(room.said("pid"), pid);
+    // A load that fails has not changed the reply.
+    room.script("it", &text.replace("'one'", "'two'").replace("cnf.wait()", "error('late')"));
+    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload(text);
+    room.says("reply", "one3");
+    let changed = room.reload(&text.replace("'one'", "'two'"));
+    assert!(
+        changed["changed"][0].as_str().is_some_and(|c| c.starts_with("reply of server tcp 80")),
+        "{changed}"
+    );
+    room.says("reply", "two4");
+    let without = text.replace("'sleep', '1000'", "'sleep', '2000'");
+    let other = room.reload(&without);
+    assert!(other["deleted"].to_string().contains(&format!("process {pid}")), "{other}");
+    assert_ne!(room.said("pid"), pid);
+    eventually(|| !std::path::Path::new(&format!("/proc/{pid}/fd")).exists() || gone(&pid));
+}
+
+fn gone(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
