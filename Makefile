@@ -9,7 +9,7 @@ BIN := target/release/cnfscript
 # What building and running needs, and what only the tests need, as Debian packages.
 BUILD_PACKAGES := build-essential clang llvm libbpf-dev linux-libc-dev iproute2
 TEST_PACKAGES := $(BUILD_PACKAGES) qemu-system-x86 qemu-system-common busybox-static kmod cpio xz-utils util-linux \
-	iputils-ping bpftool tcpdump procps lua5.4 jq
+	iputils-ping bpftool xdp-tools tcpdump procps lua5.4 jq
 
 .PHONY: build demo test test-host test-vm check bench deps test-deps install clean
 
