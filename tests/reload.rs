@@ -143,6 +143,41 @@ fn what_the_file_says_is_what_there_is() {
 }
 
 #[test]
+fn an_address_makes_room_for_another_of_its_subnet() {
+    let room = Room::new();
+    let script = |link: u8, added: u8| {
+        format!(
+            "local a = cnf.netns.new('PREFIXa')
+            local v = cnf.link.veth {{ name = 'v0', netns = a, peer = {{ name = 'w0', netns = a }},
+              address = {{ '10.0.0.{link}/24', 'fd00::{link}/64' }} }}
+            v:add_address('10.0.7.{added}/24')
+            a:route {{ dst = '10.1.0.0/16', via = '10.0.0.9' }}"
+        )
+    };
+    room.up("moves", &script(1, 1));
+    let addresses = || room.ip("a", "-o addr show v0 to 10.0.0.0/16").matches("inet ").count();
+    for (link, added) in [(2, 1), (2, 2), (1, 1), (3, 4)] {
+        room.reload("moves", &script(link, added)).expect(0, "reload ");
+        for address in [format!("10.0.0.{link}/24"), format!("10.0.7.{added}/24")] {
+            let seen = room.ip("a", "addr show v0");
+            assert!(seen.contains(&format!("inet {address} scope global v0")), "{address}\n{seen}");
+        }
+        assert_eq!(addresses(), 2);
+        assert!(room.ip("a", "addr show v0").contains(&format!("fd00::{link}/64")));
+        assert!(room.ip("a", "route").contains("10.1.0.0/16 via 10.0.0.9 dev v0"));
+    }
+    let setting = "net.ipv4.conf.v0.promote_secondaries";
+    let netns = format!("{}a", room.prefix);
+    let sysctl =
+        Command::new("ip").args(["netns", "exec", &netns, "sysctl", "-n", setting]).output();
+    assert_eq!(sysctl.expect("it is there").stdout, b"0\n");
+    // What fails puts the old one back, as the only one.
+    room.reload("moves", &(script(5, 6) + "\nerror('no')")).expect(1, "no");
+    assert_eq!(addresses(), 2);
+    assert!(room.ip("a", "addr show v0").contains("inet 10.0.0.3/24 scope global v0"));
+}
+
+#[test]
 fn a_load_that_fails_leaves_no_trace() {
     let room = Room::new();
     room.up("fails", &format!("{NET} cnf.state.n = 1"));

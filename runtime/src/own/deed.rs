@@ -3,6 +3,8 @@
 //! Three steps, so that the journal knows enough at every moment: `prepare` looks at what is there and writes nothing,
 //! then the journal is written, then `put` acts.
 
+use ipnetwork::IpNetwork;
+
 use super::owned::{AttachmentPlace, LinkEnd, Mounted, Owned};
 use crate::kernel::bpf::hook::{self, Attachment};
 use crate::kernel::bpf::pins;
@@ -165,8 +167,11 @@ impl Owned {
         let netlink = at.netlink;
         match self {
             Owned::Netns(_) | Owned::Process { .. } | Owned::Other { .. } => Ok(()),
-            Owned::Link { index, end, .. } => match old {
-                Some(Owned::Link { end: old, .. }) => reshape(netlink, *index, end, old),
+            Owned::Link { netns, index, name, end } => match old {
+                Some(Owned::Link { end: old, .. }) => {
+                    reshape(netlink, *index, end, old)?;
+                    readdress(netns, name, *index, netlink, (&end.addresses, &old.addresses))
+                }
                 _ => Ok(()),
             },
             Owned::Address { index, address, .. } => match old {
@@ -244,9 +249,9 @@ impl Owned {
         match self {
             Owned::Netns(netns) => gone_is_done(netns.delete()),
             Owned::Link { netns, index, .. } => gone_is_done(link::delete(&open(netns)?, *index)),
-            Owned::Address { netns, index, address, .. } => {
+            Owned::Address { netns, index, link, address } => promoting(netns, link, || {
                 gone_is_done(address::delete(&open(netns)?, *index, *address))
-            }
+            }),
             Owned::DeletedAddress { netns, lost, .. } => gone_is_done(lost.restore(&open(netns)?)),
             Owned::LinkSetting { netns, before, .. } => gone_is_done(before.restore(&open(netns)?)),
             Owned::LinkName { netns, index, before, after } => {
@@ -365,13 +370,40 @@ fn reshape(netlink: &Netlink, index: u32, new: &LinkEnd, old: &LinkEnd) -> Resul
     if !change.is_empty() {
         link::set(netlink, index, &change)?;
     }
-    for address in new.addresses.iter().filter(|a| !old.addresses.contains(a)) {
+    Ok(())
+}
+
+/// Gives a link its new addresses and takes the old ones away, in this order: a path between them stays.
+fn readdress(
+    netns: &Netns,
+    name: &str,
+    index: u32,
+    netlink: &Netlink,
+    (new, old): (&[IpNetwork], &[IpNetwork]),
+) -> Result<()> {
+    for address in new.iter().filter(|a| !old.contains(a)) {
         address::add(netlink, index, &address::Options::new(*address))?;
     }
-    for address in old.addresses.iter().filter(|a| !new.addresses.contains(a)) {
-        gone_is_done(address::delete(netlink, index, *address))?;
+    let gone = || old.iter().filter(|a| !new.contains(a));
+    if gone().next().is_none() {
+        return Ok(());
     }
-    Ok(())
+    promoting(netns, name, || {
+        gone().try_for_each(|a| gone_is_done(address::delete(netlink, index, *a)))
+    })
+}
+
+/// While `delete` takes addresses from a link, the others of their subnets stay: with a primary address they would go,
+/// unless one of them is promoted in its place (`promote_secondaries`, `__inet_del_ifa` in net/ipv4/devinet.c).
+fn promoting(netns: &Netns, link: &str, delete: impl FnOnce() -> Result<()>) -> Result<()> {
+    // A link that was renamed meanwhile has no setting of this name, and keeps the one it has.
+    let key = format!("net/ipv4/conf/{link}/promote_secondaries");
+    let before = sysctl::write(&netns.fd, &key, "1");
+    let outcome = delete();
+    if let Ok(before) = before {
+        gone_is_done(sysctl::write(&netns.fd, &key, &before).map(drop))?;
+    }
+    outcome
 }
 
 /// Attaches a program, or puts it in the place of the one that `old` attached.
