@@ -1,8 +1,8 @@
 --- `_chain`: where the library's programs stand on a tc hook. In the order of `ranks`, both ways; what a script attaches itself
 --- comes behind them, the policy router last; what copies packets as they leave stands behind all that is there.
 
-local native, cnf = ...
-local bpf, tc, tcx = cnf.bpf, cnf.tc, cnf.tcx
+local _, cnf = ...
+local bpf = cnf.bpf
 
 local chain = {}
 
@@ -27,24 +27,19 @@ local ranks = {
 }
 local OTHERS = 50
 
---- Attaches a program of the library in its place: behind those of its rank. What the load before has in this slot stays
---- where it is.
+--- Attaches a program of the library in its place: behind those of its rank.
 function chain.attach(link, direction, program, slot)
-  local standing = native.standing(link, direction, slot)
-  if standing then
-    standing.slot = slot
-    return bpf.attach(link, direction, program, standing)
+  local rank, behind = ranks[program.name], {}
+  if rank > OTHERS then
+    return bpf.attach(link, direction, program, { slot = slot, last = true })
   end
-  local rank = ranks[program.name]
-  local hook = bpf.has("tcx").available and tcx or tc
-  local before
-  for _, there in ipairs(hook.query(link, direction).programs) do
-    if (ranks[there.name] or OTHERS) > rank then
-      before = there.id
-      break
+  for name, other in pairs(ranks) do
+    if other <= rank then
+      behind[#behind + 1] = name
     end
   end
-  return bpf.attach(link, direction, program, { slot = slot, before = before })
+  table.sort(behind)
+  return bpf.attach(link, direction, program, { slot = slot, behind = behind })
 end
 
 return chain

@@ -16,26 +16,34 @@ local places = {
 --- By link. A generation's own: the next one replaces them all.
 local dispatchers = {}
 
+--- How a dispatcher runs; nil when its device or its place is gone. One that waits for the commit runs as it was asked to.
+local function mode_of(held)
+  local ok, answer = pcall(held.attachment.info, held.attachment)
+  if ok then
+    return answer.mode
+  end
+  return answer.code == "EAGAIN" and (held.mode or "auto") or nil
+end
+
 --- The dispatcher of a link, made when there is none.
 local function dispatcher(link, mode)
   local held = dispatchers[link]
-  if held then
-    local ok, info = pcall(held.attachment.info, held.attachment)
-    if ok then
-      if mode and info.mode ~= mode then
-        cnf.error({
-          code = "EBUSY",
-          message = ("the library's programs run in %s mode here"):format(info.mode),
-          hint = ('all of one link run in one mode: give the first of them mode = "%s"'):format(mode),
-        })
-      end
-      return held
+  local runs = held and mode_of(held)
+  if runs then
+    if mode and runs ~= "auto" and runs ~= mode then
+      cnf.error({
+        code = "EBUSY",
+        message = ("the library's programs run in %s mode here"):format(runs),
+        hint = ('all of one link run in one mode: give the first of them mode = "%s"'):format(mode),
+      })
     end
+    return held
   end
   local object = bpf.builtin("dispatch")
   held = {
     object = object,
     attachment = xdp.attach(link, object.programs.dispatch, { mode = mode }),
+    mode = mode,
     users = 0,
   }
   dispatchers[link] = held

@@ -372,6 +372,7 @@ function RecordSubscription:stats() end
 ---@field last? boolean After all that are there now; so is the default.
 ---@field before? cnf.Attachment|cnf.Program|integer An attachment, a program or a program's id on this hook; ENOENT when it is not there.
 ---@field after? cnf.Attachment|cnf.Program|integer As `before`.
+---@field behind? string[] Names of programs: before the first on the hook that has none of them. It means the same place to the next load of the script, whose programs are others of the same names.
 
 --- The programs of a hook, in the order they run.
 ---@class cnf.HookQuery

@@ -34,32 +34,6 @@ pub fn tc(lua: &Lua) -> mlua::Result<Table> {
     family(lua, "tc").build()
 }
 
-/// `_chain`, the native half: lua-stdlib/chain.lua says where the library's programs stand.
-pub fn chain(lua: &Lua) -> mlua::Result<Table> {
-    Module::new(lua, "_chain").function("standing", standing).build()
-}
-
-/// `standing(link, direction, slot)` -> the order words of what the load before has in this slot of the hook that
-/// `bpf.attach` takes. Attached with these again it stays where it is.
-fn standing(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Data> {
-    let link = args.required::<Given<Link>>("link")?.0;
-    let hook = auto_hook(&mut args)?;
-    let slot: String = args.required("slot")?;
-    let netns = link.net().netns()?;
-    let place = AttachmentPlace { netns, index: link.index(), link: link.name(), hook, slot };
-    let Some((number, Owned::Attachment { mounted: Some(mounted), .. })) =
-        host.ledger.by_key(&place.key())
-    else {
-        return Ok(Data::Nil);
-    };
-    if !host.stage.is_older(number) {
-        return Ok(Data::Nil);
-    }
-    let Order { first, last, before, after, .. } = mounted.order;
-    let (before, after) = (before.map(|a| a.program_id()), after.map(|a| a.program_id()));
-    Ok(record! { first: first, last: last, before: before, after: after })
-}
-
 /// `attach` and `query` of one family of hooks.
 fn family<'lua>(lua: &'lua Lua, family: &'static str) -> Module<'lua> {
     Module::new(lua, family)
@@ -185,6 +159,7 @@ fn order(options: &mut Options, host: &Host, hook: Hook) -> Result<Order> {
     order.last = options.flag("last")?;
     order.before = anchor(options, host, "before")?;
     order.after = anchor(options, host, "after")?;
+    order.behind = options.get("behind")?;
     if hook.family() == "tc" {
         order.priority = options.get("priority")?;
         order.handle = options.get("handle")?;

@@ -72,7 +72,6 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("_library", library::module),
         ("_records", records::module),
         ("_state", state::module),
-        ("_chain", hook::chain),
         ("_shell", shell::module),
         ("_test", testing::module),
         ("_stubs", stdlib::stubs),

@@ -156,6 +156,7 @@ pub fn attach(target: &Target, hook: Hook, program: &Program, order: &Order) -> 
     let about = |e: Error| e.operation(row.attach).about(target.subject(hook));
     check_kind(hook, program).map_err(about)?;
     order.check(hook).map_err(about)?;
+    let order = &order.resolved(target, hook).map_err(about)?;
     let slot = match hook {
         Hook::ClsactIngress | Hook::ClsactEgress => {
             Slot::Filter(clsact::attach(target, hook, program, order).map_err(about)?)

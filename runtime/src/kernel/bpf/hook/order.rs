@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::{Attachment, Hook};
+use super::{Attachment, Hook, Target};
 use crate::kernel::bpf::{Program, sys};
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub enum Anchor {
 
 impl Anchor {
     /// The program it stands for; 0 for a link known by its id alone.
-    pub fn program_id(&self) -> u32 {
+    fn program_id(&self) -> u32 {
         match self {
             Anchor::Attachment(attachment) => attachment.program().id(),
             Anchor::Program(program) => program.id(),
@@ -59,6 +59,9 @@ pub struct Order {
     pub last: bool,
     pub before: Option<Anchor>,
     pub after: Option<Anchor>,
+    /// Names of programs: it goes before the first on the hook that has none of these. Looked up when it is attached, so
+    /// that a later load, whose programs are others of the same names, asks for the same place.
+    pub behind: Option<Vec<String>>,
     /// tcx and netkit: refused (ESTALE) when the hook has changed since.
     pub expected_revision: Option<u64>,
     /// clsact: instead of an order word.
@@ -95,6 +98,7 @@ impl Order {
             _ => false,
         };
         words(self) == words(other)
+            && self.behind == other.behind
             && same(&self.before, &other.before)
             && same(&self.after, &other.after)
     }
@@ -106,6 +110,7 @@ impl Order {
             ("last", self.last),
             ("before", self.before.is_some()),
             ("after", self.after.is_some()),
+            ("behind", self.behind.is_some()),
             ("priority", self.priority.is_some()),
         ];
         let given: Vec<&str> =
@@ -133,6 +138,15 @@ impl Order {
             }
             None => Ok(()),
         }
+    }
+
+    /// With `behind` looked up on the hook.
+    pub(super) fn resolved(&self, target: &Target, hook: Hook) -> Result<Order> {
+        let Some(names) = &self.behind else { return Ok(self.clone()) };
+        let there = super::query(target, hook)?.programs;
+        let next = there.iter().find(|program| !names.contains(&program.name));
+        let before = next.map(|program| Anchor::ProgramId(program.id));
+        Ok(Order { before, behind: None, ..self.clone() })
     }
 
     /// Flags and relative of `BPF_LINK_CREATE`; BEFORE and AFTER with no reference mean first and last.
