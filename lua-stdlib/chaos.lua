@@ -124,7 +124,12 @@ function chaos.inject(link, options)
   local given = read(link, options)
   check(link, given)
   local seed = given.seed or math.random(0, 1 << 53)
-  local object = bpf.builtin("chaos", { globals = globals(link, given, seed) })
+  local object = bpf.builtin("chaos", {
+    name = cnf._program.name_of("chaos", link),
+    globals = globals(link, given, seed),
+    -- A later load of the script begins anew.
+    fresh = { "fault", "deadline", "stash" },
+  })
   local direction = given.direction or "egress"
   local fault = setmetatable({
     link = link,

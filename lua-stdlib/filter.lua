@@ -143,6 +143,9 @@ function filter.xdp(options)
       prefixes6 = size,
       sources = rate and rate.per and (rate.sources or 65536) or 1,
     }
+    load.name = program.name_of("filter", link)
+    -- A later load says all networks again; counters and rates go on.
+    load.fresh = { "prefixes4", "prefixes6", "plan" }
     inside.object = bpf.builtin("filter", load)
     -- Complete before the first frame meets it.
     store(self, OP, denied, DENY)

@@ -100,6 +100,8 @@ function flow.account(options)
   local ways = direction == "both" and { "ingress", "egress" } or { direction }
   local ok, problem = pcall(program.as, OP, link.name, function()
     inside.object = bpf.builtin("flow", {
+      name = program.name_of("flow", link),
+      fresh = { "settings", "samples" },
       globals = { headerless = program.headerless(link) and 1 or 0 },
       max_entries = { flows = given.size or 65536 },
     })

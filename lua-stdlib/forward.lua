@@ -99,6 +99,8 @@ function forward.xdp(options)
           join_peer(link, inside.leaves)
         end
         inside.places[i] = stages.attach("forward", link, mode, function(load)
+          load.name = program.name_of("forward", link)
+          load.fresh = { "ports" }
           load.globals.mac = mac_bytes(link)
           if i > 1 then
             load.maps.ports = inside.objects[1].maps.ports

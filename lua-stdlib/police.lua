@@ -82,6 +82,8 @@ end
 
 --- Loads the object with what `load` says besides, and fills its settings.
 local function load_object(inside, given, load)
+  load.name = program.name_of("police", given.link)
+  load.fresh = { "police" }
   load.globals.per = PER[given.per] or 0
   load.globals.by_packets = given.pps and 1 or 0
   load.max_entries = { buckets = given.per and (given.buckets or 65536) or 1 }

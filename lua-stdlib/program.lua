@@ -25,6 +25,11 @@ function program.as(op, subject, fn, ...)
   })
 end
 
+--- What an object of the library is called: equal in the next load of the script, and for no other link.
+function program.name_of(what, link)
+  return ("%s/%s/%s"):format(what, link.netns.name, link.name)
+end
+
 --- Whether frames of the link begin with their IP header (tun, wireguard, ipip ...): its address is not a MAC.
 function program.headerless(link)
   local mac = link:info().mac

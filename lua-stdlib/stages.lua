@@ -2,7 +2,7 @@
 --- array of programs, in the order of `places`.
 
 local _, cnf = ...
-local bpf, xdp = cnf.bpf, cnf.xdp
+local bpf, program, xdp = cnf.bpf, cnf._program, cnf.xdp
 
 local stages = {}
 
@@ -39,12 +39,17 @@ local function dispatcher(link, mode)
     end
     return held
   end
-  local object = bpf.builtin("dispatch")
+  local object = bpf.builtin("dispatch", {
+    name = program.name_of("dispatch", link),
+    -- The stages of a later load come all at once, with its dispatcher.
+    fresh = { "stages" },
+  })
   held = {
     object = object,
     attachment = xdp.attach(link, object.programs.dispatch, { mode = mode }),
     mode = mode,
     users = 0,
+    taken = {},
   }
   dispatchers[link] = held
   return held
@@ -71,9 +76,9 @@ function stages.join(link, mode)
     held
 end
 
-local function free_place(kind, map)
+local function free_place(kind, taken)
   for place = places[kind][1], places[kind][2] do
-    if not map:get(place) then
+    if not taken[place] then
       return place
     end
   end
@@ -95,9 +100,9 @@ function stages.attach(kind, link, mode, load)
   local map = held.object.maps.stages
   local here
   local ok, problem = pcall(function()
-    local place = free_place(kind, map)
+    local place = free_place(kind, held.taken)
     map:set(place, load({ globals = { stage = place }, maps = { stages = map } }))
-    here = place
+    held.taken[place], here = true, place
   end)
   if not ok then
     leave()
@@ -107,7 +112,7 @@ function stages.attach(kind, link, mode, load)
     detach = function()
       if here then
         map:delete(here)
-        here = nil
+        held.taken[here], here = nil, nil
         leave()
       end
     end,

@@ -11,6 +11,7 @@ local bpf = {}
 ---@field globals? table<string, any> Values of global variables, `const volatile` ones too, set before the programs are verified. An unknown name raises ENOENT and names the nearest; a value that does not fit raises EINVAL or ERANGE.
 ---@field max_entries? table<string, integer> Sizes of maps, in entries, by name.
 ---@field maps? table<string, cnf.Map> Maps that exist already, used in place of the object's own of that name: this is how objects share maps. Type, key and value size must agree (EINVAL).
+---@field fresh? string[] Maps that a later load of the script makes anew: it goes on with the others, where their shape is the same.
 ---@field programs? string[] Only these programs; by default all but those in optional sections (`SEC("?tc")`).
 
 --- Loads a compiled object: makes its maps, sets its globals, relocates (CO-RE, bpf-to-bpf calls, maps) and has the

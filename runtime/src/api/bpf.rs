@@ -109,6 +109,8 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
     }
     let programs: Option<Vec<String>> = options.get("programs")?;
     load.programs = programs.map(BTreeSet::from_iter);
+    let fresh: Option<Vec<String>> = options.get("fresh")?;
+    load.fresh = fresh.into_iter().flatten().collect();
     Ok(load)
 }
 

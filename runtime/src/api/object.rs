@@ -55,7 +55,13 @@ impl Object {
         let shelf = format!("{shelf}#{}", stage.ordinal(&shelf));
         let before = if stage.is_loading() { stage.take::<Kept>(&shelf) } else { None };
         let kept = match before {
-            Some(before) if before.bytes == bytes && before.options == options => before,
+            Some(before)
+                if before.bytes == bytes
+                    && before.options == options
+                    && options.fresh.is_empty() =>
+            {
+                before
+            }
             before => {
                 let old = before.as_ref().map(|before| &before.object);
                 let (object, differences) = bpf::Object::load_after(&bytes, &options, old)

@@ -38,6 +38,8 @@ pub struct LoadOptions {
     /// Shapes of the inner maps of maps of maps, where the source does not say (`__array(values, ...)`).
     pub inner: BTreeMap<String, MapSpec>,
     pub max_entries: BTreeMap<String, u32>,
+    /// Maps that a new version of the object makes anew, whatever the one before had in them.
+    pub fresh: BTreeSet<String>,
     /// Global variables by name, `const volatile` ones too.
     pub globals: BTreeMap<String, Value>,
 }
@@ -248,7 +250,7 @@ impl ObjectFile {
         self.check_names(options)?;
         self.set_globals(options)?;
         let shapes = self.shapes(options);
-        let kept = old.map(|old| shapes.kept_of(old)).unwrap_or_default();
+        let kept = old.map(|old| shapes.kept_of(old, &options.fresh)).unwrap_or_default();
         let mut options = options.clone();
         options.maps.extend(kept.maps);
         let object = self.put_together(&options, shapes)?;
@@ -273,6 +275,7 @@ impl ObjectFile {
         let maps = &self.parsed.maps;
         let named =
             options.maps.keys().chain(options.inner.keys()).chain(options.max_entries.keys());
+        let named = named.chain(&options.fresh);
         for name in named {
             if !maps.contains_key(name) {
                 return Err(absent("bpf.load", "map", name, maps.keys()));

@@ -1,7 +1,7 @@
 //! The shapes of an object's maps, remembered so that a new version of it goes on with those that still fit: a program can
 //! change while what it has counted stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,14 +56,15 @@ impl ObjectFile {
 }
 
 impl Shapes {
-    /// The maps of `old` that look as these do. Constants are never kept, nor program arrays, which hold the old code.
-    pub(super) fn kept_of(&self, old: &Object) -> Kept {
+    /// The maps of `old` that look as these do, and are not to be fresh. Constants are never kept, nor program arrays, which hold the old code.
+    pub(super) fn kept_of(&self, old: &Object, fresh: &BTreeSet<String>) -> Kept {
         let mut kept = Kept::default();
         for (name, shape) in self.0.iter() {
             let (Some(before), Some(map)) = (old.shapes.0.get(name), old.maps.get(name)) else {
                 continue;
             };
-            if name.starts_with(".rodata") || shape.spec.kind == MapKind::PROG_ARRAY {
+            let code = name.starts_with(".rodata") || shape.spec.kind == MapKind::PROG_ARRAY;
+            if code || fresh.contains(name) {
                 continue;
             }
             let differences = shape.differences(before);
