@@ -188,8 +188,8 @@ static __always_inline struct flow *request_of(const struct flow_key *reply, con
 	return bpf_map_lookup_elem(&flows, &request);
 }
 
-/* Notes the way back, or that it is still in use. */
-static __noinline int keep_reply(const struct flow_key *request, const struct flow *flow)
+/* Notes the way back: of a new connection whatever was there before, else where it has been forgotten (BPF_NOEXIST). */
+static __noinline int keep_reply(const struct flow_key *request, const struct flow *flow, __u64 flags)
 {
 	struct flow_key key;
 	struct flow reply = {
@@ -200,9 +200,7 @@ static __noinline int keep_reply(const struct flow_key *request, const struct fl
 	};
 
 	reply_key(&key, request, &flow->other);
-	if (!bpf_map_lookup_elem(&flows, &key))
-		bpf_map_update_elem(&flows, &key, &reply, BPF_ANY);
-	return 0;
+	return bpf_map_update_elem(&flows, &key, &reply, flags);
 }
 
 /* Whether this flow's backend is still the one of that number, and takes new connections. */
@@ -276,7 +274,7 @@ static __always_inline int request(struct __sk_buff *ctx, const struct service *
 		/* Once a second is enough, and spares the other processors. */
 		if (flow.seen != now) {
 			known->seen = flow.seen = now;
-			keep_reply(key, &flow);
+			keep_reply(key, &flow, BPF_NOEXIST);
 		}
 		counts = counts_of(flow.backend);
 	} else {
@@ -289,7 +287,7 @@ static __always_inline int request(struct __sk_buff *ctx, const struct service *
 		flow.seen = now;
 		flow.closed = closes(flags, CLOSED_BY_CLIENT);
 		bpf_map_update_elem(&flows, key, &flow, BPF_ANY);
-		keep_reply(key, &flow);
+		keep_reply(key, &flow, BPF_ANY);
 		counts = counts_of(flow.backend);
 		if (counts)
 			counts->begun++;
