@@ -492,6 +492,25 @@ test.case("without BTF: bytes, or integers where the size is a number's", functi
   end, "ERANGE")
 end)
 
+test.case("maps declared as before BTF are maps of bytes and integers", function(t)
+  local map = bpf.compile({
+    source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct old_map_def { unsigned int type, key_size, value_size, max_entries, map_flags; };
+struct old_map_def SEC("maps") old = { BPF_MAP_TYPE_HASH, 4, 8, 4 };
+SEC("tc") int p(struct __sk_buff *skb) {
+  __u32 key = 7;
+  __u64 *value = bpf_map_lookup_elem(&old, &key);
+  return value ? *value : -1;
+}
+char LICENSE[] SEC("license") = "GPL";]],
+  })
+  map.maps.old:set(7, 42)
+  t:equal(map.programs.p:test_run({ packet = FRAME }).retval, 42)
+  t:equal(map.maps.old:get(string.pack("=I4", 7)), 42)
+end)
+
 test.case("program arrays take programs", function(t)
   local jumps, p = maps().jumps, shared.programs
   local function run(mark)
@@ -677,7 +696,7 @@ test.case("members of a union that are given together must agree", function(t)
   local problem = t:raises(function()
     m:set({}, changed)
   end, "EINVAL")
-  t:ok(problem.message:find("shares its bytes with", 1, true), problem.message)
+  t:ok(problem.message:find('"half" and "whole" share', 1, true), problem.message)
   changed.whole = nil
   m:set({}, changed)
   t:equal(m:get({}).whole, 0x20005)

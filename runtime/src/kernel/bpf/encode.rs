@@ -227,11 +227,13 @@ fn write_struct(
                 field.clear(out);
                 write_field(field, item, out, path)?;
                 if before != out {
-                    let message = format!(
-                        "shares its bytes with \"{}\", and they differ: give one of them",
-                        other.name
-                    );
-                    return Err(Fault::new(message));
+                    let mut both = [(other.bit_offset, &other.name), (field.bit_offset, name)];
+                    both.sort();
+                    let [(_, first), (_, second)] = both;
+                    path.0.pop();
+                    return Err(Fault::new(format!(
+                        "\"{first}\" and \"{second}\" share their bytes, and differ: give one of them"
+                    )));
                 }
             }
         }

@@ -479,4 +479,6 @@ fn explained(attr: &sys::ProgramAttr<'_>) -> std::result::Result<OwnedFd, String
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

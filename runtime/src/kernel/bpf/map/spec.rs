@@ -119,6 +119,9 @@ pub(super) fn create_error(spec: &MapSpec, errno: Errno) -> Error {
                 (true, _) => {
                     "a map of maps needs the shape of its inner maps: `__array(values, ...)`"
                 }
+                _ if spec.kind == MapKind::RINGBUF => {
+                    "the size of a ring buffer, max_entries, is a power of two of bytes, at least a page (4096)"
+                }
                 (_, 0) => "max_entries is 0: give it with max_entries={...}",
                 _ => "see `man 2 bpf` for the shapes that each kind of map takes",
             };

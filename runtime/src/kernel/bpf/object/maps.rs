@@ -10,7 +10,7 @@ use aya_obj::btf::BtfKind;
 use super::{LoadOptions, ObjectFile, invalid};
 use crate::Result;
 use crate::kernel::bpf::map::{Map, MapKind, MapSpec, MapTypes, Write};
-use crate::kernel::bpf::{Program, elf, probe, sys};
+use crate::kernel::bpf::{Program, Type, elf, probe, sys};
 
 impl ObjectFile {
     pub(super) fn make_maps(
@@ -25,10 +25,15 @@ impl ObjectFile {
                 continue;
             }
             let spec = self.map_spec(name, declared, options);
+            let types = self.map_types(name, declared, btf_fd);
+            if let Some(types) = &types {
+                sizes_agree(&spec, types)?;
+            }
             let map = match options.maps.get(name) {
                 Some(existing) => reuse(&spec, existing)?,
-                None => Map::create_typed(&spec, self.map_types(name, declared, btf_fd).as_ref())
-                    .map_err(|e| e.operation("bpf.load"))?,
+                None => {
+                    Map::create_typed(&spec, types.as_ref()).map_err(|e| e.operation("bpf.load"))?
+                }
             };
             if data && !options.maps.contains_key(name) {
                 fill(&map, declared)?;
@@ -134,6 +139,29 @@ impl ObjectFile {
         }
         None
     }
+}
+
+/// Whether the types of a declaration are as large as it says: the kernel would refuse the types and keep the map.
+fn sizes_agree(spec: &MapSpec, types: &MapTypes) -> Result<()> {
+    if spec.kind.has_records() || spec.kind.holds_descriptors() {
+        return Ok(());
+    }
+    let sides = [("key", types.key, spec.key_size), ("value", types.value, spec.value_size)];
+    for (side, id, size) in sides.into_iter().filter(|(_, id, _)| *id != 0) {
+        let Some(kind) = Type::from_btf(&types.btf, id) else { continue };
+        if kind.size() != size as usize {
+            return Err(invalid(format!(
+                "map \"{}\" is declared with a {side} of {size} bytes and of type {}, which has {}",
+                spec.name,
+                kind.name(),
+                kind.size()
+            ))
+            .hint(format!(
+                "__type({side}, ...) says the size: leave __uint({side}_size, ...) out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn is_data(map: &aya_obj::Map) -> bool {
