@@ -6,6 +6,7 @@
 mod forward;
 mod hub;
 mod lookup;
+mod maps;
 mod report;
 mod scratch;
 mod sets;
@@ -23,6 +24,7 @@ const PARTS: &[Part] = &[
     ("start", true, start::measure),
     ("lookup", true, lookup::measure),
     ("forward", true, forward::measure),
+    ("maps", true, maps::measure),
     ("sets", false, sets::measure),
 ];
 
