@@ -163,6 +163,9 @@ local function not_found(name, tried)
   local hint = "package.path says where modules are looked for"
   if host.modules[name] or host.library[name] then
     hint = ('the library\'s module is require "cnf.%s"'):format(name)
+  elseif name:find("^cnf%.") then
+    local near = host.nearest(name:sub(5), names)
+    hint = near and ('did you mean "cnf.%s"?'):format(near) or "the library has " .. table.concat(names, ", ")
   end
   cnf.error({
     op = "require",

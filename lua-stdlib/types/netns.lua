@@ -81,7 +81,7 @@ function Netns:route(options) end
 
 --- Adds a policy routing rule; it is removed at the end. Both families have rules of their own: `from` or `to` tell which, else
 --- `family`, else it is IPv4's. EEXIST when there is an equal one of that priority; without `priority` the kernel gives each its own. (ip-rule(8))
----@param options {from?: string, to?: string, iif?: cnf.Link|string, oif?: cnf.Link|string, fwmark?: integer|string, ipproto?: string|integer, sport?: integer|string, dport?: integer|string, tos?: integer, table?: integer|string, priority?: integer, type?: "unicast"|"nop"|"blackhole"|"unreachable"|"prohibit", goto?: integer, invert?: boolean, suppress_prefixlength?: integer, proto?: string|integer, family?: "inet"|"inet6"} fwmark "0x10/0xff" has a mask, a port range is "1000-2000"; table "main" by default.
+---@param options {from?: string, to?: string, iif?: cnf.Link|string, oif?: cnf.Link|string, fwmark?: integer|string, ipproto?: string|integer, sport?: integer|string, dport?: integer|string, tos?: integer, table?: integer|string, priority?: integer, type?: "unicast"|"nop"|"blackhole"|"unreachable"|"prohibit", goto?: integer, invert?: boolean, suppress_prefixlength?: integer, proto?: string|integer, family?: "inet"|"inet6"} fwmark "0x10/0xff" has a mask, a port range is "1000-2000"; table "main" by default; `goto` is a word of Lua: `["goto"] = 100`.
 ---@return cnf.Rule
 function Netns:rule(options) end
 

@@ -182,6 +182,12 @@ pub fn errno_name(errno: nix::errno::Errno) -> Cow<'static, str> {
 
 /// The errno in words, lower-case as every cause is.
 fn describe(errno: nix::errno::Errno) -> String {
+    // Of these the C library speaks as if sockets and mathematics were meant.
+    match errno {
+        nix::errno::Errno::EOPNOTSUPP => return "operation not supported".into(),
+        nix::errno::Errno::ERANGE => return "out of range".into(),
+        _ => {}
+    }
     let text = errno.desc();
     let mut chars = text.chars();
     match chars.next() {

@@ -454,6 +454,10 @@ local REFUSED = {
   { "macvlan", { link = "lo" }, "EINVAL", "cannot stand on the loopback" },
   { "bridge", { ports = "under" }, "EBUSY", "what under receives is above's already: that macvlan stands on it" },
   { "bridge", { ports = "lo" }, "EINVAL", "lo is the loopback" },
+  { "bridge", { ports = "nowhere" }, "ENODEV", "there is no link of that name" },
+  { "vxlan", { id = 1 << 25 }, "ERANGE", "out of range: VXLAN ID must be lower than 16777216" },
+  { "vxlan", { id = 1, group = "10.1.1.1" }, "EINVAL", "group 10.1.1.1 is not a multicast address" },
+  { "vxlan", { id = 1, remote = "ff05::1" }, "EINVAL", "remote ff05::1 is a multicast address" },
 }
 
 test.case("refused values and places are told with their reason", function(t)
@@ -483,5 +487,6 @@ test.case("refused values and places are told with their reason", function(t)
     t:ok(tostring(e):find(text, 1, true), tostring(e))
   end
   refused({ mtu = 10 }, "link:set(port): mtu 10 is out of its range: 68 to 65535 bytes (EINVAL)")
+  refused({ master = "under" }, "link:set(port): operation not supported (EOPNOTSUPP)")
   refused({ mac = "03:00:00:00:00:01" }, "mac 03:00:00:00:00:01 is a multicast address (EADDRNOTAVAIL)")
 end)

@@ -48,6 +48,9 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     if kind.name == "vxlan" && !given("id") && !given("external") {
         return Err(options.bad("id is missing: the virtual network identifier, 0 to 16777215"));
     }
+    if kind.name == "vxlan" {
+        check_vxlan_group(&options, &values)?;
+    }
     let end = end(&mut options, &net, kind, name.clone())?;
     let on = below(&mut options, &net, kind)?;
     let ports = match kind.name {
@@ -63,6 +66,25 @@ fn create(lua: &Lua, host: &Rc<Host>, mut args: Args, kind: &'static Kind) -> Re
     host.stage.check()?;
     let make = Making { kind, net, end, on, values, ports, peer };
     make.adopt_or_create(lua, host)
+}
+
+/// The kernel takes either for the other; `ip` refuses it too.
+fn check_vxlan_group(options: &Options, values: &[(String, link::Value)]) -> Result<()> {
+    for (word, value) in values {
+        let link::Value::Address(address) = value else { continue };
+        match (word.as_str(), address.is_multicast()) {
+            ("group", false) => {
+                let text = format!("group {address} is not a multicast address");
+                return Err(options.bad(text).hint("remote is the word for one other end"));
+            }
+            ("remote", true) => {
+                let text = format!("remote {address} is a multicast address");
+                return Err(options.bad(text).hint("group is the word for many other ends"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The link that a kind such as vlan stands on: a name in this namespace, or a Link of any.
@@ -496,7 +518,7 @@ fn rename(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()>
 }
 
 fn move_to(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()> {
-    let target = args.required::<NetOption>("netns")?.resolve(host)?;
+    let target = NetOption::argument(&mut args, host)?;
     if !this.is_ours(host) {
         return Err(Error::new(
             args.op().to_owned(),

@@ -344,7 +344,7 @@ fn delete(_: &Lua, host: &Rc<Host>, this: &Net, _: Args) -> Result<()> {
 /// An option that names a namespace; the host's when absent.
 pub fn netns_option(options: &mut Options, host: &Host) -> Result<Net> {
     match options.get::<NetOption>("netns")? {
-        Some(net) => net.resolve(host),
+        Some(net) => net.resolve(host).map_err(|e| e.operation(options.op().to_owned())),
         None => host.nets.host(),
     }
 }

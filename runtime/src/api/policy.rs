@@ -19,7 +19,7 @@ use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
 use super::netns::Net;
-use super::option::{FromOption, Options, expected};
+use super::option::{FromOption, Options, expected, nearest};
 use super::route::ip_protocol;
 use crate::Result;
 use crate::kernel::bpf::{self, Target};
@@ -136,13 +136,20 @@ fn attachments(options: &mut Options) -> Result<(Vec<Link>, Vec<Attach>)> {
         ("primary", Hook::Primary),
         ("peer", Hook::Peer),
     ];
-    let pairs = options.required::<Table>("attach")?;
+    let Some(pairs) = options.get::<Table>("attach")? else {
+        return Err(options
+            .bad("attach is missing: it says which hooks it stands on")
+            .hint("attach = {{link, \"egress\"}}"));
+    };
     let (mut links, mut attach): (Vec<Link>, Vec<Attach>) = (Vec::new(), Vec::new());
     for (link, word) in link_and_hook(options, &pairs)? {
         let Some((_, hook)) = HOOKS.iter().find(|(name, _)| *name == word) else {
-            return Err(options
-                .bad(format!("there is no hook \"{word}\""))
-                .hint("\"ingress\" or \"egress\" of any link, \"primary\" or \"peer\" of a netkit's primary end"));
+            let known: Vec<&str> = HOOKS.iter().map(|(name, _)| *name).collect();
+            let error = options.bad(format!("there is no hook \"{word}\""));
+            return Err(match nearest(&word, &known) {
+                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                None => error.hint("\"ingress\" or \"egress\" of any link, \"primary\" or \"peer\" of a netkit's primary end"),
+            });
         };
         let open = link.net().open()?;
         if attach.iter().any(|a| {

@@ -187,10 +187,14 @@ fn add_route(
     for hop in options.get::<Vec<Table>>("nexthops")?.unwrap_or_default() {
         let mut hop = Options::new(args.op(), Value::Table(hop))?;
         hop.set_subject("nexthops");
+        let weight: u16 = hop.get("weight")?.unwrap_or(1);
+        if !(1..=256).contains(&weight) {
+            return Err(hop.bad(format!("weight must be an integer from 1 to 256, got {weight}")));
+        }
         let next = NextHop {
             via: hop.get("via")?,
             dev: dev(&mut hop, this)?,
-            weight: hop.get("weight")?.unwrap_or(1),
+            weight,
             onlink: hop.flag("onlink")?,
         };
         hop.finish()?;

@@ -268,6 +268,12 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
             Ok(stopping())
         })?,
     )?;
+    table.set(
+        "nearest",
+        lua.create_function(|_, (word, names): (String, Vec<String>)| {
+            Ok(crate::nearest::nearest(&word, &names).map(str::to_owned))
+        })?,
+    )?;
     table.set("located", super::error::located_by(lua)?)?;
     table.set(
         "dress",

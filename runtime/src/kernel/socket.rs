@@ -71,7 +71,15 @@ pub fn listen(
         if tcp {
             socket.set_reuse_address(true).map_err(failed)?;
         }
-        socket.bind(&SocketAddr::new(address, port).into()).map_err(failed)?;
+        socket.bind(&SocketAddr::new(address, port).into()).map_err(|e| {
+            let missing = e.raw_os_error() == Some(libc::EADDRNOTAVAIL);
+            let error = failed(e);
+            if missing {
+                error.because("no link of this namespace has that address")
+            } else {
+                error
+            }
+        })?;
         if tcp {
             socket.listen(BACKLOG).map_err(failed)?;
         }

@@ -126,6 +126,9 @@ pub fn set(netlink: &Netlink, index: u32, change: &Change) -> Result<()> {
             Errno::EOPNOTSUPP if change.mac.is_some() => {
                 error.hint("a netkit in l3 mode, a tun and other header-less links have no MAC")
             }
+            Errno::EINVAL | Errno::EOPNOTSUPP if change.master.is_some_and(|m| m != 0) => {
+                error.hint("the master must be a bridge, bond or vrf in the same namespace")
+            }
             _ => error,
         }
     })

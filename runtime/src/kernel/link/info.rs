@@ -109,6 +109,10 @@ fn not_found(netlink: &Netlink, error: Error, name: &str) -> Error {
     let links = list(netlink).unwrap_or_default();
     match nearest(name, links.iter().map(|link| &link.name)) {
         Some(near) => error.hint(format!("did you mean {near:?}?")),
+        None if links.len() <= 8 => {
+            let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+            error.hint(format!("there is {}", names.join(", ")))
+        }
         None => error,
     }
 }

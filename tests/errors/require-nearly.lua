@@ -1,0 +1,2 @@
+--- A module of the library, misspelt.
+require("cnf.polcy")
