@@ -403,8 +403,14 @@ impl Life {
             self.start(chunk, stage)
         });
         let next = next.map_err(|error| (self.script_file(), error))?;
-        let limit = self.script.load_timeout;
-        self.control.interrupt_after(limit);
+        // Nobody waits for the first load of a process.
+        let limit = match &self.current {
+            Some(_) => self.script.load_timeout,
+            None => Duration::MAX,
+        };
+        if self.current.is_some() {
+            self.control.interrupt_after(limit);
+        }
         let loaded = tokio::select! {
             loaded = next.set_up() => loaded,
             () = tokio::time::sleep(limit) => Err(too_slow(limit, None)),
