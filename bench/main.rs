@@ -3,10 +3,13 @@
 //! A ratio that misses its target is printed as such and fails nothing; a measurement that could not be made fails the
 //! run. The machine's other load is not controlled: runs of all sides alternate, and medians are compared.
 
+#[path = "../tests/room/flow.rs"]
+mod flow;
 mod forward;
 mod hub;
 mod lookup;
 mod maps;
+mod reload;
 mod report;
 mod scratch;
 mod sets;
@@ -25,6 +28,7 @@ const PARTS: &[Part] = &[
     ("lookup", true, lookup::measure),
     ("forward", true, forward::measure),
     ("maps", true, maps::measure),
+    ("reload", true, reload::measure),
     ("sets", false, sets::measure),
 ];
 

@@ -390,6 +390,35 @@ fn a_changed_program_takes_the_place_of_the_one_before() {
 }
 
 #[test]
+fn someone_else_on_a_hook_is_reported_and_left() {
+    let room = Room::new();
+    room.up("shared", &PASS.replace("STEP", "1"));
+    if !room.run(&["-e", "print((cnf.probe_feature('tcx')))"]).out.contains("true") {
+        return; // clsact does not count its changes.
+    }
+    room.run(&["reload", "shared"]).expect(0, "reload 2");
+    assert!(!room.log("shared").contains("someone else"));
+    let theirs = format!(
+        "{} local v = netns.get('{}a'):link('v') local o = bpf.compile {{ source = source }}
+        tcx.attach(v, 'egress', o.programs.pass) require('cnf').task.sleep(20)",
+        PASS.split("local a =").next().expect("it is there").replace("STEP", "3"),
+        room.prefix
+    );
+    let mut other = room.command(&["-e", &theirs]).spawn().expect("it starts");
+    let query = format!(
+        "local v = netns.get('{}a'):link('v') print('programs', #tcx.query(v, 'egress').programs)",
+        room.prefix
+    );
+    eventually(|| room.run(&["-e", &query]).out.contains("programs\t2"));
+    room.run(&["reload", "shared"]).expect(0, "reload 3: kept 4");
+    let log = room.log("shared");
+    assert!(log.contains("warning: someone else changed the programs on tcx egress of v"), "{log}");
+    room.run(&["-e", &query]).expect(0, "programs\t2");
+    let _ = nix::sys::signal::kill(Pid::from_raw(other.id() as i32), Signal::SIGTERM);
+    let _ = other.wait();
+}
+
+#[test]
 fn a_thousand_reloads_leave_nothing() {
     let room = Room::new();
     let text = |n: u32| {

@@ -281,6 +281,7 @@ impl Handle for Attachment {
                 if host.ledger.get(number).is_some() {
                     this.attached(host)?.detach().map_err(about)?;
                     host.ledger.forget(number);
+                    host.stage.hooks_changed();
                 }
                 Ok(())
             })

@@ -2,6 +2,7 @@
 //! which a later generation prepares its changes; and the instance itself, on disk.
 
 mod deed;
+mod hooks;
 pub mod instance;
 pub mod journal;
 mod ledger;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::deed::{self, Place};
+use super::hooks::Hooks;
 use super::ledger::{Ledger, Mark};
 use super::owned::{LinkPlace, Mounted, Owned};
 use crate::error::Site;
@@ -93,6 +94,7 @@ pub struct Stage {
     ordinals: RefCell<HashMap<String, usize>>,
     /// Namespaces where links or addresses went, and routes with them.
     shaken: RefCell<HashSet<u64>>,
+    hooks: Rc<Hooks>,
     shelf: Rc<Shelf>,
     before: Option<Rc<Shelf>>,
 }
@@ -108,7 +110,9 @@ impl Stage {
 
     /// The stage of the generation that comes after `before`.
     pub fn after(before: &Stage) -> Stage {
-        Stage::new(Arc::clone(&before.ledger), Phase::Loading, Some(Rc::clone(&before.shelf)))
+        let shelf = Some(Rc::clone(&before.shelf));
+        let next = Stage::new(Arc::clone(&before.ledger), Phase::Loading, shelf);
+        Stage { hooks: Rc::clone(&before.hooks), ..next }
     }
 
     /// A first generation that adopts what a process before this one left in the ledger.
@@ -130,6 +134,7 @@ impl Stage {
             kept: RefCell::default(),
             ordinals: RefCell::default(),
             shaken: RefCell::default(),
+            hooks: Rc::default(),
             shelf: Rc::default(),
             before,
         }
@@ -161,6 +166,7 @@ impl Stage {
         self.phase.set(Phase::Live);
         self.named.borrow_mut().clear();
         self.kept.borrow_mut().clear();
+        self.hooks.note(&self.ledger);
     }
 
     /// Another generation has taken over.
@@ -372,7 +378,17 @@ impl Stage {
     fn put_now(&self, mut owned: Owned, old: Option<u64>, netlink: &Netlink) -> Result<u64> {
         let number = self.ledger.reserve();
         put(&self.ledger, number, &mut owned, old, netlink, false)?;
+        if matches!(owned, Owned::Attachment { .. }) {
+            self.hooks_changed();
+        }
         Ok(number)
+    }
+
+    /// A live script has changed what is on its hooks.
+    pub fn hooks_changed(&self) {
+        if self.phase() == Phase::Live {
+            self.hooks.note(&self.ledger);
+        }
     }
 
     /// Changes something that is no entry, now or at the commit.
@@ -486,6 +502,7 @@ impl Stage {
     /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
     pub fn commit(&self) -> Result<Difference> {
         let difference = self.difference();
+        self.hooks.tell_foreign(&self.ledger);
         let mut sockets = Sockets::default();
         let mut done: Vec<Done> = Vec::new();
         for mut action in self.actions.take() {
