@@ -71,7 +71,10 @@ SEC("cgroup_skb/ingress") int arriving(struct __sk_buff *skb) {
   t:equal(out.target, path .. ", egress")
   o.globals.allow = 0
   t:ok(inside(a, path, ping).code ~= 0, "stopped")
-  t:equal(probe.ping(a, "10.0.0.2", { count = 2, interval = 0.05 }).received, 2, "not in the cgroup")
+  t:equal(probe.ping(a, "10.0.0.2", {
+    count = 2,
+    interval = 0.05,
+  }).received, 2, "not in the cgroup")
   out:detach()
   t:equal(inside(a, path, ping).code, 0)
   out:detach()

@@ -21,27 +21,74 @@ end
 local ROUND_TRIPS = {
   udp = {
     eth = { src = "02:00:00:00:00:0a", dst = "02:00:00:00:00:0b", type = 0x0800 },
-    ip = { src = "10.0.0.1", dst = "10.0.0.2", ttl = 3, tos = 0xb8, id = 77, df = true, proto = "udp" },
+    ip = {
+      src = "10.0.0.1",
+      dst = "10.0.0.2",
+      ttl = 3,
+      tos = 0xb8,
+      id = 77,
+      df = true,
+      proto = "udp",
+    },
     udp = { sport = 1000, dport = 53 },
     payload = "hello",
   },
   ["tcp over IPv6"] = {
-    ip6 = { src = "fd00::1", dst = "fd00::2", hop_limit = 9, tclass = 3, flow_label = 0xabcde, proto = "tcp" },
-    tcp = { sport = 1, dport = 2, seq = 2 ^ 32 - 1, ack = 5, flags = { syn = true, ack = true }, window = 7 },
+    ip6 = {
+      src = "fd00::1",
+      dst = "fd00::2",
+      hop_limit = 9,
+      tclass = 3,
+      flow_label = 0xabcde,
+      proto = "tcp",
+    },
+    tcp = {
+      sport = 1,
+      dport = 2,
+      seq = 2 ^ 32 - 1,
+      ack = 5,
+      flags = { syn = true, ack = true },
+      window = 7,
+    },
     payload = "",
   },
   ["tags"] = {
     eth = { type = 0x88a8 },
-    vlan = { id = 10, priority = 5, dei = true, type = "802.1ad", inner = { id = 20, type = "802.1q" } },
+    vlan = {
+      id = 10,
+      priority = 5,
+      dei = true,
+      type = "802.1ad",
+      inner = { id = 20, type = "802.1q" },
+    },
     ip = V4,
     icmp = { type = "echo-request", id = 3, seq = 4 },
     payload = "odd",
   },
-  ["icmp errors"] = { ip = V4, icmp = { type = "destination-unreachable", code = 4, mtu = 1400 }, payload = ("x"):rep(28) },
-  ["icmpv6"] = { ip6 = V6, icmp = { type = "packet-too-big", mtu = 100000 }, payload = ("x"):rep(48) },
-  ["arp"] = { arp = { op = "reply", src = "10.0.0.1", dst = "10.0.0.2", dst_mac = "02:00:00:00:00:02" } },
-  ["another protocol"] = { ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = 200 }, payload = "raw" },
-  ["fragment"] = { ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = "udp", offset = 1480, mf = true }, payload = "rest" },
+  ["icmp errors"] = {
+    ip = V4,
+    icmp = { type = "destination-unreachable", code = 4, mtu = 1400 },
+    payload = ("x"):rep(28),
+  },
+  ["icmpv6"] = {
+    ip6 = V6,
+    icmp = { type = "packet-too-big", mtu = 100000 },
+    payload = ("x"):rep(48),
+  },
+  ["arp"] = { arp = {
+    op = "reply",
+    src = "10.0.0.1",
+    dst = "10.0.0.2",
+    dst_mac = "02:00:00:00:00:02",
+  } },
+  ["another protocol"] = {
+    ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = 200 },
+    payload = "raw",
+  },
+  ["fragment"] = {
+    ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = "udp", offset = 1480, mf = true },
+    payload = "rest",
+  },
   ["nothing above"] = { eth = { type = 0x1234 }, payload = "bytes" },
 }
 for name, headers in pairs(ROUND_TRIPS) do
@@ -68,13 +115,27 @@ for name, headers in pairs(ROUND_TRIPS) do
 end
 
 test.case("words mean the same for both families", function(t)
-  local read = packet.decode(packet.build({ ip = { src = "fd00::1", dst = "fd00::2", ttl = 7, tos = 4 }, udp = {} }))
-  t:equal({ read.ip6.hop_limit, read.ip6.tclass, read.ip6.proto, read.udp.checksum_ok }, { 7, 4, "udp", true })
+  local read = packet.decode(packet.build({
+    ip = { src = "fd00::1", dst = "fd00::2", ttl = 7, tos = 4 },
+    udp = {},
+  }))
+  t:equal({
+    read.ip6.hop_limit,
+    read.ip6.tclass,
+    read.ip6.proto,
+    read.udp.checksum_ok,
+  }, { 7, 4, "udp", true })
   t:equal({ read.udp.sport, read.udp.dport }, { 49152, 9 })
   t:equal(packet.decode(packet.build({ ip6 = V6, icmp = {} })).icmp.type, "echo-request")
   t:equal(packet.decode(packet.build({ ip = V4, tcp = {} })).tcp.flags, { syn = true })
-  t:equal(packet.decode(packet.build({ ip = V4, tcp = { flags = "fin, ack" } })).tcp.flags, { fin = true, ack = true })
-  t:equal(packet.decode(packet.build({ ip = V4, tcp = { flags = { "rst" } } })).tcp.flags, { rst = true })
+  t:equal(packet.decode(packet.build({
+    ip = V4,
+    tcp = { flags = "fin, ack" },
+  })).tcp.flags, { fin = true, ack = true })
+  t:equal(packet.decode(packet.build({
+    ip = V4,
+    tcp = { flags = { "rst" } },
+  })).tcp.flags, { rst = true })
   t:equal(packet.decode(packet.build({ vlan = 7, ip = V4 })).vlan.id, 7)
   local bare = packet.build({ eth = false, ip = V4, udp = {}, payload = "x" })
   t:equal(#bare, 29)
@@ -100,7 +161,12 @@ test.case("any bytes are read, or refused", function(t)
     seed = (seed * 1103515245 + 12345) % 2147483648
     return seed // 65536 % limit
   end
-  local start = packet.build({ vlan = { id = 1, inner = 2 }, ip6 = V6, tcp = { options = "abcd" }, payload = "abc" })
+  local start = packet.build({
+    vlan = { id = 1, inner = 2 },
+    ip6 = V6,
+    tcp = { options = "abcd" },
+    payload = "abc",
+  })
   for _ = 1, 2000 do
     local bytes = { start:byte(1, -1) }
     for _ = 1, 1 + random(6) do
@@ -193,10 +259,22 @@ local WRONG = {
   { { udp = {} }, "a transport header needs an IP header" },
   { { arp = V4, udp = {} }, "arp has no transport header" },
   { { ip = { src = "10.0.0.1", dst = "10.0.0.2", offset = 3 } }, "offset must be a multiple of 8" },
-  { { ip = { src = "10.0.0.1", dst = "10.0.0.2", options = "abc" } }, "options must be 0 to 40 bytes" },
-  { { ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = "quic" } }, 'there is no protocol "quic"' },
-  { { ip = { src = "10.0.0.1", dst = "10.0.0.2", ttl = 256 } }, "ttl must be an integer from 0 to 255" },
-  { { ip6 = { src = "fd00::1", dst = "fd00::2", flow_label = 2 ^ 20 } }, "flow_label must be from 0" },
+  {
+    { ip = { src = "10.0.0.1", dst = "10.0.0.2", options = "abc" } },
+    "options must be 0 to 40 bytes",
+  },
+  {
+    { ip = { src = "10.0.0.1", dst = "10.0.0.2", proto = "quic" } },
+    'there is no protocol "quic"',
+  },
+  {
+    { ip = { src = "10.0.0.1", dst = "10.0.0.2", ttl = 256 } },
+    "ttl must be an integer from 0 to 255",
+  },
+  {
+    { ip6 = { src = "fd00::1", dst = "fd00::2", flow_label = 2 ^ 20 } },
+    "flow_label must be from 0",
+  },
   { { ip = V4, tcp = { flags = "sin" } }, 'there is no flag "sin"' },
   { { ip = V4, tcp = { flags = { syn = 1 } } }, "flags.syn must be true or false, got 1" },
   { { ip = V4, tcp = { options = ("x"):rep(41) } }, "options must be 40 bytes at most" },

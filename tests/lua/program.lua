@@ -17,16 +17,33 @@ local function compile(source, options)
   return bpf.compile({ source = HEAD .. source }, options)
 end
 
-local FRAME = packet.build({ ip = { src = "10.0.0.1", dst = "10.0.0.2" }, udp = {}, payload = ("x"):rep(20) })
+local FRAME = packet.build({
+  ip = { src = "10.0.0.1", dst = "10.0.0.2" },
+  udp = {},
+  payload = ("x"):rep(20),
+})
 
 test.case("verdicts in words", function(t)
   local o = compile([[
 SEC("tc") int at_tc(struct __sk_buff *skb) { return skb->mark; }
 SEC("socket") int at_socket(struct __sk_buff *skb) { return 3; }
 ]])
-  local words = { [0] = "pass", "reclassify", "drop", "pipe", "stolen", "queued", "repeat", "redirect", "trap" }
+  local words = {
+    [0] = "pass",
+    "reclassify",
+    "drop",
+    "pipe",
+    "stolen",
+    "queued",
+    "repeat",
+    "redirect",
+    "trap",
+  }
   for mark = 0, 8 do
-    t:equal(o.programs.at_tc:test_run({ packet = FRAME, ctx = { mark = mark } }).verdict, words[mark])
+    t:equal(o.programs.at_tc:test_run({
+      packet = FRAME,
+      ctx = { mark = mark },
+    }).verdict, words[mark])
   end
   local next_one = o.programs.at_tc:test_run({ packet = FRAME, ctx = { mark = 0xffffffff } })
   t:equal({ next_one.retval, next_one.verdict }, { -1, "next" })
@@ -96,7 +113,13 @@ test.case("global variables are read and written while programs run", function(t
     return count:test_run({ packet = FRAME }).retval
   end
   t:equal(run(), 10 + 80 - 3 + 1 + 3 + 5)
-  t:equal({ globals.fixed, globals.limit, globals.port, globals.small, globals.hidden }, { 8, 10, 80, -3, 5 })
+  t:equal({
+    globals.fixed,
+    globals.limit,
+    globals.port,
+    globals.small,
+    globals.hidden,
+  }, { 8, 10, 80, -3, 5 })
   t:equal({ globals.name, globals.mode, globals.packets }, { "first", "ON", 1 })
   t:equal({ globals.point, globals.list }, { { x = 1, y = -2, z = 3 }, { 1, 2, 3, 4 } })
   globals.limit, globals.port, globals.small, globals.hidden = 1000, 443, 5, 0
@@ -104,7 +127,11 @@ test.case("global variables are read and written while programs run", function(t
   globals.list = { 0, 0, 30, 0 }
   globals.name = "second"
   t:equal(run(), 1000 + 443 + 5 + 7 + 30)
-  t:equal({ globals.point, globals.name, globals.packets }, { { x = 7, y = 0, z = 0 }, "second", 2 })
+  t:equal({
+    globals.point,
+    globals.name,
+    globals.packets,
+  }, { { x = 7, y = 0, z = 0 }, "second", 2 })
   globals.mode = "OFF"
   t:equal(run(), 8)
   globals.packets = 2 ^ 40 // 1
@@ -125,7 +152,11 @@ __u8 after[3] = { 5, 6, 7 };
 SEC("tc") int p(struct __sk_buff *skb) { return before[skb->mark & 1] + middle[skb->mark & 1] + after[skb->mark & 1]; }
 ]])
   o.globals.middle = { 9, 8, 7, 6, 5 }
-  t:equal({ o.globals.before, o.globals.middle, o.globals.after }, { { 1, 2, 3 }, { 9, 8, 7, 6, 5 }, { 5, 6, 7 } })
+  t:equal({
+    o.globals.before,
+    o.globals.middle,
+    o.globals.after,
+  }, { { 1, 2, 3 }, { 9, 8, 7, 6, 5 }, { 5, 6, 7 } })
 end)
 
 test.case("what is no global, or no value of it", function(t)
@@ -138,7 +169,13 @@ test.case("what is no global, or no value of it", function(t)
     o.globals.fixed = 1
   end, "EPERM")
   t:ok(e.hint:find("globals", 1, true), e.hint)
-  for _, wrong in ipairs({ { "small", 128 }, { "port", -1 }, { "mode", "HALF" }, { "point", { w = 1 } }, { "limit", "x" } }) do
+  for _, wrong in ipairs({
+    { "small", 128 },
+    { "port", -1 },
+    { "mode", "HALF" },
+    { "point", { w = 1 } },
+    { "limit", "x" },
+  }) do
     local problem = t:raises(function()
       o.globals[wrong[1]] = wrong[2]
     end)

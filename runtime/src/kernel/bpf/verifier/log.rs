@@ -224,6 +224,23 @@ mod tests {
         assert_eq!(log.path.len(), 2);
     }
 
+    /// Logs are cut where a buffer ends, and worded as no one foresees.
+    #[test]
+    fn any_text_is_read() {
+        let log = "func#0 @0\n0: R1=ctx() R10=fp0\nfrom 3 to 5: R0_w=scalar(a=(b; c)) R1=pkt(r=é)\n\
+                   12: (85) call bpf_x#1 ; R0=map_value_or_null(id=1\nR1(id=0,off=2,r=0) é R99 R\nR=\n: (\n(é";
+        let ends = (0..=log.len()).filter(|end| log.is_char_boundary(*end));
+        for end in ends {
+            for start in (0..end).filter(|start| log.is_char_boundary(*start)) {
+                let parsed = Log::parse(&log[start..end]);
+                for (_, state) in parsed.registers() {
+                    let _ = super::super::state::in_words(state);
+                }
+                let _ = super::super::cause::find(&parsed);
+            }
+        }
+    }
+
     #[test]
     fn states_end_outside_of_parentheses() {
         let found =
