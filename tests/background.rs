@@ -145,6 +145,35 @@ fn one_that_was_killed_is_dead_and_its_name_is_free() {
 }
 
 #[test]
+fn what_one_that_was_killed_left_is_taken_over() {
+    let room = Room::new();
+    room.up("left", PAIR);
+    let link = || {
+        let netns = format!("{}a", room.prefix);
+        let words = ["-n", &netns, "-o", "link", "show", "eth0"];
+        Said::from(Command::new("ip").args(words).output().expect("ip is there")).out
+    };
+    let before = link();
+    assert!(before.contains("eth0"), "{before}");
+    room.signal("left", Signal::SIGKILL);
+    eventually(|| room.status("left")["state"] == "dead");
+    assert_eq!(room.status("left")["left_something"], true);
+    let script = room.scripts.path().join("left.lua");
+    let hint = format!("hint: cnfscript up {} takes over what left left", script.display());
+    room.run(&["status", "left"]).expect(1, &hint);
+    // Not to be forgotten by mistake, and not another script's.
+    room.run(&["down", "left"]).expect(1, "does not run: it died and left things behind (ESRCH)");
+    room.script("other", WAITS);
+    let refused = room.run(&["up", "--name", "left", "other.lua"]);
+    refused.expect(1, "died under this name and left things behind (EEXIST)");
+    assert_eq!(link(), before);
+    room.run(&["up", "left.lua"]).expect(0, "left is up: pid ");
+    assert_eq!(link(), before);
+    room.run(&["down", "left"]).expect(0, "removed 2 links, 1 netns");
+    assert_eq!((room.namespaces().len(), room.left().len()), (0, 0));
+}
+
+#[test]
 fn one_that_is_stopped_is_silent_and_not_waited_for_without_end() {
     let room = Room::new();
     room.up("setup", WAITS);

@@ -152,14 +152,21 @@ fn state(known: &Map<String, Value>) -> String {
 
 fn hint(known: &Map<String, Value>) -> Option<String> {
     let name = text(known, "name");
-    match text(known, "state").as_str() {
-        "dead" if known.get("left_something") == Some(&json!(true)) => {
-            Some(format!("  = hint: cnfscript clean {name} removes what {name} left behind\n"))
+    let is = |key: &str| known.get(key) == Some(&json!(true));
+    let hint = match text(known, "state").as_str() {
+        // Of one in the foreground, the next run removes it all by itself.
+        "dead" if is("left_something") && is("background") => format!(
+            "cnfscript up {} takes over what {name} left, cnfscript clean {name} removes it",
+            text(known, "script")
+        ),
+        "dead" if is("left_something") => {
+            format!("cnfscript clean {name} removes what {name} left behind")
         }
-        "dead" | "ended" => Some(format!("  = hint: cnfscript down {name} removes its log\n")),
-        "silent" => Some(format!("  = hint: cnfscript down {name} ends it if it stays silent\n")),
-        _ => None,
-    }
+        "dead" | "ended" => format!("cnfscript down {name} removes its log"),
+        "silent" => format!("cnfscript down {name} ends it if it stays silent"),
+        _ => return None,
+    };
+    Some(format!("  = hint: {hint}\n"))
 }
 
 fn uptime(known: &Map<String, Value>) -> String {
