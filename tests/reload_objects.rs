@@ -127,3 +127,46 @@ print('reply ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply .. server:stats().requ
 fn gone(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
+
+#[test]
+fn writes_to_live_maps_wait_for_the_commit() {
+    let room = Room::new();
+    let first = "seen:set(1, { packets = 5 }) seen:set(2, { packets = 6 })";
+    let script = |setup: &str| {
+        let object = OBJECT.replace("cnf.tcx.attach", "local _ = nil and cnf.tcx.attach");
+        let read = "
+local all = {}
+for key, value in seen:pairs() do all[#all + 1] = key .. '=' .. value.packets end
+table.sort(all)
+print('live ' .. table.concat(all, ' ') .. ' runs=' .. object.globals.runs)";
+        format!("{}{read}", object.replace("--SETUP", setup))
+    };
+    room.up("it", &script(first));
+    room.says("live", "1=5 2=6 runs=0");
+    let same = room.reload(&script(first));
+    assert_eq!(same["changed"], json!([]), "{same}");
+    let second = "seen:delete(2) seen:set_many { [3] = { packets = 7 }, [1] = { packets = 8 } }
+object.globals.runs = 9
+assert(seen:get(1).packets == 8 and seen:get(2) == nil and #seen == 2 and object.globals.runs == 9)
+local count = 0
+for _ in seen:pairs() do count = count + 1 end
+assert(count == 2)
+print('reads its own')";
+    room.script("it", &script(&format!("{second} error('late')")));
+    room.run(&["reload", "it"]).expect(1, "late");
+    let log = room.run(&["logs", "it"]).out;
+    assert!(log.contains("reads its own"), "{log}");
+    let same = room.reload(&script(""));
+    assert_eq!(same["changed"], json!([]), "{same}");
+    room.says("live", "1=5 2=6 runs=0");
+    let changed = room.reload(&script(second));
+    let words = json!(["elements of map seen", "global variable runs"]);
+    assert_eq!(changed["changed"], words, "{changed}");
+    room.says("live", "1=8 3=7 runs=9");
+    // Refused at the commit: nothing of it is there.
+    let full = "for n = 100, 130 do seen:set(n, { packets = 1 }) end";
+    room.script("it", &script(full));
+    room.run(&["reload", "it"]).expect(1, "the map is full");
+    room.reload(&script(""));
+    room.says("live", "1=8 3=7 runs=9");
+}

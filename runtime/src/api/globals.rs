@@ -6,7 +6,7 @@ use mlua::{Lua, MultiValue, Table, Value};
 
 use super::error::{from_lua, raise, site};
 use super::option::nearest;
-use super::{map, stack};
+use super::{map, map_stage, stack};
 use crate::kernel::bpf::globals::Variable;
 use crate::{Error, Result};
 
@@ -32,7 +32,10 @@ fn build(lua: &Lua, object: String, variables: BTreeMap<String, Variable>) -> ml
     })?;
     let (all, of) = (variables.clone(), find);
     let newindex = lua.create_function(move |lua, (_, key, value): (Value, Value, Value)| {
-        let written = of(&all, &key).and_then(|v| v.write(&map::to_kernel(&value)?));
+        let written = of(&all, &key).and_then(|variable| {
+            let bytes = variable.encode(&map::to_kernel(&value)?)?;
+            map_stage::write_global(lua, variable, bytes)
+        });
         written.map_err(|e| here(lua, e))
     })?;
     let pairs = lua.create_function(move |lua, _: MultiValue| {
@@ -53,7 +56,11 @@ fn build(lua: &Lua, object: String, variables: BTreeMap<String, Variable>) -> ml
 }
 
 fn read(lua: &Lua, variable: &Variable) -> Result<Value> {
-    stack::value(lua, variable.kind(), &variable.read()?).map_err(from_lua)
+    let bytes = match map_stage::read_global(lua, variable) {
+        Some(waiting) => waiting,
+        None => variable.read()?,
+    };
+    stack::value(lua, variable.kind(), &bytes).map_err(from_lua)
 }
 
 fn unknown(name: &str, variables: &BTreeMap<String, Variable>) -> Error {

@@ -3,7 +3,6 @@
 mod bulk;
 mod convert;
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use mlua::{Lua, MetaMethod, Table, Value};
@@ -14,6 +13,7 @@ use super::error::from_lua;
 use super::handle::{Class, Handle, held};
 use super::host::Host;
 use super::link::Link;
+use super::map_stage::{self, Deposit};
 use super::module::Args;
 use super::option::expected;
 use super::program::Program;
@@ -49,21 +49,26 @@ impl Handle for Map {
             .quick_method("get", quick(|lua, this, key: Value| get(lua, this, &key)))
             .quick_method(
                 "set",
-                quick(|_, this, (key, value, flag): (Value, Value, Value)| {
-                    set(this, &key, &value, &flag)
+                quick(|lua, this, (key, value, flag): (Value, Value, Value)| {
+                    set(lua, this, &key, &value, &flag)
                 }),
             )
             .quick_method(
                 "delete",
-                quick(|_, this, key: Value| with_key(this, &key, |key| this.0.remove(key))),
+                quick(|lua, this, key: Value| {
+                    with_key(this, &key, |key| match map_stage::write(lua, &this.0)? {
+                        Some(waiting) => waiting.remove(key),
+                        None => this.0.remove(key),
+                    })
+                }),
             )
             .method("pairs", about(bulk::pairs))
-            .method("len", about(|_, this, _| this.0.len()))
-            .method("clear", about(|_, this, _| this.0.clear()))
+            .method("len", about(|lua, this, _| len(lua, this)))
+            .method("clear", about(clear))
             .method("set_many", about(bulk::set_many))
             .method("delete_many", about(bulk::delete_many))
-            .method("push", about(|_, this, args| this.0.push(&to_kernel(&args.any())?)))
-            .method("pop", about(|lua, this, _| optional(lua, this, this.0.pop_bytes()?)))
+            .method("push", about(push))
+            .method("pop", about(pop))
             .method("peek", about(peek))
             .method("on_record", |lua, _, this, mut args| records::on_record(lua, this, &mut args))
             .method("info", |_, _, this, _| {
@@ -79,7 +84,7 @@ impl Handle for Map {
                     this.0.pin(std::path::Path::new(&path))
                 }),
             )
-            .meta(MetaMethod::Len, |_, this| this.0.len());
+            .meta(MetaMethod::Len, len);
     }
 
     fn identity(&self) -> String {
@@ -132,6 +137,9 @@ pub fn info_data(info: &MapInfo, types: Vec<(&'static str, &Type)>) -> Data {
 
 fn get(lua: &Lua, this: &Map, key: &Value) -> Result<Value> {
     with_key(this, key, |key| {
+        if let Some(waiting) = map_stage::read(lua, &this.0) {
+            return optional(lua, this, waiting.lookup(key)?);
+        }
         on_stack(this.0.stride(), |value| match this.0.lookup_into(key, value)? {
             true => element(lua, this, value),
             false => Ok(Value::Nil),
@@ -181,10 +189,46 @@ fn no_keys(kind: MapKind) -> Error {
     })
 }
 
+fn len(lua: &Lua, this: &Map) -> Result<usize> {
+    match map_stage::read(lua, &this.0) {
+        Some(waiting) => waiting.len(),
+        None => this.0.len(),
+    }
+}
+
+fn clear(lua: &Lua, this: &Map, _: &mut Args) -> Result<()> {
+    match map_stage::write(lua, &this.0)? {
+        Some(waiting) => {
+            waiting.clear();
+            Ok(())
+        }
+        None => this.0.clear(),
+    }
+}
+
+fn push(lua: &Lua, this: &Map, args: &mut Args) -> Result<()> {
+    let value = this.0.encode_value(&to_kernel(&args.any())?)?;
+    match map_stage::write(lua, &this.0)? {
+        Some(waiting) => waiting.push(value),
+        None => this.0.push_bytes(&value),
+    }
+}
+
+fn pop(lua: &Lua, this: &Map, _: &mut Args) -> Result<Value> {
+    let value = match map_stage::write(lua, &this.0)? {
+        Some(waiting) => waiting.pop()?,
+        None => this.0.pop_bytes()?,
+    };
+    optional(lua, this, value)
+}
+
 /// Of a queue or stack the next value; of a bloom filter whether it may hold the one given.
 fn peek(lua: &Lua, map: &Map, args: &mut Args) -> Result<Value> {
     if map.0.info().kind != MapKind::BLOOM_FILTER {
-        return optional(lua, map, map.0.peek_bytes()?);
+        return match map_stage::read(lua, &map.0) {
+            Some(waiting) => optional(lua, map, waiting.peek()?),
+            None => optional(lua, map, map.0.peek_bytes()?),
+        };
     }
     match args.any() {
         Value::Nil => {
@@ -220,7 +264,7 @@ fn element(lua: &Lua, map: &Map, bytes: &[u8]) -> Result<Value> {
     Ok(value)
 }
 
-fn set(this: &Map, key: &Value, value: &Value, flag: &Value) -> Result<()> {
+fn set(lua: &Lua, this: &Map, key: &Value, value: &Value, flag: &Value) -> Result<()> {
     let write = match flag {
         Value::Nil => Write::Any,
         Value::String(word) => match &*word.to_string_lossy() {
@@ -231,7 +275,7 @@ fn set(this: &Map, key: &Value, value: &Value, flag: &Value) -> Result<()> {
         },
         other => return Err(no_flag(&expected::describe(other))),
     };
-    with_key(this, key, |key| store(this, key, value, write))
+    with_key(this, key, |key| store(lua, this, key, value, write))
 }
 
 fn no_flag(given: &str) -> Error {
@@ -239,42 +283,48 @@ fn no_flag(given: &str) -> Error {
         .hint("it is \"any\", \"noexist\" or \"exist\"")
 }
 
-/// Writes one element: a descriptor, an interface index in its own namespace, or plain bytes.
-fn store(map: &Map, key: &[u8], value: &Value, write: Write) -> Result<()> {
+/// Writes one element, now or at the commit.
+fn store(lua: &Lua, map: &Map, key: &[u8], value: &Value, write: Write) -> Result<()> {
+    if let Some(waiting) = map_stage::write(lua, &map.0)? {
+        return waiting.update(key, deposit(map, value)?, write);
+    }
     let kind = map.0.info().kind;
-    if kind.holds_descriptors() {
-        let (wanted, program, inner) = match kind.is_of_maps() {
-            true => ("a Map", None, held::<Map>(value)),
-            false => ("a Program", held::<Program>(value), None),
-        };
-        let fd = match (&program, &inner) {
-            (Some(program), _) => program.kernel().as_fd(),
-            (_, Some(inner)) => inner.0.as_fd(),
-            _ => {
-                let got = expected::describe(value);
-                let message = format!("value: {kind} maps take {wanted}, not {got}");
-                return Err(Error::invalid("map", message));
-            }
-        };
-        return map.0.update(key, &fd.as_raw_fd().to_ne_bytes(), write);
+    if kind.holds_descriptors() || kind.is_redirect() {
+        return deposit(map, value)?.put(&map.0, key, write);
     }
     on_stack(map.0.stride(), |bytes| {
-        match to_kernel(value)? {
-            // With or without a program behind it, the device's index or the queue's size comes first.
-            number @ (bpf::Value::Int(_) | bpf::Value::Uint(_)) if kind.is_redirect() => {
-                Type::untyped(4).encode_into(&number, &mut bytes[..4])?;
-            }
-            other => map.0.encode_value_into(&other, bytes)?,
-        }
-        match link_of(value).filter(|_| kind.is_redirect()) {
-            // The index is looked up in the namespace of whoever writes it (`__dev_map_alloc_node`).
-            Some(link) => {
-                let target = super::hook::target(&link, "map")?;
-                target.netns.within(|| map.0.update(key, bytes, write))
-            }
-            None => map.0.update(key, bytes, write),
-        }
+        map.0.encode_value_into(&to_kernel(value)?, bytes)?;
+        map.0.update(key, bytes, write)
     })
+}
+
+/// A value as it goes into the map: a descriptor, an interface index in its own namespace, or plain bytes.
+fn deposit(map: &Map, value: &Value) -> Result<Deposit> {
+    let kind = map.0.info().kind;
+    if kind.holds_descriptors() {
+        let (wanted, given) = match kind.is_of_maps() {
+            true => ("a Map", held::<Map>(value).map(|inner| Deposit::Map(inner.0))),
+            false => {
+                ("a Program", held::<Program>(value).map(|p| Deposit::Program(p.kernel().clone())))
+            }
+        };
+        return given.ok_or_else(|| {
+            let got = expected::describe(value);
+            Error::invalid("map", format!("value: {kind} maps take {wanted}, not {got}"))
+        });
+    }
+    let mut bytes = vec![0; map.0.stride()];
+    match to_kernel(value)? {
+        // With or without a program behind it, the device's index or the queue's size comes first.
+        number @ (bpf::Value::Int(_) | bpf::Value::Uint(_)) if kind.is_redirect() => {
+            Type::untyped(4).encode_into(&number, &mut bytes[..4])?;
+        }
+        other => map.0.encode_value_into(&other, &mut bytes)?,
+    }
+    match link_of(value).filter(|_| kind.is_redirect()) {
+        Some(link) => Ok(Deposit::Within(super::hook::target(&link, "map")?.netns, bytes)),
+        None => Ok(Deposit::Bytes(bytes)),
+    }
 }
 
 /// The link of a devmap's value: itself, or as the index in a `struct bpf_devmap_val`.

@@ -1,18 +1,38 @@
 //! Writes to live maps while a later load of the script runs: they wait for the commit, and that load reads its own.
+//!
+//! `waiting` is one map with the writes that wait. Maps that this load itself has made are written at once: nothing live
+//! reads them yet.
+
+mod waiting;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use mlua::Lua;
 
+use super::error::site;
+use super::host::Host;
+use crate::Result;
 use crate::kernel::bpf::Map;
+use crate::kernel::bpf::globals::Variable;
+use crate::own::stage::Staged;
+pub use waiting::{Change, Deposit, Waiting};
 
 /// Of one VM.
 #[derive(Default)]
 struct Maps {
-    /// Ids of the maps that this load itself has made: nothing live reads them yet.
+    /// Ids of the maps that this load itself has made.
     made: RefCell<HashSet<u32>>,
+    /// Maps with writes that wait, by id.
+    waiting: RefCell<HashMap<u32, Rc<Waiting>>>,
+    /// Global variables that wait, by the id of their section's map and by name.
+    globals: RefCell<HashMap<(u32, String), Vec<u8>>>,
+}
+
+/// Whether a load that is not the first runs.
+fn is_loading(lua: &Lua) -> bool {
+    Host::of(lua).stage.is_loading()
 }
 
 fn of(lua: &Lua) -> Rc<Maps> {
@@ -27,4 +47,90 @@ fn of(lua: &Lua) -> Rc<Maps> {
 /// This load has made these maps.
 pub fn made<'a>(lua: &Lua, maps: impl Iterator<Item = &'a Map>) {
     of(lua).made.borrow_mut().extend(maps.map(Map::id));
+}
+
+/// Whether writes to the map wait for the commit.
+///
+/// # Errors
+/// ESTALE in a generation that has ended.
+fn waits(lua: &Lua, map: &Map) -> Result<Option<Rc<Host>>> {
+    let host = Host::of(lua);
+    host.stage.check().map_err(|e| e.operation("map"))?;
+    let waits = host.stage.is_loading() && !of(lua).made.borrow().contains(&map.id());
+    Ok(waits.then_some(host))
+}
+
+/// The map as this load sees it, when it has written to it and the writes wait; else it is read as it is.
+pub fn read(lua: &Lua, map: &Map) -> Option<Rc<Waiting>> {
+    if !is_loading(lua) {
+        return None;
+    }
+    let maps = of(lua);
+    let found = maps.waiting.borrow().get(&map.id()).cloned();
+    found
+}
+
+/// What takes writes to the map when they have to wait; none when they happen at once.
+///
+/// # Errors
+/// ESTALE in a generation that has ended.
+pub fn write(lua: &Lua, map: &Map) -> Result<Option<Rc<Waiting>>> {
+    let Some(host) = waits(lua, map)? else { return Ok(None) };
+    let maps = of(lua);
+    if let Some(found) = maps.waiting.borrow().get(&map.id()) {
+        return Ok(Some(Rc::clone(found)));
+    }
+    let waiting = Rc::new(Waiting::new(map.clone()));
+    maps.waiting.borrow_mut().insert(map.id(), Rc::clone(&waiting));
+    host.stage.change(true, Box::new(Change::new(Rc::clone(&waiting))), site(lua, 1))?;
+    Ok(Some(waiting))
+}
+
+/// A global variable's bytes as this load has set them, when that waits.
+pub fn read_global(lua: &Lua, variable: &Variable) -> Option<Vec<u8>> {
+    if !is_loading(lua) {
+        return None;
+    }
+    let key = (variable.section().id(), variable.name().to_owned());
+    of(lua).globals.borrow().get(&key).cloned()
+}
+
+/// Sets a global variable, now or at the commit.
+///
+/// # Errors
+/// As [`Variable::write`]. ESTALE.
+pub fn write_global(lua: &Lua, variable: Variable, bytes: Vec<u8>) -> Result<()> {
+    let Some(host) = waits(lua, variable.section())? else { return variable.write(&bytes) };
+    let key = (variable.section().id(), variable.name().to_owned());
+    of(lua).globals.borrow_mut().insert(key, bytes.clone());
+    let change = GlobalChange { variable, other: bytes };
+    host.stage.change(true, Box::new(change), site(lua, 1))
+}
+
+/// A global variable about to get another value.
+struct GlobalChange {
+    variable: Variable,
+    /// What it gets; after that, what it was.
+    other: Vec<u8>,
+}
+
+impl Staged for GlobalChange {
+    fn key(&self) -> String {
+        format!("global/{}/{}", self.variable.section().id(), self.variable.name())
+    }
+    fn text(&self) -> String {
+        format!("global variable {}", self.variable.name())
+    }
+    fn is_void(&self) -> bool {
+        self.variable.read().is_ok_and(|now| now == self.other)
+    }
+    fn apply(&mut self) -> Result<()> {
+        let before = self.variable.read()?;
+        self.variable.write(&self.other)?;
+        self.other = before;
+        Ok(())
+    }
+    fn revert(&mut self) -> Result<()> {
+        self.apply()
+    }
 }

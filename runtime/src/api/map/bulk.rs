@@ -10,14 +10,17 @@ use super::{Map, element, encode_key, store, to_kernel};
 use crate::api::error::{from_lua, raise};
 use crate::api::module::Args;
 use crate::api::option::expected;
-use crate::api::{stack, vm};
+use crate::api::{map_stage, stack, vm};
 use crate::kernel::bpf::Write;
 use crate::{Error, Result};
 
 /// `for k, v in m:pairs()`: read in batches, decoded one by one.
 pub fn pairs(lua: &Lua, this: &Map, args: &mut Args) -> Result<Function> {
     let mut progress = Progress::new(args.op(), this.0.name(), None);
-    let (keys, values) = this.0.packed_entries(&mut |done| progress.at(done))?;
+    let (keys, values) = match map_stage::read(lua, &this.0) {
+        Some(waiting) => waiting.packed_entries()?,
+        None => this.0.packed_entries(&mut |done| progress.at(done))?,
+    };
     let (key_size, stride) = (this.0.info().key_size as usize, this.0.stride());
     let (at, map) = (Cell::new(0), this.clone());
     lua.create_function(move |lua, _: MultiValue| {
@@ -34,12 +37,15 @@ pub fn pairs(lua: &Lua, this: &Map, args: &mut Args) -> Result<Function> {
 }
 
 /// `set_many(table | iterator | {packed_keys, packed_values})`; how many were written.
-pub fn set_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
+pub fn set_many(lua: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
     let mut writer = Writer::new(this);
     let from = args.any();
     if let Value::Table(table) = &from
         && let Some((keys, values)) = packed(this, table)?
     {
+        if let Some(waiting) = map_stage::write(lua, &this.0)? {
+            return waiting.update_many(&keys.as_bytes(), &values.as_bytes());
+        }
         let mut progress = writer.progress(args.op(), keys.as_bytes().len());
         return this.0.update_watched(
             &keys.as_bytes(),
@@ -49,13 +55,13 @@ pub fn set_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
         );
     }
     each(&from, args, "a table, an iterator or {packed_keys, packed_values}", |key, value| {
-        writer.add(&key, &value)
+        writer.add(lua, &key, &value)
     })?;
-    writer.finish(args.op())
+    writer.finish(lua, args.op())
 }
 
 /// `delete_many(array of keys | iterator | packed keys)`; how many were there.
-pub fn delete_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
+pub fn delete_many(lua: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
     let mut writer = Writer::new(this);
     let from = args.any();
     let packed;
@@ -76,6 +82,9 @@ pub fn delete_many(_: &Lua, this: &Map, args: &mut Args) -> Result<usize> {
             &writer.keys
         }
     };
+    if let Some(waiting) = map_stage::write(lua, &this.0)? {
+        return waiting.remove_many(keys);
+    }
     let mut progress = writer.progress(args.op(), keys.len());
     this.0.remove_watched(keys, &mut |done| progress.at(done))
 }
@@ -140,10 +149,10 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn add(&mut self, key: &Value, value: &Value) -> Result<()> {
+    fn add(&mut self, lua: &Lua, key: &Value, value: &Value) -> Result<()> {
         self.add_key(key)?;
         if self.single {
-            store(self.map, &self.keys, value, Write::Any)?;
+            store(lua, self.map, &self.keys, value, Write::Any)?;
             self.count += 1;
             self.keys.clear();
             return Ok(());
@@ -165,9 +174,12 @@ impl<'a> Writer<'a> {
         encode_key(self.map, key, &mut self.keys[start..])
     }
 
-    fn finish(self, op: &str) -> Result<usize> {
+    fn finish(self, lua: &Lua, op: &str) -> Result<usize> {
         if self.single {
             return Ok(self.count);
+        }
+        if let Some(waiting) = map_stage::write(lua, &self.map.0)? {
+            return waiting.update_many(&self.keys, &self.values);
         }
         let mut progress = self.progress(op, self.keys.len());
         let watch = &mut |done| progress.at(done);

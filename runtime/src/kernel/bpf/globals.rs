@@ -59,11 +59,11 @@ impl Variable {
         }
     }
 
-    /// Writes it; numbers of 1, 2, 4 and 8 bytes in one step.
+    /// Its bytes for a value.
     ///
     /// # Errors
     /// EPERM for a constant; EINVAL and ERANGE for a value that is not of its type.
-    pub fn write(&self, value: &Value) -> Result<()> {
+    pub fn encode(&self, value: &Value) -> Result<Vec<u8>> {
         let about = |e: Error| e.operation("object.globals").subject(self.name.clone());
         if self.constant {
             return Err(about(Error::new(
@@ -73,9 +73,28 @@ impl Variable {
             ))
             .hint("set it before: bpf.load(path, {globals = {name = value}})"));
         }
-        let bytes = self.kind.encode(value).map_err(about)?;
-        put(&self.section.mmap().map_err(about)?, self.offset, &bytes);
+        self.kind.encode(value).map_err(about)
+    }
+
+    /// Writes its bytes; numbers of 1, 2, 4 and 8 bytes in one step.
+    ///
+    /// # Errors
+    /// EPERM without CAP_BPF.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        let memory = self.section.mmap();
+        let memory =
+            memory.map_err(|e| e.operation("object.globals").subject(self.name.clone()))?;
+        put(&memory, self.offset, bytes);
         Ok(())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The map it lies in.
+    pub fn section(&self) -> &Map {
+        &self.section
     }
 }
 

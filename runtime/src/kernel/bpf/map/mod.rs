@@ -380,6 +380,11 @@ impl Map {
 
     /// A refusal with the map as subject and its usual reason in words.
     fn error(&self, op: &'static str, errno: Errno) -> Error {
+        self.refusal(op, errno)
+    }
+
+    /// What a write that waits is refused with, as the kernel would.
+    pub fn refusal(&self, op: &'static str, errno: Errno) -> Error {
         let info = &self.0.info;
         let message = match errno {
             Errno::E2BIG if info.kind.is_array() => {
