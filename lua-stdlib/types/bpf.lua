@@ -28,6 +28,12 @@ local bpf = {}
 ---
 --- Nothing stays loaded because of an object alone: a process whose script has ended does not wait for it.
 ---
+--- In a reload, the object of the same name (`name`, or the path; of several with one name, the one in the same place of their
+--- order) goes on as it is when its bytes and options are the same. Changed ones are loaded anew and go on with those of its
+--- maps that have the same type, sizes, flags and BTF types, with what is in them; a line says why another is new. Data
+--- sections are kept when their variables and initial values are the same, constants and program arrays never. What the load
+--- writes to live maps and variables waits for its commit; it reads its own writes.
+---
 --- Raises ENOENT without the file; EINVAL for what is no eBPF object, saying what it is instead; the verifier's errno
 --- (EACCES, EINVAL, E2BIG ...) with its reason and the place in the C source, and as `e.detail` the line, what the
 --- registers held and the verifier's own words. `cnfscript --verifier-log FILE` writes all that it says.
@@ -312,7 +318,7 @@ function Map:delete_many(keys, ...) end
 ---@param value any
 function Map:push(value) end
 
---- Queues: the oldest value, stacks: the newest, removed; nil when empty.
+--- Queues: the oldest value, stacks: the newest, removed; nil when empty. EAGAIN while a reload runs, of a map that is live.
 ---@return any value
 function Map:pop() end
 

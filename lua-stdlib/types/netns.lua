@@ -47,7 +47,8 @@ local Netns = {}
 function Netns:exec(command, options) end
 
 --- Starts a program in the namespace and goes on. It is killed, with its children, at the end. Its standard error is this
---- program's. ENOENT when there is no such program.
+--- program's. A reload that starts the same words with the same environment in the same namespace goes on with the one that
+--- runs; one that is not started again ends at the commit. ENOENT when there is no such program.
 ---@param command string[]|string Words, or a line for /bin/sh.
 ---@param options? {env?: table<string, any>}
 ---@return cnf.Process
@@ -152,7 +153,7 @@ local Process = {}
 ---@return {code: integer} result `code` is 128 and the signal when a signal ended it.
 function Process:wait(timeout) end
 
---- Sends a signal to it and its children. Nothing happens when it has ended.
+--- Sends a signal to it and its children; in a reload, at the commit. Nothing happens when it has ended.
 ---@param signal? string|integer "TERM", the default, "KILL", "SIGSTOP", 9 ...
 function Process:kill(signal) end
 
@@ -161,7 +162,7 @@ function Process:kill(signal) end
 ---@return fun(): string?
 function Process:lines() end
 
---- Writes to its standard input; nil closes it. EPIPE when it is closed.
+--- Writes to its standard input; nil closes it. EPIPE when it is closed; EAGAIN while a reload runs, of one that ran before.
 ---@param text string?
 function Process:write(text) end
 

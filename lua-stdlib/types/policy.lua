@@ -52,6 +52,11 @@ local policy = {}
 ---
 --- `default` is a policy that matches everything; it stays through `set` and `clear`.
 ---
+--- In a reload, the router of the same name in the same namespace goes on: its list begins empty, and what `set`, `add`,
+--- `remove` and `clear` make of it becomes live at the commit, in one step, with the default and the hooks; `list` reads what
+--- waits, `explain` and `stats` the live one. Flows stay with their hops, counters of unchanged policies go on. An instance that
+--- was started with `up` routes on when its process is killed, and the next `up` takes over without losing a packet.
+---
 --- Raises EXDEV for hooks of several namespaces, EINVAL for an unknown hook or one that the link does not have, ENODEV when a
 --- link is gone, EPERM without CAP_NET_ADMIN and CAP_BPF; for the default as `Router:set`. Nothing stays attached then.
 ---@param options {attach: {[1]: cnf.Link, [2]: "ingress"|"egress"|"primary"|"peer"}[], name?: string, default?: cnf.Policy} `name` is for messages, "router" by default.

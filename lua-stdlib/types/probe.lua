@@ -28,7 +28,9 @@ function probe.tcp(netns, address, options) end
 function probe.udp(netns, address, options) end
 
 --- Serves a port, on all addresses of both families or on `address`, until stopped or the end. It answers with `reply`, or else
---- with what it was sent, from the address that was asked. It goes on while no Lua runs. EADDRINUSE when the port is taken.
+--- with what it was sent, from the address that was asked. It goes on while no Lua runs, and through
+--- reloads that serve the same port on the same address; another `reply` is given from the commit on. EADDRINUSE when the port
+--- is taken.
 ---@param netns cnf.Netns|string
 ---@param options {tcp?: integer, udp?: integer, reply?: string, address?: string} One of tcp and udp; port 0 lets the kernel choose.
 ---@return cnf.Server

@@ -66,8 +66,8 @@ pub fn read(lua: &Lua, map: &Map) -> Option<Rc<Waiting>> {
         return None;
     }
     let maps = of(lua);
-    let found = maps.waiting.borrow().get(&map.id()).cloned();
-    found
+    let waiting = maps.waiting.borrow();
+    waiting.get(&map.id()).cloned()
 }
 
 /// What takes writes to the map when they have to wait; none when they happen at once.
