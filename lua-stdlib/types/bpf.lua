@@ -336,6 +336,8 @@ function Map:peek(value) end
 --- for ring buffers), or by `type`; without one it is a string. `rest` is what a record has behind its type, such as the
 --- packet that `bpf_perf_event_output` appends; of perf arrays it ends with up to 7 bytes of padding.
 ---
+--- While a reload loads the script anew, records still go to the script that runs; the new one's come from the commit on.
+---
 --- Nothing is lost silently. A perf array's records that find no room are counted by the kernel, as `lost`, and said. A
 --- ring buffer that has no room tells the program (`bpf_ringbuf_reserve` returns NULL, `bpf_ringbuf_output` fails) and
 --- nobody else, so a program should count that; the script is told when the buffer was found full (`fullest`).

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mlua::{Lua, MultiValue, Table, Value};
+use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -57,6 +57,8 @@ struct Inner {
     source: RefCell<Option<Source>>,
     /// A copy of the source's descriptor: whoever still waits when the source is closed holds nothing else.
     ready: AsyncFd<OwnedFd>,
+    /// Whether records come here: while a generation loads, they belong to the one that runs.
+    listening: Cell<bool>,
     /// Look again after that long, though nobody said there is something.
     interval: Option<Duration>,
     taken: Cell<u64>,
@@ -74,11 +76,14 @@ enum Source {
 #[derive(Default)]
 struct Reading(RefCell<HashSet<u32>>);
 
+/// How often a subscription of a generation that loads looks whether it is its turn.
+const UNTIL_COMMIT: Duration = Duration::from_millis(5);
+
 /// Records taken at once: enough to hide the cost of a turn, few enough for other tasks to have theirs.
 const BATCH: usize = 512;
 
 /// `open(map, options)`
-fn open(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
+fn open(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
     const OP: &str = "map:on_record";
     let Given(map) = args.required::<Given<Map>>("map")?;
     let map = map.kernel();
@@ -102,11 +107,16 @@ fn open(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
     }
     let records = Records::open(map, buffer).map_err(about)?;
     let ready = watched(OP, records.as_fd())?;
+    let listening = !host.stage.is_loading();
+    if listening {
+        records.listen().map_err(about)?;
+    }
     reading.0.borrow_mut().insert(map.id());
     Ok(Returned(Stream(Rc::new(Inner {
         name: map.name().to_owned(),
         source: RefCell::new(Some(Source::Records { records, kind, batch: Batch::default() })),
         ready,
+        listening: Cell::new(listening),
         interval,
         taken: Cell::new(0),
         losses: Losses::default(),
@@ -132,6 +142,7 @@ fn trace(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Returned<Stream>> {
         name: "bpf_printk".into(),
         source: RefCell::new(Some(Source::Trace { trace, lines: Vec::new() })),
         ready,
+        listening: Cell::new(true),
         interval: None,
         taken: Cell::new(0),
         losses: Losses::default(),
@@ -165,8 +176,13 @@ impl Handle for Stream {
 
     fn class(class: &mut Class<'_, Self>) {
         class
-            .async_method("wait", |_, _, this, _| Ok(wait(this.clone())))
-            .method("take", |lua, _, this, _| this.take(lua))
+            .async_method("wait", |_, host, this, _| {
+                Ok(wait(this.clone(), host.stage.is_loading()))
+            })
+            .method("take", |lua, host, this, _| match host.stage.is_loading() {
+                true => Ok(Taken::nothing()),
+                false => this.take(lua),
+            })
             .method("close", |_, _, this, _| {
                 this.close();
                 Ok(())
@@ -196,8 +212,12 @@ impl Handle for Stream {
 }
 
 /// Until there may be something to take. Lets other tasks run in any case.
-async fn wait(stream: Stream) -> Result<()> {
+async fn wait(stream: Stream, loading: bool) -> Result<()> {
     tokio::task::yield_now().await;
+    if loading {
+        tokio::time::sleep(UNTIL_COMMIT).await;
+        return Ok(());
+    }
     let ready = async { stream.0.ready.readable().await.map(|mut ready| ready.clear_ready()) };
     match stream.0.interval {
         None => ready.await,
@@ -206,13 +226,31 @@ async fn wait(stream: Stream) -> Result<()> {
     .map_err(|e| Error::io("map:on_record", &e))
 }
 
+/// `records, how many, rests, lengths of short ones`
+struct Taken((Option<Table>, usize, Value, Value));
+
+impl Taken {
+    fn nothing() -> Taken {
+        Taken((None, 0, Value::Nil, Value::Nil))
+    }
+}
+
+impl IntoLuaMulti for Taken {
+    fn into_lua_multi(self, lua: &Lua) -> mlua::Result<MultiValue> {
+        self.0.into_lua_multi(lua)
+    }
+}
+
 impl Stream {
     /// `take() -> records, how many, rests, lengths of short ones`; how many is 0 when it is time to wait.
-    fn take(&self, lua: &Lua) -> Result<(Option<Table>, usize, Value, Value)> {
+    fn take(&self, lua: &Lua) -> Result<Taken> {
         let mut source = self.0.source.borrow_mut();
         let (taken, count) = match source.as_mut() {
-            None => return Ok((None, 0, Value::Nil, Value::Nil)),
+            None => return Ok(Taken::nothing()),
             Some(Source::Records { records, kind, batch }) => {
+                if !self.0.listening.replace(true) {
+                    records.listen()?;
+                }
                 batch.clear();
                 records.take(batch, BATCH);
                 (stack::records(lua, kind.as_ref(), records.padding(), batch), batch.len())
@@ -226,7 +264,7 @@ impl Stream {
         self.0.losses.report(&self.0.name, source.as_ref(), count < BATCH);
         self.0.taken.set(self.0.taken.get() + count as u64);
         let taken = taken.map_err(from_lua)?;
-        Ok((Some(taken.records), count, taken.rests, taken.short))
+        Ok(Taken((Some(taken.records), count, taken.rests, taken.short)))
     }
 
     /// Buffers and descriptors go now, whoever still holds the stream.

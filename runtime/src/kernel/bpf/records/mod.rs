@@ -107,6 +107,14 @@ impl Records {
         Ok(Records { source, ready })
     }
 
+    /// From now on records come here. Before it, a perf event array is as it was; a ring buffer needs no such step.
+    pub fn listen(&self) -> Result<()> {
+        match &self.source {
+            Source::Ring(_) => Ok(()),
+            Source::Perf(rings) => rings.listen(),
+        }
+    }
+
     /// Appends at most `max` records to `batch`. When it appends none, the descriptor becomes readable with the next.
     pub fn take(&mut self, batch: &mut Batch, max: usize) {
         match &mut self.source {

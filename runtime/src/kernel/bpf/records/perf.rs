@@ -26,12 +26,12 @@ pub struct PerfRings {
     rings: Vec<PerfRing>,
     /// The events' places in their map go with the descriptor that set them (`perf_event_fd_array_map_release`,
     /// kernel/bpf/arraymap.c), so it is one of their own: another reader may have taken the places meanwhile.
-    _places: Option<Map>,
+    places: Option<Map>,
     scratch: Vec<u8>,
 }
 
 impl PerfRings {
-    /// Gives a perf event array its buffers: from now on what programs send arrives there, and nowhere else.
+    /// Buffers for a perf event array, which programs reach once they have their places in it.
     pub fn of_map(map: &Map, buffer: usize) -> Result<PerfRings> {
         let cpus = probe::possible_cpus();
         if (map.info().max_entries as usize) < cpus {
@@ -44,19 +44,24 @@ impl PerfRings {
             ));
         }
         let rings = open(PerfEvent::Output, "map.on_record", map.name(), buffer)?;
-        let places = Map::by_id(map.id())?;
-        for ring in &rings {
+        Ok(PerfRings { rings, places: Some(Map::by_id(map.id())?), scratch: Vec::new() })
+    }
+
+    /// Puts the buffers into the map: from now on what programs send arrives here, and nowhere else.
+    pub fn listen(&self) -> Result<()> {
+        let Some(places) = &self.places else { return Ok(()) };
+        for ring in &self.rings {
             places
                 .update_fd(&ring.cpu.to_ne_bytes(), ring.event.as_fd())
                 .map_err(|e| e.operation("map.on_record"))?;
         }
-        Ok(PerfRings { rings, _places: Some(places), scratch: Vec::new() })
+        Ok(())
     }
 
     /// The samples of a tracepoint, on every processor.
     pub fn of_tracepoint(id: u64, buffer: usize) -> Result<PerfRings> {
         let rings = open(PerfEvent::Tracepoint(id), "bpf.trace", "bpf_trace_printk", buffer)?;
-        Ok(PerfRings { rings, _places: None, scratch: Vec::new() })
+        Ok(PerfRings { rings, places: None, scratch: Vec::new() })
     }
 
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

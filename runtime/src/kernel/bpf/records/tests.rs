@@ -19,6 +19,7 @@ fn round_and_round(map: &str, program: &str, padding: bool) {
     let object = load(SENDERS);
     let mut records =
         Records::open(&object.maps[map], Some(4096).filter(|_| padding)).expect("opens");
+    records.listen().expect("listens");
     let (mut batch, mut next, mut sent) = (Batch::default(), 0u32, 0);
     for round in 0..400 {
         let burst = 1 + round % 90;
@@ -62,7 +63,9 @@ fn a_perf_buffer_is_read_around_its_end() {
 fn another_reader_keeps_its_places_when_the_first_goes() {
     let object = load(SENDERS);
     let first = Records::open(&object.maps["perf"], None).expect("opens");
+    first.listen().expect("listens");
     let mut second = Records::open(&object.maps["perf"], None).expect("opens");
+    second.listen().expect("listens");
     drop(first);
     assert_eq!(object.programs["to_perf"].test_run(&[0; 64], &[], 3).expect("runs").retval, 0);
     let mut batch = Batch::default();
