@@ -367,3 +367,25 @@ fn one_in_the_foreground_is_asked_the_same_way() {
     said.expect(0, "removed 2 links, 1 netns");
     assert_eq!(room.left(), [""; 0]);
 }
+
+#[test]
+fn a_script_that_no_interrupt_reaches_is_ended_and_leaves_nothing() {
+    let room = Room::new();
+    let stuck =
+        "print('ready') io.stdout:flush() local _ = ('a'):rep(1 << 16):find(('a*'):rep(30) .. 'b')";
+    room.script("stuck", stuck);
+    let mut command = room.command(&["stuck.lua"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
+    let mut ready = [0; 6];
+    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+    room.run(&["down", "stuck"]).expect(0, "stuck is down");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(room.left(), [""; 0]);
+
+    let mut up = room.command(&["up", "stuck.lua"]).spawn().expect("started");
+    eventually(|| room.run(&["logs", "stuck"]).out == "ready\n");
+    room.signal("stuck", Signal::SIGTERM);
+    assert_eq!(up.wait().expect("it ends").code(), Some(130));
+    let status = room.status("stuck");
+    assert_eq!((&status["state"], &status["ended"]["status"]), (&json!("ended"), &json!(130)));
+}

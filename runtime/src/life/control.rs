@@ -234,6 +234,9 @@ impl Control {
         tracing::warn!("the script does not answer; cleaning up without it");
         crate::cli::run::tear_down(&self.ledger);
         crate::kernel::process::end_enlisted();
+        if let Some(outside) = self.outside() {
+            outside.end(crate::cli::status::INTERRUPTED);
+        }
         // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
         unsafe { libc::_exit(130) }
     }

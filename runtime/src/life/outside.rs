@@ -13,7 +13,7 @@ use super::control::Control;
 use super::socket::{Local, Request, Socket};
 use crate::Result;
 use crate::own::Ledger;
-use crate::own::instance::Claim;
+use crate::own::instance::{Claim, Ending};
 
 /// More requests than that wait in their clients' connections.
 const QUEUE: usize = 16;
@@ -23,6 +23,7 @@ pub struct Outside {
     /// Taken by the one script that answers.
     requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
     waiting: Mutex<Option<Waiting>>,
+    ending: Ending,
 }
 
 /// Who waits for the first commit.
@@ -69,6 +70,7 @@ impl Outside {
         control.set_outside(Outside {
             requests: tokio::sync::Mutex::new(requests),
             waiting: Mutex::new(Some(waiting)),
+            ending: claim.ending(),
         });
         Ok(socket)
     }
@@ -82,6 +84,11 @@ impl Outside {
             Some(Waiting::Systemd) => tell_systemd("READY=1"),
             None => {}
         }
+    }
+
+    /// Writes the end down for a process that leaves without the thread that has the claim.
+    pub fn end(&self, status: u8) {
+        self.ending.clone().finish(status);
     }
 
     /// The next request.

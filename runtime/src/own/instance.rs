@@ -206,15 +206,13 @@ impl Claim {
 
     /// The end of a run, after its teardown. Of a foreground instance nothing is left; of one in the background the log
     /// is, and how it ended. A journal that still names something keeps the directory for `clean`.
-    pub fn finish(mut self, status: u8) {
-        if !self.record.background && !self.paths.left_something() {
-            self.remove();
-            return;
-        }
-        self.record.ended = Some(End::now(status));
-        // It is over either way.
-        let _ = fs::remove_file(self.paths.socket());
-        let _ = self.write_down();
+    pub fn finish(self, status: u8) {
+        self.ending().finish(status);
+    }
+
+    /// For an end that cannot wait for whoever holds the claim.
+    pub fn ending(&self) -> Ending {
+        Ending { paths: self.paths.clone(), record: self.record.clone() }
     }
 
     /// Takes all of it away, and frees the name.
@@ -223,23 +221,44 @@ impl Claim {
     }
 
     fn write_down(&self) -> Result<()> {
-        let path = self.paths.record();
-        let new = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = fs::File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(self.record.to_json().as_bytes())?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|e| {
-            let _ = fs::remove_file(&new);
-            unwritable(&path, &e)
-        })
+        write_down(&self.paths, &self.record)
     }
+}
+
+/// What [`Claim::finish`] needs to know, while the process still holds the lock.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    paths: Paths,
+    record: Record,
+}
+
+impl Ending {
+    /// As [`Claim::finish`].
+    pub fn finish(mut self, status: u8) {
+        if !self.record.background && !self.paths.left_something() {
+            remove(&self.paths);
+            return;
+        }
+        self.record.ended = Some(End::now(status));
+        // It is over either way.
+        let _ = fs::remove_file(self.paths.socket());
+        let _ = write_down(&self.paths, &self.record);
+    }
+}
+
+fn write_down(paths: &Paths, record: &Record) -> Result<()> {
+    let path = paths.record();
+    let new = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file =
+            fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(record.to_json().as_bytes())?;
+        fs::rename(&new, &path)
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&new);
+        unwritable(&path, &e)
+    })
 }
 
 /// An instance that was found on disk.
