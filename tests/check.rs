@@ -62,7 +62,7 @@ cnf.on_stop(function(reason) print('stop', reason) end)
     let data: serde_json::Value = serde_json::from_str(data).expect("it is JSON");
     assert_eq!(data["counts"]["link"], 2, "{data}");
     assert_eq!(seen(), before);
-    assert_eq!(room.namespaces(), [theirs.clone()]);
+    assert_eq!(room.namespaces(), std::slice::from_ref(&theirs));
     let link =
         Command::new("ip").args(["-n", &theirs, "link", "show", "up0"]).output().expect("ip");
     assert!(String::from_utf8_lossy(&link.stdout).contains("mtu 1350"));

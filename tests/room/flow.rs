@@ -140,7 +140,7 @@ impl Stream {
             while !stopped.load(Ordering::Relaxed) && start.elapsed() < LONGEST {
                 client.write_all(&sent.to_be_bytes())?;
                 sent += 8;
-                if sent % 4096 == 0 {
+                if sent.is_multiple_of(4096) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }

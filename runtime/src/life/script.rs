@@ -359,7 +359,7 @@ impl Life {
             _ => stage.commit(),
         };
         let outcome = self.load(None, &commit).await;
-        let outcome = match outcome {
+        match outcome {
             Ok((next, difference)) => {
                 self.failed_files.clear();
                 let files = next.host.files();
@@ -384,8 +384,7 @@ impl Life {
                 self.follow(files);
                 Err(error)
             }
-        };
-        outcome
+        }
     }
 
     /// A new generation that is set up, and what `finish` makes of what it has staged.

@@ -217,10 +217,10 @@ impl Stage {
     ) -> Result<u64> {
         self.check()?;
         let key = owned.key();
-        if self.is_loading() {
-            if let Some(number) = self.adopt_or_wait(&key, &owned, site)? {
-                return Ok(number);
-            }
+        if self.is_loading()
+            && let Some(number) = self.adopt_or_wait(&key, &owned, site)?
+        {
+            return Ok(number);
         }
         let old = self.ledger.by_key(&key).filter(|_| owned.is_setting());
         let owned = match &old {
@@ -610,7 +610,7 @@ impl Sockets {
 
 /// A change that was made, and what it takes to take it back.
 enum Done {
-    Put { number: u64, old: Option<(u64, Owned)> },
+    Put { number: u64, old: Option<Box<(u64, Owned)>> },
     Other(Box<dyn Staged>),
     Nothing,
 }
@@ -622,7 +622,7 @@ impl Deed {
                 let before = old.and_then(|old| Some((old, ledger.get(old)?)));
                 put(ledger, *number, new, before.as_ref().map(|(n, _)| *n), sockets.of(new)?, true)
                     .map_err(|e| e.about(new.to_string()))?;
-                Ok(Done::Put { number: *number, old: before })
+                Ok(Done::Put { number: *number, old: before.map(Box::new) })
             }
             Deed::Other(_) => {
                 let Deed::Other(mut staged) = std::mem::replace(self, Deed::Other(Box::new(Void)))
@@ -666,7 +666,8 @@ impl Done {
                 Some(owned) => owned.undo(),
                 None => Ok(()),
             },
-            Done::Put { number, old: Some((old, mut before)) } => {
+            Done::Put { number, old: Some(old) } => {
+                let (old, mut before) = *old;
                 let Some(new) = ledger.get(number) else { return Ok(()) };
                 let place = place(ledger, &before, sockets.of(&before)?, true);
                 before.put(Some(&new), &place)?;
