@@ -1,4 +1,7 @@
-//! What the binary tells about itself and the kernel: the verifier's log, features, completions, type stubs.
+//! What the binary tells about itself, the kernel and programs: the verifier's log, features, completions, type stubs, global
+//! variables through reloads.
+
+mod room;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -120,4 +123,51 @@ fn completions_and_stubs() {
         let written = std::fs::read(below.join(stub.file_name())).expect("it was written");
         assert!(written == std::fs::read(stub.path()).expect("readable"), "{:?}", stub.path());
     }
+}
+
+/// What bpftool reads of a global variable, wherever its programs see it.
+fn global(map: &str, name: &str) -> u64 {
+    let output = Command::new("bpftool").args(["-j", "map", "dump", "name", map]).output();
+    let output = output.expect("bpftool is there");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let dumped: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let section = &dumped[0]["formatted"]["value"][".data"];
+    let variables = section.as_array().unwrap_or_else(|| panic!("{text}"));
+    let found = variables.iter().find_map(|variable| variable[name].as_u64());
+    found.unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+#[test]
+fn global_variables_wait_for_the_commit_of_a_reload() {
+    let room = room::Room::new();
+    let object = format!("g{}", std::process::id());
+    let map = format!("{object}.data");
+    let script = |line: &str| {
+        format!(
+            r#"
+local ns = cnf.netns.new('PREFIXg')
+local link = cnf.link.veth {{ name = 'v0', netns = ns, peer = {{ name = 'v1', netns = ns }} }}
+local o = cnf.bpf.compile({{ source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+__u32 limit = 1;
+SEC("tc") int p(struct __sk_buff *skb) {{ return limit ? 0 : -1; }}
+char LICENSE[] SEC("license") = "GPL";
+]] }}, {{ name = '{object}' }})
+cnf.bpf.attach(link, 'ingress', o.programs.p)
+{line}
+"#
+        )
+    };
+    let reload = |line: &str| {
+        room.script("globals", &script(line));
+        room.run(&["reload", "globals"])
+    };
+    room.up("globals", &script("o.globals.limit = 5"));
+    assert_eq!(global(&map, "limit"), 5);
+    let failing = "o.globals.limit = 9 assert(o.globals.limit == 9) error('no')";
+    reload(failing).expect(1, "no");
+    assert_eq!(global(&map, "limit"), 5, "a load that fails changes nothing");
+    reload("assert(o.globals.limit == 5) o.globals.limit = 9").expect(0, "global variable limit");
+    assert_eq!(global(&map, "limit"), 9);
 }

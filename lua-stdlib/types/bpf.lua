@@ -176,7 +176,7 @@ function bpf.helpers() end
 ---@field name string
 ---@field programs table<string, cnf.Program> By function name. A name that is not there raises ENOENT and names the nearest.
 ---@field maps table<string, cnf.Map> By name; data sections are ".rodata", ".data", ".bss". A name that is not there raises ENOENT.
----@field globals table<string, any> Global variables by name, read and written while the programs run: `o.globals.limit = 5`; numbers change in one step, and `pairs` goes through all. Values as those of maps (EINVAL, ERANGE). A constant (`const volatile`) raises EPERM: the `globals` of `bpf.load` set it. ENOENT names the nearest; variables are known by BTF.
+---@field globals table<string, any> Global variables by name, read and written while the programs run: `o.globals.limit = 5`; numbers change in one step, and `pairs` goes through all. Values as those of maps (EINVAL, ERANGE). A constant (`const volatile`) raises EPERM: the `globals` of `bpf.load` set it. ENOENT names the nearest; variables are known by BTF. What a later load of the script writes, and reads itself, its programs see at the commit.
 local Object = {}
 
 --- Lets go of the object; using it afterwards raises ENODEV. What is attached stays attached, and a program or map
