@@ -181,14 +181,14 @@ end
 local loading = {}
 function require(name)
   if type(name) ~= "string" then
-    error("require takes a module's name, got " .. type(name), 2)
+    cnf.error({ op = "require", code = "EINVAL", message = "takes a module's name, got " .. type(name) })
   end
   local loaded = package.loaded[name]
   if loaded ~= nil then
     return loaded
   end
   if loading[name] then
-    error(("module %q requires itself, by way of others"):format(name), 2)
+    cnf.error({ op = "require", subject = name, code = "ELOOP", message = "it requires itself, by way of others" })
   end
   local tried = {}
   for _, searcher in ipairs(package.searchers) do

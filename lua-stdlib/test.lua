@@ -110,14 +110,7 @@ end
 
 -- The object that a case receives ----------------------------------------------------------------------------------
 
-local Case = { __name = "Case" }
-
-function Case:__index(key)
-  if Case[key] ~= nil then
-    return Case[key]
-  end
-  error(('Case has no field or method "%s"'):format(tostring(key)), 2)
-end
+local Case = cnf._library.class("Case", "t", { "name" })
 
 function Case:__tostring()
   return ("Case(%s)"):format(self.name)
