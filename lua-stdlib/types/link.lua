@@ -15,7 +15,8 @@
 ---   index          chosen by the library when absent
 ---
 --- Errors of all: EEXIST when the name is taken, EINVAL for an unknown option, a wrong type or value (with the nearest valid
---- word), EOPNOTSUPP when this kernel lacks the kind or the option, EPERM without CAP_NET_ADMIN.
+--- word) or an MTU out of the kind's range, EADDRNOTAVAIL for a multicast or zero MAC,
+--- EOPNOTSUPP when this kernel lacks the kind or the option, EPERM without CAP_NET_ADMIN.
 ---
 --- Each kind is an option of the kernel's build, or a module, which the kernel loads by itself where there is one: a veth, bridge or
 --- tun is nearly everywhere, a vrf, geneve, wireguard or ipvlan often is not. `cnfscript features` tells what is here.
