@@ -5,6 +5,8 @@ local native, cnf = ...
 
 local library = {
   check = native.check,
+  keep = native.keep,
+  release = native.release,
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,

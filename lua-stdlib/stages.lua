@@ -2,7 +2,7 @@
 --- array of programs, in the order of `places`.
 
 local _, cnf = ...
-local bpf, program, xdp = cnf.bpf, cnf._program, cnf.xdp
+local bpf, library, program, xdp = cnf.bpf, cnf._library, cnf._program, cnf.xdp
 
 local stages = {}
 
@@ -51,6 +51,8 @@ local function dispatcher(link, mode)
     users = 0,
     taken = {},
   }
+  -- The kernel empties a program array when the last process lets go of it: a filter would end with its script.
+  held.kept = library.keep("stages", link, object.maps.stages)
   dispatchers[link] = held
   return held
 end
@@ -68,6 +70,9 @@ function stages.join(link, mode)
     held.users = held.users - 1
     if held.users == 0 then
       held.attachment:detach()
+      if held.kept then
+        library.release(held.kept)
+      end
       if dispatchers[link] == held then
         dispatchers[link] = nil
       end

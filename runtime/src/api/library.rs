@@ -6,16 +6,23 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table, Value};
 
+use super::error::site;
+use super::handle::Given;
 use super::host::Host;
 use super::library_options as options;
+use super::link::Link;
+use super::map::Map;
 use super::module::{Args, Module};
 use super::option::nearest;
+use crate::own::Owned;
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
     Module::new(lua, "_library")
         .function("check", check)
         .function("unknown", unknown)
+        .function("keep", keep)
+        .function("release", release)
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
@@ -50,6 +57,34 @@ fn unknown(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
     let key = args.any().to_string().map_err(super::error::from_lua)?;
     let names: Vec<String> = args.required("names")?;
     Err(no_member(class, &key, &names.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+/// `keep(what, link, map) -> number`: pins a map of a link's programs when they are to outlive this process, and the map's
+/// contents would not.
+fn keep(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Option<u64>> {
+    let what: String = args.required("what")?;
+    let link = args.required::<Given<Link>>("link")?.0;
+    let map = args.required::<Given<Map>>("map")?.0.kernel().clone();
+    let Some(pins) = &host.instance.pins else { return Ok(None) };
+    let path = pins.join(format!("{what}-{}-{}", link.net().cookie(), link.index()));
+    let text = format!("{what} of {}", link.name());
+    let open = link.net().open()?;
+    let (netns, index) = (link.net().netns()?, link.index());
+    let owned = Owned::Pin { netns, index, path, text, map: Some(map) };
+    host.stage.own(owned, &open.netlink, || site(lua, 1)).map(Some)
+}
+
+/// `release(number)` ends what `keep` began.
+fn release(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    let number: u64 = args.required("number")?;
+    if host.stage.disown(number)? {
+        return Ok(());
+    }
+    if let Some(owned) = host.ledger.get(number) {
+        owned.undo()?;
+        host.ledger.forget(number);
+    }
+    Ok(())
 }
 
 /// The error of a handle that has no such field or method.

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::owned::{AttachmentPlace, LinkEnd, Mounted, Owned};
 use crate::kernel::bpf::hook::{self, Attachment};
-use crate::kernel::bpf::pins;
+use crate::kernel::bpf::{Map, pins};
 use crate::kernel::link::undo::Lost;
 use crate::kernel::link::{self, Change};
 use crate::kernel::netlink::Netlink;
@@ -48,6 +48,9 @@ impl Owned {
                 Owned::Attachment { mounted: Some(b), .. },
             ) => a.program.id() == b.program.id() && a.order.same(&b.order),
             (Owned::Attachment { .. }, Owned::Attachment { .. }) => false,
+            (Owned::Pin { map, .. }, Owned::Pin { map: other, .. }) => {
+                map.is_some() && map.as_ref().map(Map::id) == other.as_ref().map(Map::id)
+            }
             _ => self.key() == other.key(),
         }
     }
@@ -166,6 +169,8 @@ impl Owned {
     pub fn put(&mut self, old: Option<&Owned>, at: &Place<'_>) -> Result<()> {
         let netlink = at.netlink;
         match self {
+            Owned::Pin { path, map: Some(map), .. } => pin(map, path),
+            Owned::Pin { .. } => Ok(()),
             Owned::Netns(_) | Owned::Process { .. } | Owned::Other { .. } => Ok(()),
             Owned::Link { netns, index, name, end } => match old {
                 Some(Owned::Link { end: old, .. }) => {
@@ -285,6 +290,10 @@ impl Owned {
                     pins::remove(path);
                 }
                 outcome
+            }
+            Owned::Pin { path, .. } => {
+                pins::remove(path);
+                Ok(())
             }
             Owned::Process { pid, started, .. } => match process::started(*pid) {
                 Some(now) if now == *started => process::end_group(*pid),
@@ -447,6 +456,19 @@ fn mount(
     let made = attach()?;
     attached.detach()?;
     Ok(made)
+}
+
+/// Pins a map, in the place of the one that is pinned there.
+fn pin(map: &Map, path: &std::path::Path) -> Result<()> {
+    if Map::pinned(path).is_ok_and(|there| there.id() == map.id()) {
+        return Ok(());
+    }
+    if let Some(directory) = path.parent() {
+        pins::make_directory(directory)?;
+    }
+    let _ = std::fs::remove_file(path);
+    fault::point();
+    map.pin(path)
 }
 
 /// Pins a bpf link, unless it is the one that is pinned there.

@@ -443,7 +443,13 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
 impl Owned {
     /// The end of its namespace does not end it, or does not let go of all it holds.
     fn holds_more_than_its_netns(&self) -> bool {
-        matches!(self, Owned::Other { .. } | Owned::Attachment { .. } | Owned::Process { .. })
+        matches!(
+            self,
+            Owned::Other { .. }
+                | Owned::Attachment { .. }
+                | Owned::Pin { .. }
+                | Owned::Process { .. }
+        )
     }
 }
 

@@ -103,6 +103,17 @@ pub enum Owned {
         #[serde(skip)]
         mounted: Option<Mounted>,
     },
+    /// A map of a link's programs that is pinned, because what it holds would go with the last process that has it open
+    /// (a program array).
+    Pin {
+        netns: Netns,
+        index: u32,
+        path: PathBuf,
+        /// For people: `stages of eth0`.
+        text: String,
+        #[serde(skip)]
+        map: Option<bpf::Map>,
+    },
     /// A child process and its group.
     Process {
         netns: Netns,
@@ -182,6 +193,7 @@ impl Owned {
             | Owned::Rule { netns, .. }
             | Owned::Neigh { netns, .. }
             | Owned::Qdisc { netns, .. }
+            | Owned::Pin { netns, .. }
             | Owned::Process { netns, .. }
             | Owned::Attachment { place: AttachmentPlace { netns, .. }, .. } => Some(netns),
             Owned::Other { netns, .. } => netns.as_ref(),
@@ -197,6 +209,7 @@ impl Owned {
             | Owned::LinkSetting { index, .. }
             | Owned::LinkName { index, .. }
             | Owned::Qdisc { index, .. }
+            | Owned::Pin { index, .. }
             | Owned::Attachment { place: AttachmentPlace { index, .. }, .. } => *index,
             Owned::Neigh { neigh, .. } => neigh.dev,
             Owned::Route { route, .. } => route.dev?,
@@ -238,6 +251,7 @@ impl Owned {
                 format!("qdisc/{at}/{index}/{hook}")
             }
             Owned::Attachment { place, .. } => place.key(),
+            Owned::Pin { path, .. } => format!("pin/{}", path.display()),
             Owned::Process { pid, started, .. } => format!("process/{pid}/{started}"),
             Owned::Other { kind, name, .. } => format!("{kind}/{at}/{name}"),
         }
@@ -258,6 +272,7 @@ impl Owned {
             Owned::Neigh { .. } => "neigh",
             Owned::Qdisc { .. } => "qdisc",
             Owned::Attachment { .. } => "attachment",
+            Owned::Pin { .. } => "pin",
             Owned::Process { .. } => "process",
             Owned::Other { kind, .. } => kind,
         }
@@ -328,6 +343,7 @@ impl fmt::Display for Owned {
                     side => write!(f, "{side} of {link}")?,
                 }
             }
+            Owned::Pin { text, .. } => write!(f, "pin of {text}")?,
             Owned::Process { pid, text, .. } => write!(f, "process {pid} ({text})")?,
             Owned::Other { kind, name, .. } => write!(f, "{kind} {name}")?,
         }

@@ -368,7 +368,7 @@ impl Stage {
             inside || (link.is_some() && other.link() == link)
         };
         for owned in self.ledger.forget_where(gone) {
-            if matches!(owned, Owned::Process { .. } | Owned::Other { .. }) {
+            if matches!(owned, Owned::Pin { .. } | Owned::Process { .. } | Owned::Other { .. }) {
                 let _ = owned.undo();
             }
         }
