@@ -28,6 +28,12 @@ char LICENSE[] SEC("license") = "GPL";]]
   return cnf.bpf.compile({ source = source })
 end
 
+--- A link whose other end is in its namespace too: in the host's its name might be taken.
+local function pair(t)
+  local ns = t:netns("stubs")
+  return (cnf.link.veth({ name = "stub", netns = ns, peer = { name = "stub2", netns = ns } }))
+end
+
 --- Makes an object of each handle type whose stub is compared too: add yours with its stub.
 local instances = {
   ["cnf.Task"] = function()
@@ -47,12 +53,12 @@ local instances = {
     return loaded().maps.cells
   end,
   ["cnf.Attachment"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.bpf.attach(link, "ingress", loaded().programs.pass)
   end,
   ["cnf.BpfLink"] = function(t)
     local mount = bpffs(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     cnf._test.pin_xdp(link, loaded().programs.frames, mount .. "/link")
     return cnf.bpf.pinned(mount .. "/link", "link")
   end,
@@ -89,11 +95,11 @@ char LICENSE[] SEC("license") = "GPL";]]
     return cnf.probe.serve(t:netns("stub"), { tcp = 0 })
   end,
   ["cnf.Router"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.policy.router({ attach = { { link, "ingress" } } })
   end,
   ["cnf.Service"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.lb.service({ name = "stub", vip = "192.0.2.1:80", attach = { link } })
   end,
   ["cnf.Mirror"] = function(t)
@@ -105,23 +111,23 @@ char LICENSE[] SEC("license") = "GPL";]]
     return cnf.bpf.trace(function() end)
   end,
   ["cnf.Fault"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.chaos.inject(link, { loss = 0 })
   end,
   ["cnf.Filter"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.filter.xdp({ link = link })
   end,
   ["cnf.Forward"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.forward.xdp({ links = { link } })
   end,
   ["cnf.Limit"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.police.limit({ link = link, pps = 1 })
   end,
   ["cnf.Flows"] = function(t)
-    local link = cnf.link.veth({ name = "stub", netns = t:netns("stubs") })
+    local link = pair(t)
     return cnf.flow.account({ link = link })
   end,
   ["cnf.Subscription"] = function(t)
