@@ -182,20 +182,22 @@ fn a_load_that_fails_leaves_no_trace() {
     let room = Room::new();
     room.up("fails", &format!("{NET} cnf.state.n = 1"));
     let all = ["-o addr", "-o link", "route", "rule"];
+    // Link-local addresses come a moment after their links.
+    std::thread::sleep(Duration::from_millis(500));
     let before = all.map(|words| room.ip("a", words));
     let cases = [
         // After half of it.
-        ("cnf.netns.new('PREFIXnew') v:set { mtu = 1200 } error('boom')", "fails.lua:13", "boom"),
+        ("cnf.netns.new('PREFIXnew') v:set { mtu = 1300 } error('boom')", "fails.lua:13", "boom"),
         ("local x = = 1", "fails.lua:13", "unexpected symbol"),
         ("require 'nowhere'", "require(nowhere)", "there is no such module"),
         // In the commit, after other changes were made.
         (
-            "v:set { mtu = 1200 } a:route { dst = '10.1.0.0/16', via = '10.99.0.1' }",
+            "v:set { mtu = 1300 } a:route { dst = '10.1.0.0/16', via = '10.99.0.1' }",
             "netns:route",
             "already",
         ),
         (
-            "v:set { mtu = 1200 } a:route { dst = '10.2.0.0/16', via = '10.99.0.1' }",
+            "v:set { mtu = 1300 } a:route { dst = '10.2.0.0/16', via = '10.99.0.1' }",
             "fails.lua:13",
             "ENETUNREACH",
         ),

@@ -86,7 +86,9 @@ impl Owned {
                 *lost = Lost::snapshot(netlink, Some(*index))?;
             }
             Owned::LinkSetting { index, wanted, before, .. } => {
-                **before = link::Undo::snapshot(netlink, *index, wanted, !place.ours)?;
+                // A commit may have to go back.
+                let whole = !place.ours || place.repair;
+                **before = link::Undo::snapshot(netlink, *index, wanted, whole)?;
                 if let Some(Owned::LinkSetting { before: first, .. }) = old {
                     **before = std::mem::take(&mut **before).after(first, wanted);
                 }
@@ -197,8 +199,8 @@ impl Owned {
                 if !change.is_empty() {
                     link::set(netlink, *index, &change)?;
                 }
-                // Up again: what going down took comes back.
-                if change.up == Some(true)
+                // Up again, or an MTU that IPv6 can live with: what that had taken comes back.
+                if (change.up == Some(true) || change.mtu.is_some())
                     && let Some(Owned::LinkSetting { before: first, .. }) = old
                 {
                     first.lost().restore(netlink)?;
