@@ -260,9 +260,7 @@ impl Drop for Progress {
 /// Drawn on standard error, and only when that is a terminal.
 fn bar(title: &str, total: Option<usize>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => {
-            (ProgressBar::new(total as u64), "{msg} {wide_bar} {human_pos}/{human_len} {eta}")
-        }
+        Some(total) => (ProgressBar::new(total as u64), "{msg} {wide_bar} {human_pos}/{human_len}"),
         None => (ProgressBar::no_length(), "{msg} {spinner} {human_pos}"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
