@@ -137,7 +137,8 @@ fn hooks_come_and_go_with_the_list() {
     room.up("edge", &script());
     let programs = |link: &str| {
         let chunk = format!(
-            "local r = netns.get('{}r') print(#tcx.query(r:link('{link}'), 'ingress').programs)",
+            "local r = netns.get('{}r') local hooks = bpf.has('tcx').available and tcx or tc
+             print(#hooks.query(r:link('{link}'), 'ingress').programs)",
             room.prefix
         );
         room.run(&["-e", &chunk]).out.trim().to_owned()

@@ -109,6 +109,7 @@ fn make(
     stage.change(waits, Box::new(change), None).inspect_err(|_| {
         host.ledger.forget(number);
     })?;
+    stage.hooks_changed();
     stage.shelve(&shelf, Rc::new(router.clone()));
     let waiting = (waits && stage.is_loading()).then_some(waiting);
     Ok(Router(Rc::new(Inner { name, slot, shelf, router, devices, number, waiting })))
@@ -318,6 +319,7 @@ fn detach(host: &Rc<Host>, this: &Router) -> Result<()> {
     }
     this.0.router.detach()?;
     stage::forget(&host.ledger, &this.0.slot);
+    host.stage.hooks_changed();
     host.ledger.forget(this.0.number);
     Ok(())
 }

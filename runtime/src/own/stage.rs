@@ -96,7 +96,8 @@ pub struct Stage {
     shaken: RefCell<HashSet<u64>>,
     hooks: Rc<Hooks>,
     shelf: Rc<Shelf>,
-    before: Option<Rc<Shelf>>,
+    /// Let go at the commit, with all of it that was not taken.
+    before: RefCell<Option<Rc<Shelf>>>,
 }
 
 /// Things of the process that go from one generation to the next, by name: loaded objects, routers, children.
@@ -136,7 +137,7 @@ impl Stage {
             shaken: RefCell::default(),
             hooks: Rc::default(),
             shelf: Rc::default(),
-            before,
+            before: RefCell::new(before),
         }
     }
 
@@ -164,6 +165,7 @@ impl Stage {
     /// The first generation is there; from now on as if live.
     pub fn go_live(&self) {
         self.phase.set(Phase::Live);
+        self.before.take();
         self.named.borrow_mut().clear();
         self.kept.borrow_mut().clear();
         self.hooks.note(&self.ledger);
@@ -447,7 +449,7 @@ impl Stage {
 
     /// Something that the generation before put on its shelf.
     pub fn take<T: 'static>(&self, key: &str) -> Option<Rc<T>> {
-        let found = self.before.as_ref()?.0.borrow().get(key).cloned()?;
+        let found = self.before.borrow().as_ref()?.0.borrow().get(key).cloned()?;
         found.downcast::<T>().ok()
     }
 

@@ -25,12 +25,15 @@ pub struct Neighbourhood<'a> {
     /// Read when first asked for.
     direct: Option<HashMap<u32, Vec<Prefix>>>,
     reached: HashSet<(u32, IpAddr)>,
+    /// The devices of the routes to next hops, asked for once each.
+    towards: HashMap<IpAddr, Device>,
 }
 
 impl<'a> Neighbourhood<'a> {
     pub fn new(netlink: &'a Netlink) -> Result<Self> {
         let links = link::list(netlink)?.into_iter().map(|link| (link.index, link)).collect();
-        Ok(Neighbourhood { netlink, links, direct: None, reached: HashSet::new() })
+        let (reached, towards) = (HashSet::new(), HashMap::new());
+        Ok(Neighbourhood { netlink, links, direct: None, reached, towards })
     }
 
     /// Fills in the devices that the policy leaves to the kernel's routes, and refuses what cannot be reached.
@@ -72,7 +75,10 @@ impl<'a> Neighbourhood<'a> {
         }
     }
 
-    fn device_towards(&self, via: IpAddr) -> Result<Device> {
+    fn device_towards(&mut self, via: IpAddr) -> Result<Device> {
+        if let Some(device) = self.towards.get(&via) {
+            return Ok(device.clone());
+        }
         let unreachable = |text: String| {
             Error::new("router:set", "ENETUNREACH", text)
                 .hint("name the device: dev=, with onlink=true if no route reaches the next hop")
@@ -83,8 +89,11 @@ impl<'a> Neighbourhood<'a> {
             return Err(unreachable(format!("the next hop {via} is not on a link of its own")));
         }
         let link = route.dev.and_then(|index| self.links.get(&index));
-        link.map(|link| Device { index: link.index, name: link.name.clone() })
-            .ok_or_else(|| unreachable(format!("no route reaches the next hop {via}")))
+        let device = link
+            .map(|link| Device { index: link.index, name: link.name.clone() })
+            .ok_or_else(|| unreachable(format!("no route reaches the next hop {via}")))?;
+        self.towards.insert(via, device.clone());
+        Ok(device)
     }
 
     fn reaches(&mut self, device: &Device, via: IpAddr) -> Result<()> {
