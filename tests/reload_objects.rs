@@ -170,3 +170,28 @@ print('reads its own')";
     room.reload(&script(""));
     room.says("live", "1=8 3=7 runs=9");
 }
+
+fn has_said(room: &Room, word: &str) -> bool {
+    room.run(&["logs", "it"]).out.lines().any(|line| line.starts_with(word))
+}
+
+#[test]
+fn handles_of_the_load_before_only_read() {
+    let room = Room::new();
+    let handlers = "seen:set(1, { packets = 5 })
+local router = cnf.policy.router { attach = { { link, 'ingress' } } }
+local server = cnf.probe.serve(ns, { tcp = 80 })
+cnf.on_stop(function()
+  local function code(f, ...) return select(2, pcall(f, ...)).code end
+  print('stale ' .. table.concat({
+    code(seen.set, seen, 1, { packets = 6 }), code(seen.delete, seen, 1), code(seen.clear, seen),
+    code(router.set, router, {}), code(router.clear, router), code(object.unload, object), code(server.stop, server),
+    seen:get(1).packets, #router:list(),
+  }, ' '))
+end)";
+    let quiet = OBJECT.replace("cnf.tcx.attach", "local _ = nil and cnf.tcx.attach");
+    room.up("it", &quiet.replace("--SETUP", handlers));
+    room.reload(&quiet);
+    eventually(|| has_said(&room, "stale"));
+    assert_eq!(room.said("stale"), "ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE 5 0");
+}
