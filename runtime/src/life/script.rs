@@ -292,6 +292,8 @@ impl Life {
             Ok(reloaded) => tell(&reloaded),
             // The end that was asked for says the rest.
             Err(_) if self.control.flag.reason().is_some() => {}
+            // It was read while it was being written: the whole of it comes next.
+            Err(error) if self.has_changed_since() => tracing::debug!("read half-written: {error}"),
             Err(error) => report::error(&error, Some("not reloaded")),
         }
     }
@@ -453,6 +455,12 @@ impl Life {
     fn script_file(&self) -> Files {
         let file = self.script.file.iter();
         file.map(|file| (file.clone(), Content::read(file))).collect()
+    }
+
+    /// Whether the files of the load that has just failed say something else by now, and are watched.
+    fn has_changed_since(&self) -> bool {
+        self.watcher.is_some()
+            && self.failed_files.iter().any(|(path, said)| Content::read(path) != *said)
     }
 
     /// Watches the files of the live load, and of one that failed after it.
