@@ -110,4 +110,6 @@ fn connections_live_through_reloads() {
     room.run(&["reload", "lb"]).expect(1, "reload(lb): no");
     first.says("a load that failed");
     second.says("moves nothing");
+    let _three = serve(&room, "b2");
+    Client::connect(&room).says("and leaves the backends");
 }
