@@ -14,7 +14,7 @@ use super::option::{Options, expected, nearest};
 use super::program::Program;
 use super::value::Data;
 use crate::kernel::bpf::hook::{self, Anchor, Direction, Hook, Order, Target, XdpMode};
-use crate::own::{AttachmentPlace, Mounted, Owned};
+use crate::own::{AttachmentPlace, Mounted, Owned, Trace};
 use crate::record;
 use crate::{Error, Result};
 
@@ -120,8 +120,13 @@ fn attach(
         return Err(about(slot_taken(&target, hook, program, &slot).subject(subject)));
     }
     let mounted = Mounted { program: program.kernel().clone(), order, attached: None };
-    let owned =
-        Owned::Attachment { pin: host.pin(&place), place, filter: None, mounted: Some(mounted) };
+    let owned = Owned::Attachment {
+        pin: host.pin(&place),
+        place,
+        filter: None,
+        trace: Trace::default(),
+        mounted: Some(mounted),
+    };
     let open = link.net().open()?;
     let number = host
         .stage
@@ -260,10 +265,10 @@ impl Handle for Attachment {
                 mounted.program = program.kernel().clone();
                 let number = this.0.number.get();
                 let entry = host.ledger.get(number).or_else(|| host.stage.waiting(number));
-                let Some(Owned::Attachment { place, pin, filter, .. }) = entry else {
+                let Some(Owned::Attachment { place, pin, filter, trace, .. }) = entry else {
                     return Err(about(Error::new("", "ENODEV", "it has been detached")));
                 };
-                let new = Owned::Attachment { place, pin, filter, mounted: Some(mounted) };
+                let new = Owned::Attachment { place, pin, filter, trace, mounted: Some(mounted) };
                 let open = this.0.link.net().open()?;
                 let number = host
                     .stage

@@ -431,7 +431,7 @@ fn add_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Resul
     let address: IpNetwork = args.required("address")?;
     this.ask(args.op(), |open, index| {
         let (netns, link) = (open.netns.clone(), this.name());
-        let owned = Owned::Address { netns, index, link, address };
+        let owned = Owned::Address { netns, index, link, address, promote: None };
         host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })
 }
@@ -440,7 +440,8 @@ fn delete_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Re
     let address: IpNetwork = args.required("address")?;
     this.ask(args.op(), |open, index| {
         let (netns, link) = (open.netns.clone(), this.name());
-        let added = Owned::Address { netns: netns.clone(), index, link: link.clone(), address };
+        let (at, on) = (netns.clone(), link.clone());
+        let added = Owned::Address { netns: at, index, link: on, address, promote: None };
         if let Some((number, _)) = host.ledger.by_key(&added.key()) {
             if !host.stage.disown(number)? {
                 address::delete(&open.netlink, index, address)?;
@@ -448,7 +449,7 @@ fn delete_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Re
             }
             return Ok(());
         }
-        let lost = link::undo::Lost::default();
+        let lost = link::Lost::default();
         let owned = Owned::DeletedAddress { netns, index, link, address, lost };
         host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
     })
@@ -543,15 +544,26 @@ fn move_to(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()
         .hint("name its namespace in the constructor: netns = ..."));
     }
     let target_open = target.open()?;
-    let index = this.ask(args.op(), |open, index| {
-        link::move_to(&open.netlink, index, &target_open.netlink, None)
-    })?;
-    if let Some(number) = entry
-        && let Some(Owned::Link { name, end, .. }) = host.ledger.get(number)
-    {
-        let netns = target_open.netns.clone();
-        host.ledger.settle(number, Owned::Link { netns, index, name, end });
+    let moved = entry.and_then(|number| match host.ledger.get(number)? {
+        Owned::Link { index, name, end, .. } => {
+            let netns = target_open.netns.clone();
+            Some((number, host.ledger.reserve(), Owned::Link { netns, index, name, end }))
+        }
+        _ => None,
+    });
+    if let Some((_, foreseen, owned)) = &moved {
+        host.ledger.foresee(*foreseen, owned)?;
     }
+    let outcome = this.ask(args.op(), |open, index| {
+        link::move_to(&open.netlink, index, &target_open.netlink, None)
+    });
+    if let (Some((number, _, Owned::Link { netns, name, end, .. })), Ok(index)) = (&moved, &outcome)
+    {
+        let (netns, name, end) = (netns.clone(), name.clone(), end.clone());
+        host.ledger.settle(*number, Owned::Link { netns, index: *index, name, end });
+    }
+    moved.into_iter().for_each(|(_, foreseen, _)| drop(host.ledger.forget(foreseen)));
+    let index = outcome?;
     *this.0.net.borrow_mut() = target;
     this.0.index.set(index);
     super::handle::reintern(lua, this)

@@ -300,8 +300,9 @@ fn sysctl(lua: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Stri
         key,
         before: String::new(),
         after: value.clone(),
+        settled: false,
         followers: Vec::new(),
-        lost: link::undo::Lost::default(),
+        lost: link::Lost::default(),
     };
     let number = host.stage.own(wanted, &this.open()?.netlink, || site(lua, 1))?;
     Ok(match host.ledger.get(number) {

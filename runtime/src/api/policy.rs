@@ -23,7 +23,7 @@ use super::option::{FromOption, Options, expected, nearest};
 use super::route::ip_protocol;
 use crate::Result;
 use crate::kernel::bpf::{self, Target};
-use crate::own::{AttachmentPlace, Owned};
+use crate::own::{AttachmentPlace, Owned, Trace};
 use crate::program::router::{
     self, Attach, Count, Explanation, Hook, Policy, Query, RouterSpec, Totals,
 };
@@ -76,7 +76,8 @@ fn make(
     let book = Book::new(host, slot.clone(), places.clone());
     let live = places.iter().any(|place| {
         let (place, pin) = (place.clone(), None);
-        stage.is_live(&Owned::Attachment { place, pin, filter: None, mounted: None })
+        let trace = Trace::default();
+        stage.is_live(&Owned::Attachment { place, pin, filter: None, trace, mounted: None })
     });
     let before = if stage.is_loading() { stage.take::<router::Router>(&shelf) } else { None };
     let adopted = before.and_then(|router| Some((stage.adopt(&shelf)?.0, router)));

@@ -25,7 +25,7 @@ use super::value::Data;
 use super::waited::Waited;
 use crate::kernel::process::{self, Reach};
 use crate::own::stage::Staged;
-use crate::own::{Ledger, Owned};
+use crate::own::{Ledger, MARK, Owned};
 use crate::record;
 use crate::{Error, Result};
 
@@ -237,6 +237,8 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         return Ok(Returned(process));
     }
     let mut command = prepare(this, &line, &environment)?;
+    let mark = format!("{}.{}", std::process::id(), host.ledger.reserve());
+    command.env(MARK, &mark);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = start(&op, &mut command, &line)?;
     let pid = child.id().unwrap_or_default();
@@ -260,6 +262,7 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         netns: this.netns()?,
         pid,
         started: process::started(pid).unwrap_or_default(),
+        mark,
         text: line.shown,
     })?;
     inner.number.set(number);

@@ -1,6 +1,7 @@
 //! What a person types: the command line, one file a command.
 
 mod check;
+mod clean;
 mod down;
 mod features;
 mod instances;
@@ -71,6 +72,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Tear an instance down
     Down(down::DownArgs),
+    /// Remove what killed instances left behind
+    Clean(clean::CleanArgs),
 }
 
 impl Cli {
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Some(Command::Reload(args)) => ended(reload::reload(&args)),
         Some(Command::Logs(args)) => ended(logs::logs(&args)),
         Some(Command::Down(args)) => ended(down::down(&args)),
+        Some(Command::Clean(args)) => ended(clean::clean(&args)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),
     }
 }

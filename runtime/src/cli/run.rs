@@ -158,22 +158,20 @@ pub(super) fn claim(instance: &Instance) -> Result<Claim> {
 pub(super) fn recover(claim: &Claim, ledger: &Ledger, recovery: Recovery) -> Result<()> {
     let path = claim.paths().journal();
     if claim.paths().left_something() {
-        let mut left = journal::read(&path)?;
         match recovery {
             Recovery::Adopt => {
+                let mut left = journal::read(&path)?;
                 ledger.take_over(std::mem::take(&mut left.entries));
-                own::clean(left);
+                own::undo_recovered(&left);
             }
             Recovery::Clean => {
                 let pid = claim.previous().map(|previous| previous.pid).unwrap_or_default();
-                let removed = own::clean(left);
+                let removed = own::clean(&path)?;
                 let left = removed.to_string();
                 if let Some(failure) = removed.failures.into_iter().next() {
                     return Err(failure);
                 }
                 tracing::info!("process {pid} was killed; removed {left} that it had left");
-                std::fs::remove_file(&path)
-                    .map_err(|e| Error::io("journal", &e).subject(path.display().to_string()))?;
             }
         }
     }

@@ -134,6 +134,32 @@ pub fn end_group(pid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Kills what is left of the group that `pid` led, if somebody in it has `mark`, a `NAME=VALUE`, in its environment
+/// (`proc_pid_environ(5)`), and waits a moment for its end.
+///
+/// # Errors
+/// As [`kill_group`].
+pub fn end_marked_group(pid: u32, mark: &str) -> Result<()> {
+    const STEP: std::time::Duration = std::time::Duration::from_millis(1);
+    const STEPS: usize = 200;
+    let alive = || processes::all().into_iter().filter(|p| p.group == pid && !p.ended);
+    let marked = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes())
+    };
+    if !alive().any(|process| marked(process.pid)) {
+        return Ok(());
+    }
+    kill_group(pid, Signal::SIGKILL)?;
+    for _ in 0..STEPS {
+        if alive().next().is_none() {
+            break;
+        }
+        std::thread::sleep(STEP);
+    }
+    Ok(())
+}
+
 fn c_string(path: &[u8]) -> Result<CString> {
     CString::new(path).map_err(|_| Error::invalid("netns.exec", "a path contains a zero byte"))
 }

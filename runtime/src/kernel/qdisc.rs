@@ -170,6 +170,13 @@ const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 const HTB: TcHandle = TcHandle { major: 1, minor: 0 };
 const HTB_CLASS: TcHandle = TcHandle { major: 1, minor: encode::HTB_DEFAULT };
 
+impl Qdisc {
+    /// It carries no queue but filters.
+    pub fn is_hook(&self) -> bool {
+        matches!(self, Qdisc::Clsact | Qdisc::Ingress)
+    }
+}
+
 /// Puts `qdisc` at the link's root (or ingress hook), in place of the one that is there.
 ///
 /// An htb in place of an htb is not changed but made anew: packets that wait in it are lost.
@@ -208,7 +215,9 @@ pub fn replace(netlink: &Netlink, index: u32, qdisc: &Qdisc) -> Result<()> {
 /// Puts back a root discipline that [`list`] showed, with its options but not its classes.
 pub fn restore(netlink: &Netlink, qdisc: &QdiscInfo) -> Result<()> {
     let options = Some(qdisc.options.clone()).filter(|o| !o.is_empty());
-    let message = message(qdisc.index, TcHandle::UNSPEC, ROOT, &qdisc.kind, options);
+    // Filters and people know it by its handle.
+    let major = u16::from_str_radix(qdisc.handle.trim_end_matches(':'), 16).unwrap_or_default();
+    let message = message(qdisc.index, TcHandle { major, minor: 0 }, ROOT, &qdisc.kind, options);
     netlink
         .request(RouteNetlinkMessage::NewQueueDiscipline(message), REPLACE)
         .map_err(|e| explain(e, "link.qdisc", &qdisc.kind))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kernel::netns::NetnsFd;
 use crate::nearest::nearest;
-use crate::{Error, Result};
+use crate::{Error, Result, fault};
 
 const ROOT: &str = "/proc/sys";
 
@@ -37,13 +37,16 @@ pub fn write(netns: &NetnsFd, key: &str, value: &str) -> Result<String> {
         };
         // One write: each is a value of its own to the kernel.
         let mut file = std::fs::OpenOptions::new().write(true).open(&path).map_err(failed)?;
+        fault::point();
         io::Write::write_all(&mut file, format!("{value}\n").as_bytes()).map_err(failed)?;
+        fault::point();
         Ok(old)
     })
 }
 
 /// The settings that writing `key` rewrites along with it, and their values inside `netns` now: `ip_forward` and `all` set
-/// every device's own (`inet_forward_change`, `addrconf_fixup_forwarding`, `addrconf_disable_ipv6`).
+/// every device's own (`inet_forward_change`, `addrconf_fixup_forwarding`, `addrconf_disable_ipv6`), IPv4's `default` those
+/// that nobody has set (`devinet_copy_dflt_conf`). `default` itself comes first, since writing it back sets others.
 pub fn followers(netns: &NetnsFd, key: &str) -> Result<Vec<(String, String)>> {
     let words: Vec<&str> = key.split(['.', '/']).filter(|word| !word.is_empty()).collect();
     let (family, name) = match words.as_slice() {
@@ -51,21 +54,46 @@ pub fn followers(netns: &NetnsFd, key: &str) -> Result<Vec<(String, String)>> {
             ("ipv4", "forwarding")
         }
         ["net", "ipv6", "conf", "all", name @ ("forwarding" | "disable_ipv6")] => ("ipv6", *name),
+        ["net", "ipv4", "conf", "default", name] => ("ipv4", *name),
         _ => return Ok(Vec::new()),
     };
+    let of_default = words.contains(&"default");
     netns.within(|| {
-        let directory = format!("{ROOT}/net/{family}/conf");
-        let devices = std::fs::read_dir(&directory)
-            .map_err(|e| Error::io("sysctl", &e).subject(directory.clone()))?;
-        Ok(devices
-            .flatten()
-            .filter_map(|device| device.file_name().into_string().ok())
-            .filter(|device| device != "all")
-            .filter_map(|device| {
-                let value = read_here(Path::new(&format!("{directory}/{device}/{name}"))).ok()?;
-                Some((format!("net/{family}/conf/{device}/{name}"), value))
-            })
-            .collect())
+        let mut found = Vec::new();
+        let mut add = |key: String| {
+            found.extend(read_here(&Path::new(ROOT).join(&key)).ok().map(|value| (key, value)));
+        };
+        if !of_default {
+            add(format!("net/{family}/conf/default/{name}"));
+            if family == "ipv4" {
+                add("net/ipv4/conf/all/accept_redirects".to_owned());
+            }
+        }
+        for device in names_in(Path::new(&format!("{ROOT}/net/{family}/conf"))) {
+            if device != "all" && device != "default" {
+                add(format!("net/{family}/conf/{device}/{name}"));
+            }
+        }
+        Ok(found)
+    })
+}
+
+/// All settings of one link for `family`, with their values: those that can be written and read.
+pub fn of_link(netns: &NetnsFd, family: &str, link: &str) -> Result<Vec<(String, String)>> {
+    netns.within(|| {
+        let mut found = Vec::new();
+        for group in ["conf", "neigh"] {
+            let group = format!("net/{family}/{group}/{link}");
+            for name in names_in(&Path::new(ROOT).join(&group)) {
+                let key = format!("{group}/{name}");
+                let path = Path::new(ROOT).join(&key);
+                let writable = path.metadata().is_ok_and(|m| !m.permissions().readonly());
+                if let (true, Ok(value)) = (writable, read_here(&path)) {
+                    found.push((key, value));
+                }
+            }
+        }
+        Ok(found)
     })
 }
 

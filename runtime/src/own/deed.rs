@@ -3,16 +3,18 @@
 //! Three steps, so that the journal knows enough at every moment: `prepare` looks at what is there and writes nothing,
 //! then the journal is written, then `put` acts.
 
+use std::collections::HashMap;
+
 use ipnetwork::IpNetwork;
 
-use super::owned::{AttachmentPlace, LinkEnd, Mounted, Owned};
+use super::owned::{AttachmentPlace, Follower, LinkEnd, MARK, Mounted, Owned, Trace};
 use crate::kernel::bpf::hook::{self, Attachment};
 use crate::kernel::bpf::{Map, pins};
-use crate::kernel::link::undo::Lost;
+use crate::kernel::link::Lost;
 use crate::kernel::link::{self, Change};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::named::Netns;
-use crate::kernel::qdisc::{self, Qdisc};
+use crate::kernel::qdisc::{self, Qdisc, QdiscInfo};
 use crate::kernel::{address, neigh, process, route, rule, sysctl};
 use crate::{Error, Result, fault};
 
@@ -93,11 +95,12 @@ impl Owned {
                     **before = std::mem::take(&mut **before).after(first, wanted);
                 }
             }
-            Owned::Sysctl { netns, key, before, after, followers, lost } => {
+            Owned::Sysctl { netns, key, before, after, settled, followers, lost } => {
                 let wanted = format!("{key} = {after}");
                 *before = sysctl::read(&netns.fd, key).map_err(|e| e.subject(wanted))?;
+                *settled = false;
                 if !place.ours {
-                    *followers = sysctl::followers(&netns.fd, key)?;
+                    *followers = Follower::look(netlink, key)?;
                     // Turning IPv6 off takes every address away.
                     if key.contains("ipv6") {
                         *lost = Lost::snapshot(netlink, None)?;
@@ -108,27 +111,53 @@ impl Owned {
                 }) = old
                 {
                     before.clone_from(first);
-                    followers.retain(|(key, _)| firsts.iter().all(|(known, _)| known != key));
-                    followers.extend(firsts.iter().cloned());
+                    followers.retain(|new| !firsts.iter().any(|known| known.is(new)));
+                    followers.splice(0..0, firsts.iter().cloned());
                     lost.extend(gone);
                 }
             }
             Owned::Qdisc { index, qdisc, before, .. } => {
-                let hook = matches!(**qdisc, Qdisc::Clsact | Qdisc::Ingress);
                 *before = match old {
                     Some(Owned::Qdisc { before, .. }) => before.clone(),
-                    _ if hook => None,
                     _ => qdisc::list(netlink, Some(*index))?
                         .into_iter()
-                        .find(|q| q.parent == "root" && q.handle != "0:")
+                        .find(|there| match qdisc.is_hook() {
+                            true => there.kind == qdisc.kind(),
+                            false => there.parent == "root" && there.handle != "0:",
+                        })
                         .map(Box::new),
                 };
             }
+            Owned::Attachment { place: at, trace, mounted: Some(mounted), .. } => {
+                trace.program = mounted.program.id();
+                let inherited = matches!(old, Some(Owned::Attachment { trace, .. }) if trace.qdisc);
+                trace.qdisc = at.hook.is_clsact()
+                    && (inherited || hook::clsact_is_free(netlink, &at.target())?);
+            }
             // The kernel refuses these too, but in between a crash could not be told from success.
-            Owned::Address { index, address, .. } if old.is_none() && !place.ours => {
+            Owned::Address { netns, link, index, address, promote }
+                if old.is_none() && !place.ours =>
+            {
+                *promote = sysctl::read(&netns.fd, &promotion(link)).ok();
                 let there = address::list(netlink, Some(*index))?;
                 if there.iter().any(|a| a.address == *address) {
                     return Err(exists("address.add", "the link has that address already"));
+                }
+            }
+            Owned::Route { route, .. } if old.is_none() && !place.ours => {
+                let filter = route::Filter {
+                    table: Some(route.table.unwrap_or(route::TABLE_MAIN)),
+                    dst: Some(route.dst.filter(|dst| dst.prefix() > 0)),
+                    ..Default::default()
+                };
+                let ipv6 = route.dst.map_or(route.family6, |dst| dst.is_ipv6());
+                // IP6_RT_PRIO_USER
+                let metric = |metric: Option<u32>| metric.unwrap_or(if ipv6 { 1024 } else { 0 });
+                let same = |r: &route::RouteInfo| {
+                    r.ipv6 == ipv6 && r.tos == route.tos && metric(r.metric) == metric(route.metric)
+                };
+                if route::list(netlink, &filter)?.iter().any(same) {
+                    return Err(exists("route.add", "there is such a route already"));
                 }
             }
             Owned::Neigh { neigh, .. } if old.is_none() && !place.ours => {
@@ -187,7 +216,7 @@ impl Owned {
             },
             Owned::DeletedAddress { index, address, lost, .. } => {
                 address::delete(netlink, *index, *address)?;
-                lost.settle(netlink, Some(*index))
+                lost.settle(netlink)
             }
             Owned::LinkSetting { index, wanted, before, .. } => {
                 let change = match old {
@@ -199,23 +228,27 @@ impl Owned {
                 if !change.is_empty() {
                     link::set(netlink, *index, &change)?;
                 }
-                // Up again, or an MTU that IPv6 can live with: what that had taken comes back.
-                if (change.up == Some(true) || change.mtu.is_some())
-                    && let Some(Owned::LinkSetting { before: first, .. }) = old
+                // Up again, or large enough for IPv6: what had been taken comes back, as far as the script lets it: the
+                // rest comes at the end.
+                if let Some(Owned::LinkSetting { before: first, .. }) = old
+                    && (change.up == Some(true) || change.mtu.is_some())
+                    && let Err(error) = first.lost().restore(netlink)
                 {
-                    first.lost().restore(netlink)?;
+                    tracing::debug!("not back yet: {error}");
                 }
                 before.settle(netlink)
             }
             Owned::LinkName { index, after, .. } => link::rename(netlink, *index, after),
-            Owned::Sysctl { netns, key, after, followers, lost, .. } => {
+            Owned::Sysctl { netns, key, after, settled, followers, lost, .. } => {
                 sysctl::write(&netns.fd, key, after)?;
                 // What was written can read back otherwise ("0x10" as 16): undoing compares with what the kernel says.
                 *after = sysctl::read(&netns.fd, key)?;
-                followers.retain(|(key, before)| {
-                    sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before)
-                });
-                lost.settle(netlink, None)
+                *settled = true;
+                let names = Names::now(netlink, followers)?;
+                for follower in followers {
+                    follower.after = sysctl::read(&netns.fd, &names.key(follower)).ok();
+                }
+                lost.settle(netlink)
             }
             Owned::Route { route, .. } => match old {
                 Some(_) => route::replace(netlink, route),
@@ -234,7 +267,7 @@ impl Owned {
                 None => neigh::add(netlink, neigh),
             },
             Owned::Qdisc { index, qdisc, .. } => qdisc::replace(netlink, *index, qdisc),
-            Owned::Attachment { place, pin, filter, mounted: Some(mounted) } => {
+            Owned::Attachment { place, pin, filter, mounted: Some(mounted), .. } => {
                 let attached = mount(place, mounted, old, at.repair)?;
                 *filter = attached.filter_place();
                 if let (Some(path), None) = (pin.as_deref(), &*filter) {
@@ -256,9 +289,11 @@ impl Owned {
         match self {
             Owned::Netns(netns) => gone_is_done(netns.delete()),
             Owned::Link { netns, index, .. } => gone_is_done(link::delete(&open(netns)?, *index)),
-            Owned::Address { netns, index, link, address } => promoting(netns, link, || {
-                gone_is_done(address::delete(&open(netns)?, *index, *address))
-            }),
+            Owned::Address { netns, index, link, address, promote } => {
+                promoting(netns, link, promote.as_deref(), || {
+                    gone_is_done(address::delete(&open(netns)?, *index, *address))
+                })
+            }
             Owned::DeletedAddress { netns, lost, .. } => gone_is_done(lost.restore(&open(netns)?)),
             Owned::LinkSetting { netns, before, .. } => gone_is_done(before.restore(&open(netns)?)),
             Owned::LinkName { netns, index, before, after } => {
@@ -274,20 +309,15 @@ impl Owned {
             Owned::Rule { netns, rule, .. } => gone_is_done(rule::delete(&open(netns)?, rule)),
             Owned::Neigh { netns, neigh, .. } => gone_is_done(neigh::delete(&open(netns)?, neigh)),
             Owned::Qdisc { netns, index, qdisc, before, .. } => {
-                let netlink = open(netns)?;
-                // Somebody else's may stand there by now, or none yet.
-                let there = qdisc::list(&netlink, Some(*index));
-                match (there, before) {
-                    (Err(error), _) => gone_is_done(Err(error)),
-                    (Ok(there), _) if there.iter().all(|q| q.kind != qdisc.kind()) => Ok(()),
-                    (Ok(_), Some(root)) => qdisc::restore(&netlink, root),
-                    (Ok(_), None) => gone_is_done(qdisc::delete(&netlink, *index, qdisc.kind())),
-                }
+                self.undo_qdisc(&open(netns)?, *index, qdisc, before.as_deref())
             }
-            Owned::Attachment { place, pin, filter, mounted } => {
+            Owned::Attachment { place, pin, filter, trace, mounted } => {
                 let live = mounted.as_ref().and_then(|mounted| mounted.attached.clone());
-                let attached = live.or_else(|| find_mounted(place, pin.as_deref(), *filter));
+                let attached = live.or_else(|| find_mounted(place, pin.as_deref(), *filter, trace));
                 let outcome = attached.map_or(Ok(()), |attached| gone_is_done(attached.detach()));
+                if trace.qdisc {
+                    hook::drop_idle_clsact(&place.target());
+                }
                 if let Some(path) = pin {
                     pins::remove(path);
                 }
@@ -297,9 +327,11 @@ impl Owned {
                 pins::remove(path);
                 Ok(())
             }
-            Owned::Process { pid, started, .. } => match process::started(*pid) {
+            Owned::Process { pid, started, mark, .. } => match process::started(*pid) {
                 Some(now) if now == *started => process::end_group(*pid),
-                _ => Ok(()),
+                // The number of a group that still has somebody is nobody else's.
+                Some(_) => Ok(()),
+                None => process::end_marked_group(*pid, &format!("{MARK}={mark}")),
             },
             Owned::Other { undo, .. } => gone_is_done(undo()),
         }
@@ -308,33 +340,86 @@ impl Owned {
     /// The attachment of an entry that another process, or nobody's handle, has made, if it is still there.
     pub fn find_mounted(&self) -> Option<Attachment> {
         match self {
-            Owned::Attachment { place, pin, filter, .. } => {
-                find_mounted(place, pin.as_deref(), *filter)
+            Owned::Attachment { place, pin, filter, trace, .. } => {
+                find_mounted(place, pin.as_deref(), *filter, trace)
             }
             _ => None,
         }
     }
 
+    /// What was taken away with it, of all that is there and of what this instance had put there.
+    pub fn lost_mut(&mut self) -> Option<&mut Lost> {
+        match self {
+            Owned::DeletedAddress { lost, .. } | Owned::Sysctl { lost, .. } => Some(lost),
+            Owned::LinkSetting { before, .. } => Some(before.lost_mut()),
+            _ => None,
+        }
+    }
+
     fn undo_sysctl(&self) -> Result<()> {
-        let Owned::Sysctl { netns, key, before, after, followers, lost } = self else {
+        let Owned::Sysctl { netns, key, before, after, settled, followers, lost } = self else {
             return Ok(());
         };
-        match sysctl::read(&netns.fd, key) {
-            Ok(now) if now == *before => {}
-            Ok(now) if now == *after => drop(sysctl::write(&netns.fd, key, before)?),
-            Ok(now) => {
-                tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
-                return Ok(());
-            }
+        let now = match sysctl::read(&netns.fd, key) {
+            Ok(now) => now,
             Err(error) => return gone_is_done(Err(error)),
+        };
+        let ours = now == *after || !settled;
+        if now != *before && !ours {
+            tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
+            return Ok(());
         }
-        for (key, before) in followers {
-            // Its device may be gone.
-            if sysctl::read(&netns.fd, key).is_ok_and(|now| now != *before) {
-                sysctl::write(&netns.fd, key, before)?;
+        let netlink = Netlink::open(&netns.fd)?;
+        let names = Names::now(&netlink, followers)?;
+        // Writing it back rewrites the followers once more, those too that somebody has set since.
+        let wanted: Vec<(String, String)> = followers
+            .iter()
+            .filter_map(|follower| {
+                let key = names.key(follower);
+                let since = sysctl::read(&netns.fd, &key).ok()?;
+                let theirs = follower.after.as_ref().is_some_and(|after| since != *after);
+                let theirs = theirs && now != *before;
+                Some((key, if theirs { since } else { follower.before.clone() }))
+            })
+            .collect();
+        if now != *before {
+            sysctl::write(&netns.fd, key, before)?;
+        }
+        for (key, value) in wanted {
+            if sysctl::read(&netns.fd, &key).is_ok_and(|now| now != value) {
+                sysctl::write(&netns.fd, &key, &value)?;
             }
         }
-        if lost.is_empty() { Ok(()) } else { lost.restore(&Netlink::open(&netns.fd)?) }
+        lost.restore(&netlink)
+    }
+
+    fn undo_qdisc(
+        &self,
+        netlink: &Netlink,
+        index: u32,
+        qdisc: &Qdisc,
+        before: Option<&QdiscInfo>,
+    ) -> Result<()> {
+        let there = match qdisc::list(netlink, Some(index)) {
+            Ok(there) => there,
+            Err(error) => return gone_is_done(Err(error)),
+        };
+        // Somebody else's may stand there by now, or none yet.
+        if there.iter().all(|q| q.kind != qdisc.kind()) {
+            return Ok(());
+        }
+        match before {
+            // It was there, and only asked for.
+            Some(_) if qdisc.is_hook() => Ok(()),
+            Some(root) => qdisc::restore(netlink, root),
+            // Somebody else's, or, in a reload, those of attachments that go on: the last of them takes it along.
+            None if qdisc.is_hook() && hook::has_filters(netlink, index)? => {
+                tracing::info!("{self} left: filters are on it");
+                hook::own_clsact(netlink.netns(), index);
+                Ok(())
+            }
+            None => gone_is_done(qdisc::delete(netlink, index, qdisc.kind())),
+        }
     }
 }
 
@@ -357,6 +442,54 @@ pub fn missing<'a>(
         _ => true,
     };
     Ok(wanted.filter(|owned| !there(owned)).collect())
+}
+
+impl Follower {
+    /// Those of that setting, as they are now.
+    fn look(netlink: &Netlink, key: &str) -> Result<Vec<Follower>> {
+        let there = sysctl::followers(netlink.netns(), key)?;
+        if there.is_empty() {
+            return Ok(Vec::new());
+        }
+        let links = link::list(netlink)?;
+        let index = |key: &str| {
+            let name = key.split('/').nth(3);
+            links.iter().find(|l| Some(l.name.as_str()) == name).map_or(0, |l| l.index)
+        };
+        let follower = |(key, before): (String, String)| Follower {
+            index: index(&key),
+            key,
+            before,
+            after: None,
+        };
+        Ok(there.into_iter().map(follower).collect())
+    }
+
+    fn is(&self, other: &Follower) -> bool {
+        self.index == other.index && (self.index != 0 || self.key == other.key)
+    }
+}
+
+/// What links are called now.
+struct Names(HashMap<u32, String>);
+
+impl Names {
+    fn now(netlink: &Netlink, followers: &[Follower]) -> Result<Names> {
+        let needed = followers.iter().any(|follower| follower.index != 0);
+        let links = if needed { link::list(netlink)? } else { Vec::new() };
+        Ok(Names(links.into_iter().map(|link| (link.index, link.name)).collect()))
+    }
+
+    /// Of a link that is gone, the key that it had.
+    fn key(&self, follower: &Follower) -> String {
+        let parts: Vec<&str> = follower.key.split('/').collect();
+        match (self.0.get(&follower.index), parts.as_slice()) {
+            (Some(name), [net, family, conf, _, setting]) => {
+                format!("{net}/{family}/{conf}/{name}/{setting}")
+            }
+            _ => follower.key.clone(),
+        }
+    }
 }
 
 fn exists(op: &'static str, message: &str) -> Error {
@@ -399,22 +532,34 @@ fn readdress(
     if gone().next().is_none() {
         return Ok(());
     }
-    promoting(netns, name, || {
+    promoting(netns, name, None, || {
         gone().try_for_each(|a| gone_is_done(address::delete(netlink, index, *a)))
     })
 }
 
 /// While `delete` takes addresses from a link, the others of their subnets stay: with a primary address they would go,
 /// unless one of them is promoted in its place (`promote_secondaries`, `__inet_del_ifa` in net/ipv4/devinet.c).
-fn promoting(netns: &Netns, link: &str, delete: impl FnOnce() -> Result<()>) -> Result<()> {
+///
+/// What the setting is afterwards is `first`, if a process has died in between, or what it was now.
+fn promoting(
+    netns: &Netns,
+    link: &str,
+    first: Option<&str>,
+    delete: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     // A link that was renamed meanwhile has no setting of this name, and keeps the one it has.
-    let key = format!("net/ipv4/conf/{link}/promote_secondaries");
+    let key = promotion(link);
     let before = sysctl::write(&netns.fd, &key, "1");
     let outcome = delete();
     if let Ok(before) = before {
-        gone_is_done(sysctl::write(&netns.fd, &key, &before).map(drop))?;
+        let before = first.unwrap_or(&before);
+        gone_is_done(sysctl::write(&netns.fd, &key, before).map(drop))?;
     }
     outcome
+}
+
+fn promotion(link: &str) -> String {
+    format!("net/ipv4/conf/{link}/promote_secondaries")
 }
 
 /// Attaches a program, or puts it in the place of the one that `old` attached.
@@ -426,14 +571,16 @@ fn mount(
 ) -> Result<Attachment> {
     let target = place.target();
     let attach = || hook::attach(&target, place.hook, &new.program, &new.order);
-    let Some(Owned::Attachment { pin, filter, mounted, .. }) = old else { return attach() };
+    let Some(Owned::Attachment { pin, filter, trace, mounted, .. }) = old else {
+        return attach();
+    };
     let (attached, order_is_same, program_is_same) = match mounted {
         Some(old) => {
             let same = old.program.id() == new.program.id();
             (old.attached.clone(), old.order.same(&new.order), same)
         }
         // A dead process's: where it stands is where the script put it.
-        None => (find_mounted(place, pin.as_deref(), *filter), true, false),
+        None => (find_mounted(place, pin.as_deref(), *filter, trace), true, false),
     };
     let Some(attached) = attached else { return attach() };
     if order_is_same {
@@ -494,19 +641,21 @@ pub fn keep_pinned(
     attached.pin(path)
 }
 
-/// An attachment of a process that died.
+/// An attachment of a process that died. A filter in which another program runs by now is somebody else's.
 fn find_mounted(
     place: &AttachmentPlace,
     pin: Option<&std::path::Path>,
     filter: Option<(u16, u32)>,
+    trace: &Trace,
 ) -> Option<Attachment> {
-    match (pin, filter) {
-        (_, Some((priority, handle))) => {
-            Attachment::filter(&place.target(), place.hook, priority, handle).ok()
+    let found = match pin {
+        _ if place.hook.is_clsact() => {
+            Attachment::filter_of(&place.target(), place.hook, trace.program, filter)
         }
-        (Some(path), None) => Attachment::pinned(path, &place.target(), place.hook).ok(),
-        (None, None) => None,
-    }
+        Some(path) => Attachment::pinned(path, &place.target(), place.hook),
+        None => return None,
+    };
+    found.ok()
 }
 
 pub(super) fn gone_is_done(outcome: Result<()>) -> Result<()> {

@@ -17,8 +17,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Error, Result};
-pub use record::{End, Record};
+use crate::{Error, Result, fault};
+pub use record::{End, Record, boot};
 
 /// Where instances are kept when root runs them.
 const DIRECTORY: &str = "/run/cnfscript";
@@ -120,7 +120,9 @@ impl Instances {
         let paths = Paths::of(&self.directory, name);
         make_directory(&self.directory)?;
         let lock = loop {
+            fault::point();
             make_directory(paths.directory())?;
+            fault::point();
             match lock::take(&paths.lock()).map_err(|e| unwritable(&paths.lock(), &e))? {
                 lock::Taken::Ours(lock) => break lock,
                 lock::Taken::Theirs => return Err(busy(&paths, name, script)),
@@ -235,6 +237,10 @@ pub struct Ending {
 impl Ending {
     /// As [`Claim::finish`].
     pub fn finish(mut self, status: u8) {
+        if !self.paths.left_something() {
+            // Not while something is pinned there, which the journal would tell.
+            let _ = fs::remove_dir(&self.paths.pins).and_then(|()| fs::remove_dir(PINS));
+        }
         if !self.record.background && !self.paths.left_something() {
             remove(&self.paths);
             return;
@@ -253,7 +259,10 @@ fn write_down(paths: &Paths, record: &Record) -> Result<()> {
         let mut file =
             fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(record.to_json().as_bytes())?;
-        fs::rename(&new, &path)
+        fault::point();
+        fs::rename(&new, &path)?;
+        fault::point();
+        Ok(())
     };
     write().map_err(|e| {
         let _ = fs::remove_file(&new);
@@ -272,7 +281,59 @@ pub struct Found {
     pub alive: bool,
 }
 
+/// A dead instance that nobody else can take while this lives.
+#[derive(Debug)]
+pub struct Seized {
+    paths: Paths,
+    /// As it is now that nobody writes it any more.
+    pub record: Option<Record>,
+    _lock: OwnedFd,
+}
+
+impl Seized {
+    /// Takes its pins and its directory away, whatever the journal says.
+    ///
+    /// # Errors
+    /// What the file system says of a pin; then the rest is left.
+    pub fn remove(self) -> Result<()> {
+        remove_pins(&self.paths.pins)?;
+        remove(&self.paths);
+        Ok(())
+    }
+}
+
+/// All that is pinned for one instance: nobody else pins there.
+fn remove_pins(directory: &Path) -> Result<()> {
+    let gone = |outcome: io::Result<()>| match outcome {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("unpin", &e).subject(directory.display().to_string()))
+        }
+        _ => Ok(()),
+    };
+    for pin in fs::read_dir(directory).into_iter().flatten().flatten() {
+        gone(fs::remove_file(pin.path()))?;
+    }
+    gone(fs::remove_dir(directory))?;
+    // The next instance that pins something makes it again.
+    let _ = fs::remove_dir(PINS);
+    Ok(())
+}
+
 impl Found {
+    /// Takes a dead one, to see to what it left; `None` when it lives by now, or has gone.
+    ///
+    /// # Errors
+    /// What the file system says of its lock.
+    pub fn seize(&self) -> Result<Option<Seized>> {
+        match lock::take(&self.paths.lock()).map_err(|e| unwritable(&self.paths.lock(), &e))? {
+            lock::Taken::Ours(lock) => {
+                let record = Record::read(&self.paths.record());
+                Ok(Some(Seized { paths: self.paths.clone(), record, _lock: lock }))
+            }
+            lock::Taken::Theirs | lock::Taken::Gone => Ok(None),
+        }
+    }
+
     /// Takes a dead one's directory away. One that lives meanwhile is left, as is one whose journal names something.
     pub fn remove(&self) -> Result<bool> {
         match lock::take(&self.paths.lock()).map_err(|e| unwritable(&self.paths.lock(), &e))? {
@@ -289,10 +350,15 @@ impl Found {
 /// All files of ours, the lock last: whoever waits for the name takes it when the directory has gone.
 fn remove(paths: &Paths) {
     let log = [paths.log(), paths.old_log()];
+    // Of one that died while it wrote them anew.
+    let unfinished =
+        [paths.journal(), paths.record(), paths.log()].map(|path| path.with_extension("new"));
     let others = [paths.socket(), paths.journal(), paths.record(), paths.lock()];
-    for path in log.iter().chain(&others) {
+    for path in log.iter().chain(&unfinished).chain(&others) {
+        fault::point();
         let _ = fs::remove_file(path);
     }
+    fault::point();
     // Not empty when it holds something that is not ours, or when the next has come already.
     let _ = fs::remove_dir(paths.directory());
 }
@@ -312,11 +378,12 @@ fn directory() -> PathBuf {
 /// Makes it with mode 0700, parents too. One that is there must be ours, and nobody else's to write: a journal that
 /// others write decides what root deletes.
 fn make_directory(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| unwritable(path, &e))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => {
+            unwritable(path, &io::Error::from_raw_os_error(libc::ENOTDIR))
+        }
+        _ => unwritable(path, &e),
+    })?;
     let found = path.symlink_metadata().map_err(|e| unwritable(path, &e))?;
     let ours = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
     if found.is_dir() && ours {

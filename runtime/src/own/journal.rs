@@ -3,7 +3,7 @@
 //! One JSON object a line, only ever appended: `{"n": 7, "own": {...}}` when entry 7 is about to be or has become that,
 //! `{"n": 7}` when it is gone. The last line about a number counts; a line cut off by death was never acted on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -22,14 +22,37 @@ pub struct Journal {
     lines: usize,
 }
 
-/// What a journal says is there.
+/// What a journal says is there, each by its number.
 #[derive(Default)]
 pub struct Recovered {
     pub entries: Vec<(u64, Owned)>,
-    /// Namespaces that were being made: their files, before anything was mounted on them.
-    pub placeholders: Vec<String>,
+    /// Namespaces that were being made or deleted: their files, while nothing is mounted on them.
+    pub placeholders: Vec<(u64, String)>,
     /// What cannot be reached from here, in words.
-    pub unreachable: Vec<String>,
+    pub unreachable: Vec<(u64, String)>,
+    /// As it was written.
+    lines: BTreeMap<u64, Value>,
+}
+
+impl Recovered {
+    /// Writes the journal anew with only these of what was read: what could not be undone.
+    ///
+    /// # Errors
+    /// ENOSPC and its like; then the journal is as it was.
+    pub fn keep(&self, path: &Path, numbers: &HashSet<u64>) -> Result<()> {
+        let new = path.with_extension("new");
+        let write = || -> std::io::Result<()> {
+            let text: String = numbers
+                .iter()
+                .filter_map(|number| self.lines.get(number))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            std::fs::write(&new, text)?;
+            fault::point();
+            std::fs::rename(&new, path)
+        };
+        write().map_err(|e| Error::io("journal", &e).subject(path.display().to_string()))
+    }
 }
 
 impl Journal {
@@ -75,6 +98,15 @@ impl Journal {
         let _ = self.line(&json!({ "n": number }));
     }
 
+    /// These are gone, in this order, at once: what is told as gone first is newer, for an older one is part of its undo.
+    pub fn forget_all(&mut self, numbers: impl Iterator<Item = u64>) {
+        let text: String = numbers.map(|number| format!("{}\n", json!({ "n": number }))).collect();
+        fault::point();
+        let _ = self.file.write_all(text.as_bytes());
+        self.lines += text.lines().count();
+        fault::point();
+    }
+
     /// Writes anew what is there now, when most lines are about what is gone. Empty when nothing is.
     pub fn shorten(&mut self, entries: &BTreeMap<u64, Owned>) {
         let there = || entries.iter().filter(|(_, owned)| owned.outlives_the_process());
@@ -88,6 +120,7 @@ impl Journal {
             for (number, owned) in there() {
                 journal.write(*number, owned)?;
             }
+            fault::point();
             std::fs::rename(&path, &self.path).map_err(|e| refused(&e, &self.path))?;
             Ok(Journal { path: self.path.clone(), ..journal })
         };
@@ -132,16 +165,23 @@ pub fn read(path: &Path) -> Result<Recovered> {
         last.insert(number, line);
     }
     let mut found = Recovered::default();
-    for (number, line) in last {
+    for (number, line) in &last {
+        let number = *number;
         if let Some(name) = line.get("placeholder").and_then(Value::as_str) {
-            found.placeholders.push(name.to_owned());
+            found.placeholders.push((number, name.to_owned()));
         }
         let Some(own) = line.get("own") else { continue };
         match serde_json::from_value::<Owned>(own.clone()) {
             Ok(owned) => found.entries.push((number, owned)),
-            Err(_) => found.unreachable.extend(out_of_reach(own)),
+            Err(_) => {
+                found.unreachable.extend(out_of_reach(own).map(|words| (number, words)));
+                // Its mount is gone, maybe not yet its file.
+                let name = own.pointer("/Netns/0").and_then(Value::as_str);
+                found.placeholders.extend(name.map(|name| (number, name.to_owned())));
+            }
         }
     }
+    found.lines = last;
     Ok(found)
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-use super::journal::{Journal, Recovered};
+use super::journal::{self, Journal, Recovered};
 use super::owned::{LinkPlace, Owned};
-use crate::kernel::link;
+use crate::kernel::link::{self, Lost, Things};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::named::{self, Netns};
 use crate::{Error, Result};
@@ -107,6 +108,17 @@ impl Ledger {
         let mut state = self.lock();
         state.next += 1;
         state.next
+    }
+
+    /// Writes down what an entry is about to become, under a number of its own that is forgotten when it has: until then
+    /// it may be either.
+    ///
+    /// # Errors
+    /// As [`Ledger::intend`].
+    pub fn foresee(&self, number: u64, owned: &Owned) -> Result<()> {
+        let mut state = self.lock();
+        state.open_for_entries()?;
+        state.write(number, owned)
     }
 
     /// Enters what is about to be made under a reserved number.
@@ -272,11 +284,10 @@ impl Ledger {
         let mut state = self.lock();
         if let Some(journal) = &mut state.journal {
             // What could not be undone stays written down, for `clean` to try again.
-            for (number, owned) in &chosen {
-                if owned.outlives_the_process() && !removed.left.contains(number) {
-                    journal.forget(*number);
-                }
-            }
+            let gone = chosen.iter().rev().filter(|(number, owned)| {
+                owned.outlives_the_process() && !removed.left.contains(number)
+            });
+            journal.forget_all(gone.map(|(number, _)| *number));
         }
         for (number, _) in &chosen {
             state.remove(*number);
@@ -307,20 +318,31 @@ impl Ledger {
     }
 }
 
-/// Undoes what a dead process left.
-pub fn clean(found: Recovered) -> Removed {
+/// Undoes what a dead process left, as its journal tells. What cannot be undone stays in the journal.
+///
+/// # Errors
+/// EIO and its like of the journal itself.
+pub fn clean(path: &Path) -> Result<Removed> {
+    let found = journal::read(path)?;
+    let removed = undo_recovered(&found);
+    found.keep(path, &removed.left)?;
+    Ok(removed)
+}
+
+/// Undoes what a journal tells.
+pub fn undo_recovered(found: &Recovered) -> Removed {
     let mut removed = undo_all(&found.entries);
-    for name in found.placeholders {
-        if let Err(error) = named::delete_placeholder(&name) {
-            removed.failures.push(error);
+    for (number, name) in &found.placeholders {
+        if let Err(error) = named::delete_placeholder(name) {
+            removed.fail(*number, error);
         }
     }
-    for what in found.unreachable {
-        removed.failures.push(
+    for (number, what) in &found.unreachable {
+        let error =
             Error::new("clean", "EXDEV", "it is in a network namespace that is not this one")
-                .subject(what)
-                .hint("clean from the namespace that the script was started in"),
-        );
+                .subject(what.as_str())
+                .hint("clean from the namespace that the script was started in");
+        removed.fail(*number, error);
     }
     removed
 }
@@ -345,11 +367,13 @@ impl Removed {
                 tracing::debug!("removed {owned}");
                 *self.counts.entry(owned.kind()).or_default() += 1;
             }
-            Err(error) => {
-                self.left.insert(*number);
-                self.failures.push(error.about(owned.to_string()));
-            }
+            Err(error) => self.fail(*number, error.about(owned.to_string())),
         }
+    }
+
+    fn fail(&mut self, number: u64, error: Error) {
+        self.left.insert(number);
+        self.failures.push(error);
     }
 }
 
@@ -378,7 +402,10 @@ pub fn counted(counts: &BTreeMap<&str, usize>) -> String {
 
 /// Backwards, but links of one namespace together and namespaces last: an entry inside a namespace of ours, or on a link
 /// of ours, goes with it, whatever its own undo would be.
+///
+/// What they had put in place does not come back with what was taken away.
 fn undo_all(entries: &[(u64, Owned)]) -> Removed {
+    let entries = &without_own(entries);
     let netns_of = |owned: &Owned| match owned {
         Owned::Netns(netns) => Some(netns.cookie),
         _ => None,
@@ -392,7 +419,7 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
     let mut links: BTreeMap<u64, Vec<&(u64, Owned)>> = BTreeMap::new();
     let mut namespaces = Vec::new();
     // A route comes back only when the subnet of its gateway has, whose undo may be the next: so again after each.
-    let mut again: Vec<&(u64, Owned)> = Vec::new();
+    let mut again: Vec<(u64, Owned)> = Vec::new();
     for entry in entries.iter().rev() {
         let owned = &entry.1;
         let inside = owned.netns().is_some_and(|netns| ours.contains(&netns.cookie))
@@ -411,6 +438,8 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
             _ if inside => removed.count(entry, Ok(())),
             _ => match owned.undo() {
                 Err(_) => {
+                    let mut entry = entry.clone();
+                    entry.1.lost_mut().into_iter().for_each(Lost::forget_settings);
                     again.push(entry);
                     continue;
                 }
@@ -425,7 +454,7 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
             Err(_) => true,
         });
     }
-    for entry in again {
+    for entry in &again {
         removed.count(entry, entry.1.undo());
     }
     for group in links.into_values() {
@@ -438,6 +467,23 @@ fn undo_all(entries: &[(u64, Owned)]) -> Removed {
         removed.count(netns, netns.1.undo());
     }
     removed
+}
+
+/// The entries, oldest first, with nothing among what each is to bring back that an entry before it had put there.
+fn without_own(entries: &[(u64, Owned)]) -> Vec<(u64, Owned)> {
+    let mut own: HashMap<u64, Things> = HashMap::new();
+    let mut entries = entries.to_vec();
+    for (_, owned) in &mut entries {
+        let Some(cookie) = owned.netns().map(|netns| netns.cookie) else { continue };
+        let things = own.entry(cookie).or_default();
+        match owned {
+            Owned::Address { index, address, .. } => things.add_address(*index, *address),
+            Owned::Neigh { neigh, .. } => things.add_neighbour(neigh),
+            Owned::Route { route, .. } => things.add_route(route),
+            other => other.lost_mut().into_iter().for_each(|lost| lost.drop_all(things)),
+        }
+    }
+    entries
 }
 
 impl Owned {

@@ -10,6 +10,6 @@ mod owned;
 pub mod stage;
 
 pub use deed::keep_pinned;
-pub use ledger::{Ledger, Mark, Removed, clean, counted};
-pub use owned::{AttachmentPlace, LinkEnd, LinkPlace, Mounted, Owned, Undo, link_key};
+pub use ledger::{Ledger, Mark, Removed, clean, counted, undo_recovered};
+pub use owned::{AttachmentPlace, LinkEnd, LinkPlace, MARK, Mounted, Owned, Trace, Undo, link_key};
 pub use stage::Stage;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::kernel::bpf::hook::{self, Hook, Order};
-use crate::kernel::link::undo::Lost;
+use crate::kernel::link::Lost;
 use crate::kernel::link::{self, Change};
 use crate::kernel::netns::named::Netns;
 use crate::kernel::qdisc::{Qdisc, QdiscInfo};
@@ -34,6 +34,8 @@ pub enum Owned {
         index: u32,
         link: String,
         address: IpNetwork,
+        /// promote_secondaries of the link, which is 1 while the address is taken away.
+        promote: Option<String>,
     },
     /// An address that was there before, and what went with it.
     DeletedAddress {
@@ -63,9 +65,11 @@ pub enum Owned {
         netns: Netns,
         key: String,
         before: String,
+        /// As it was wanted, and once it is settled, as the kernel shows it.
         after: String,
+        settled: bool,
         /// What the kernel changes along with it.
-        followers: Vec<(String, String)>,
+        followers: Vec<Follower>,
         lost: Lost,
     },
     Route {
@@ -100,6 +104,7 @@ pub enum Owned {
         pin: Option<PathBuf>,
         /// Of a clsact filter: priority and handle.
         filter: Option<(u16, u32)>,
+        trace: Trace,
         #[serde(skip)]
         mounted: Option<Mounted>,
     },
@@ -120,6 +125,8 @@ pub enum Owned {
         pid: u32,
         /// When it started, in clock ticks after boot: tells it from a later one with the same number.
         started: u64,
+        /// What it and its children have in their environment ([`MARK`]): tells its group when it has itself ended.
+        mark: String,
         text: String,
     },
     /// What ends with this process anyway: a sentence's subject, and a closure that undoes it.
@@ -132,6 +139,31 @@ pub enum Owned {
         #[serde(skip, default = "nothing")]
         undo: Undo,
     },
+}
+
+/// The environment variable of children that says whose they are.
+pub const MARK: &str = "CNFSCRIPT_CHILD";
+
+/// A setting that changes with another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Follower {
+    /// `net/ipv4/conf/eth0/forwarding`
+    pub key: String,
+    /// Of the link that the key names, whose name can change; 0 for `all` and `default`.
+    pub index: u32,
+    pub before: String,
+    /// What the kernel made it, once that is settled.
+    pub after: Option<String>,
+}
+
+/// By what a clsact filter is found that nobody has come to write down the place of, and told from somebody else's.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Trace {
+    /// The id of its program; the kernel gives none twice. 0 for one that its owner replaces without a word: then its place
+    /// counts alone.
+    pub program: u32,
+    /// The qdisc under it is ours.
+    pub qdisc: bool,
 }
 
 /// How something is undone that has no case of its own. Called at most once, maybe from another thread.

@@ -10,9 +10,11 @@ use indexmap::IndexMap;
 
 use crate::api::host::Host;
 use crate::error::Site;
+use crate::kernel::bpf::hook::clsact_is_free;
 use crate::kernel::bpf::{self, Attachment};
+use crate::kernel::netlink::Netlink;
 use crate::own::stage::Staged;
-use crate::own::{AttachmentPlace, Ledger, Owned, keep_pinned};
+use crate::own::{AttachmentPlace, Ledger, Owned, Trace, keep_pinned};
 use crate::program::router::{self, Attach, Keeper, Match, Policy, Taken, Wanted};
 use crate::{Error, Result};
 
@@ -253,7 +255,12 @@ impl Keeper for Book {
         }
         let number = number.or_else(|| self.gone.borrow_mut().remove(&key));
         let number = number.unwrap_or_else(|| self.ledger.reserve());
-        let owned = Owned::Attachment { place, pin, filter: None, mounted: None };
+        let mut trace = Trace::default();
+        if hook.is_clsact() {
+            let target = place.target();
+            trace.qdisc = clsact_is_free(&Netlink::open(&target.netns)?, &target)?;
+        }
+        let owned = Owned::Attachment { place, pin, filter: None, trace, mounted: None };
         self.ledger.intend(number, &owned)?;
         Ok(None)
     }
@@ -261,12 +268,13 @@ impl Keeper for Book {
     fn attached(&self, attach: &Attach, hook: bpf::Hook, attachment: &Attachment) -> Result<()> {
         let Some(place) = self.place(attach, hook) else { return Ok(()) };
         let Some((number, owned)) = self.ledger.by_key(&place.key()) else { return Ok(()) };
-        let Owned::Attachment { place, pin, .. } = owned else { return Ok(()) };
+        let Owned::Attachment { place, pin, trace, .. } = owned else { return Ok(()) };
         if let Some(path) = &pin {
             keep_pinned(attachment, path, &place)?;
         }
         let filter = attachment.filter_place();
-        self.ledger.settle(number, Owned::Attachment { place, pin, filter, mounted: None });
+        let owned = Owned::Attachment { place, pin, filter, trace, mounted: None };
+        self.ledger.settle(number, owned);
         Ok(())
     }
 

@@ -26,17 +26,19 @@ use crate::{Result, report};
 pub fn repl(name: Option<String>, common: &Common) -> u8 {
     let ledger = Arc::new(Ledger::default());
     let terminal = editor::Terminal::save();
+    let mut claim = None;
     let outcome =
         (|| {
             run::say_missing_privilege();
-            let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
-            control.interrupt_lines_only();
             let instance = Instance {
                 name: name.unwrap_or_else(|| format!("repl-{}", std::process::id())),
                 script: None,
                 args: Vec::new(),
                 pins: None,
             };
+            claim = run::hold(&instance, &ledger)?;
+            let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
+            control.interrupt_lines_only();
             generation::live(instance, common.memory, &control, &ledger, async |vm, host| {
                 match session(vm, host).await {
                     Ok(()) => Ended::Done,
@@ -54,6 +56,9 @@ pub fn repl(name: Option<String>, common: &Common) -> u8 {
         }
     };
     ledger.tear_down();
+    if let Some(claim) = claim {
+        claim.finish(status);
+    }
     status
 }
 

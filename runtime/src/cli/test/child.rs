@@ -17,7 +17,8 @@ use super::super::Common;
 use super::{Outcome, Status, TestArgs, worker};
 use crate::kernel::processes;
 use crate::life::control::Control;
-use crate::{Error, Result};
+use crate::own::instance::Instances;
+use crate::{Error, Result, own, report};
 
 /// A worker ends a case that takes too long by itself; one that has not by then is ended from here.
 const MERCY: Duration = Duration::from_secs(8);
@@ -115,6 +116,7 @@ async fn run_worker(
     for one in left {
         let _ = kill(Pid::from_raw(one as i32), Signal::SIGKILL);
     }
+    clean_after(pid.as_raw() as u32);
     if let Ok(Ok(bytes)) = tokio::time::timeout(TEAR_DOWN, output).await {
         run.output = by_case(&String::from_utf8_lossy(&bytes));
     }
@@ -159,6 +161,23 @@ async fn end(child: &mut Child, pid: Pid, tell: bool) -> Option<ExitStatus> {
             let _ = killpg(pid, Signal::SIGKILL);
             child.wait().await.ok()
         }
+    }
+}
+
+/// What a worker that was killed, or crashed, had made goes all the same.
+fn clean_after(pid: u32) {
+    let cleaned = || -> Result<()> {
+        let Some(found) = Instances::here().get(&worker::instance_name(pid))? else {
+            return Ok(());
+        };
+        let Some(seized) = found.seize()? else { return Ok(()) };
+        match own::clean(&found.paths.journal())?.failures.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => seized.remove(),
+        }
+    };
+    if let Err(error) = cleaned() {
+        report::error(&error, Some("left behind"));
     }
 }
 

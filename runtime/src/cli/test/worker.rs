@@ -33,14 +33,16 @@ pub const SEPARATOR: char = '\x1e';
 /// Runs one file; the exit status.
 pub fn work(file: &Path, args: &TestArgs, common: &Common) -> u8 {
     let ledger = Arc::new(Ledger::default());
+    let mut claim = None;
     let outcome = take_stdout().and_then(|results| {
-        let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
         let instance = Instance {
-            name: format!("test-{}", std::process::id()),
+            name: instance_name(std::process::id()),
             script: file.canonicalize().ok(),
             args: Vec::new(),
             pins: None,
         };
+        claim = run::hold(&instance, &ledger)?;
+        let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
         generation::live(instance, common.memory, &control, &ledger, async |vm, host| {
             let worker =
                 Worker { vm, host, file: file.display().to_string(), limit: args.timeout, results };
@@ -51,13 +53,22 @@ pub fn work(file: &Path, args: &TestArgs, common: &Common) -> u8 {
         })
     });
     ledger.tear_down();
-    match outcome {
+    let status = match outcome {
         Ok(ended) => run::finish(&ended),
         Err(error) => {
             report::error(&error, None);
             status::FAILED
         }
+    };
+    if let Some(claim) = claim {
+        claim.finish(status);
     }
+    status
+}
+
+/// What the worker with that process id is called as an instance.
+pub fn instance_name(pid: u32) -> String {
+    format!("test-{pid}")
 }
 
 /// Keeps standard output for the results; what scripts and their children print goes to standard error.

@@ -5,6 +5,7 @@
 pub mod change;
 pub mod info;
 pub mod kinds;
+mod lost;
 mod message;
 mod missing;
 pub mod name;
@@ -26,6 +27,7 @@ use nix::errno::Errno;
 pub use change::{Change, delete, delete_many, move_to, rename, set};
 pub use info::{LinkInfo, Stats, info, info_by_name, list, stats};
 pub use kinds::Kind;
+pub use lost::{Lost, Things};
 pub use name::{check_name, parse_mac};
 pub use undo::Undo;
 pub use value::Value;

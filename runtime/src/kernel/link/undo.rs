@@ -1,14 +1,16 @@
 //! Changing a link that is not ours so that it can be as it was: attributes, and what the kernel took away with them.
 //!
-//! A link that goes down loses its IPv6 addresses and its routes, an MTU below 1280 the IPv6 ones, a primary address its
+//! A link that goes down loses its IPv6 addresses, its neighbours and its routes, an MTU below 1280 all of IPv6, a primary address its
 //! secondaries (`addrconf_ifdown`, `fib_sync_down_dev`, `inet_del_ifa`): one undo is not one inverse.
 
-use super::{Change, LinkInfo, info, parse_mac, set};
+use super::{AddrGenMode, Change, LinkInfo, Lost, info, parse_mac, set};
 use crate::Result;
-use crate::kernel::address::{self, AddressInfo};
 use crate::kernel::netlink::Netlink;
-use crate::kernel::route::{self, RouteInfo};
+use crate::kernel::sysctl;
 use serde::{Deserialize, Serialize};
+
+/// Below it a link has no IPv6 (IPV6_MIN_MTU).
+const IPV6_MTU: u32 = 1280;
 
 /// How to put a link back.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -39,8 +41,12 @@ impl Undo {
     /// # Errors
     /// ENODEV when the link is gone.
     pub fn snapshot(netlink: &Netlink, index: u32, wanted: &Change, whole: bool) -> Result<Undo> {
-        let before = attributes(&info(netlink, index)?, wanted);
-        let lost = if whole { Lost::snapshot(netlink, Some(index))? } else { Lost::default() };
+        let now = info(netlink, index)?;
+        let before = attributes(netlink, &now, wanted);
+        let mut lost = if whole { Lost::snapshot(netlink, Some(index))? } else { Lost::default() };
+        if whole && now.mtu >= IPV6_MTU && wanted.mtu.is_some_and(|mtu| mtu < IPV6_MTU) {
+            lost = lost.with_settings(netlink, index)?;
+        }
         Ok(Undo { index, before, after: wanted.clone(), lost })
     }
 
@@ -49,8 +55,8 @@ impl Undo {
     /// # Errors
     /// ENODEV when the link is gone.
     pub fn settle(&mut self, netlink: &Netlink) -> Result<()> {
-        self.after = attributes(&info(netlink, self.index)?, &self.after);
-        self.lost.settle(netlink, Some(self.index))
+        self.after = attributes(netlink, &info(netlink, self.index)?, &self.after);
+        self.lost.settle(netlink)
     }
 
     /// This change comes after `first`: where both speak of something, what stood before the first counts; and what
@@ -67,6 +73,11 @@ impl Undo {
         &self.lost
     }
 
+    /// As [`Undo::lost`], to be altered.
+    pub fn lost_mut(&mut self) -> &mut Lost {
+        &mut self.lost
+    }
+
     /// The attributes as they were.
     pub fn before(&self) -> &Change {
         &self.before
@@ -77,12 +88,11 @@ impl Undo {
     /// # Errors
     /// What the kernel refuses; the rest is done all the same.
     pub fn restore(&self, netlink: &Netlink) -> Result<()> {
-        let now = attributes(&info(netlink, self.index)?, &self.after);
+        let now = attributes(netlink, &info(netlink, self.index)?, &self.after);
         let mut left = Vec::new();
         macro_rules! mine {
             ($($field:ident),*) => {
                 Change {
-                    addrgenmode: None,
                     $($field: if now.$field == self.before.$field {
                         None
                     } else if now.$field == self.after.$field {
@@ -94,7 +104,7 @@ impl Undo {
                 }
             };
         }
-        let back = mine!(mtu, mac, master, alias, txqueuelen, group, promiscuous, up);
+        let back = mine!(mtu, mac, master, alias, txqueuelen, group, addrgenmode, promiscuous, up);
         if !left.is_empty() {
             let words = left.join(", ");
             tracing::warn!("{words} of link index {} left: changed by someone else", self.index);
@@ -106,7 +116,7 @@ impl Undo {
 }
 
 /// The attributes of a link that `wanted` speaks of.
-fn attributes(now: &LinkInfo, wanted: &Change) -> Change {
+fn attributes(netlink: &Netlink, now: &LinkInfo, wanted: &Change) -> Change {
     Change {
         mtu: wanted.mtu.map(|_| now.mtu),
         mac: wanted.mac.and(now.mac.as_deref()).and_then(|mac| parse_mac(mac).ok()),
@@ -114,100 +124,21 @@ fn attributes(now: &LinkInfo, wanted: &Change) -> Change {
         alias: wanted.alias.as_ref().map(|_| now.alias.clone().unwrap_or_default()),
         txqueuelen: wanted.txqueuelen.map(|_| now.txqueuelen),
         group: wanted.group.map(|_| now.group),
-        addrgenmode: None,
+        addrgenmode: wanted.addrgenmode.and_then(|_| addrgenmode(netlink, &now.name)),
         promiscuous: wanted.promiscuous.map(|_| now.flags & libc::IFF_PROMISC as u32 != 0),
         up: wanted.up.map(|_| now.up),
     }
 }
 
-/// Addresses and routes that went away with something else.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Lost {
-    addresses: Vec<AddressInfo>,
-    routes: Vec<RouteInfo>,
-}
-
-/// What a person or a program put there; the kernel's own comes back by itself.
-fn present(netlink: &Netlink, index: Option<u32>) -> Result<Lost> {
-    const RTPROT_KERNEL: u8 = 2;
-    let mut addresses = address::list(netlink, index)?;
-    addresses.retain(|a| a.permanent && !(a.address.is_ipv6() && a.scope == "link"));
-    let all = route::Filter { table: Some(route::ALL_TABLES), dev: index, ..Default::default() };
-    let mut routes = route::list(netlink, &all)?;
-    routes.retain(|route| route.protocol != RTPROT_KERNEL);
-    Ok(Lost { addresses, routes })
-}
-
-impl Lost {
-    /// All that one link, or the whole namespace, could lose.
-    ///
-    /// # Errors
-    /// What the kernel refuses to list.
-    pub fn snapshot(netlink: &Netlink, index: Option<u32>) -> Result<Lost> {
-        present(netlink, index)
-    }
-
-    /// Keeps only what is gone by now.
-    ///
-    /// # Errors
-    /// As [`Lost::snapshot`].
-    pub fn settle(&mut self, netlink: &Netlink, index: Option<u32>) -> Result<()> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let now = present(netlink, index)?;
-        self.addresses.retain(|a| !now.has_address(a));
-        self.routes.retain(|r| !now.has_route(r));
-        Ok(())
-    }
-
-    /// Takes in what an earlier change took away.
-    pub fn extend(&mut self, earlier: &Lost) {
-        self.addresses.splice(0..0, earlier.addresses.iter().cloned());
-        self.routes.splice(0..0, earlier.routes.iter().cloned());
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.routes.is_empty()
-    }
-
-    fn has_address(&self, wanted: &AddressInfo) -> bool {
-        self.addresses.iter().any(|a| a.index == wanted.index && a.address == wanted.address)
-    }
-
-    fn has_route(&self, wanted: &RouteInfo) -> bool {
-        let key = |r: &RouteInfo| (r.table, r.dst, r.ipv6, r.tos, r.metric, r.via, r.dev);
-        self.routes.iter().any(|r| key(r) == key(wanted))
-    }
-
-    /// Puts back what is still missing, addresses first, in their order: the first of a subnet is its primary one.
-    ///
-    /// # Errors
-    /// The first refusal; the rest is put back all the same.
-    pub fn restore(&self, netlink: &Netlink) -> Result<()> {
-        let mut outcome = Ok(());
-        for a in &self.addresses {
-            let options = address::Options {
-                peer: a.peer,
-                broadcast: match a.broadcast {
-                    Some(std::net::IpAddr::V4(ip)) => Some(ip),
-                    _ => None,
-                },
-                ..address::Options::new(a.address)
-            };
-            outcome = outcome.and(there_is_done(address::add(netlink, a.index, &options)));
-        }
-        for route in &self.routes {
-            outcome = outcome.and(there_is_done(route::add(netlink, &route.options())));
-        }
-        outcome
-    }
-}
-
-fn there_is_done(outcome: Result<()>) -> Result<()> {
-    match outcome {
-        Err(error) if error.is("EEXIST") => Ok(()),
-        other => other,
+/// None where the link has no IPv6.
+fn addrgenmode(netlink: &Netlink, link: &str) -> Option<AddrGenMode> {
+    let number = sysctl::read(netlink.netns(), &format!("net/ipv6/conf/{link}/addr_gen_mode"));
+    match number.ok()?.as_str() {
+        "0" => Some(AddrGenMode::Eui64),
+        "1" => Some(AddrGenMode::None),
+        "2" => Some(AddrGenMode::StablePrivacy),
+        "3" => Some(AddrGenMode::Random),
+        _ => None,
     }
 }
 
@@ -216,6 +147,7 @@ mod tests {
     use super::*;
     use crate::kernel::link::tests::Scratch;
     use crate::kernel::link::{self, End, NewLink};
+    use crate::kernel::{address, route};
 
     fn pair(scratch: &Scratch) -> u32 {
         let mut new = NewLink::new(&scratch.1, link::kinds::find("veth").unwrap(), End::named("a"));
@@ -241,17 +173,16 @@ mod tests {
             };
             route::add(netlink, &route).unwrap();
         }
-        let before = present(netlink, Some(index)).unwrap();
-        assert_eq!((before.addresses.len(), before.routes.len()), (3, 2));
+        let before = Lost::snapshot(netlink, Some(index)).unwrap();
         let wanted = Change { up: Some(false), mtu: Some(1200), ..Change::default() };
         let undo = change(netlink, index, &wanted).unwrap();
         assert!(!undo.lost.is_empty());
         undo.restore(netlink).unwrap();
         let now = info(netlink, index).unwrap();
         assert_eq!((now.up, now.mtu), (true, 1500));
-        let after = present(netlink, Some(index)).unwrap();
-        assert!(before.addresses.iter().all(|a| after.has_address(a)), "{after:?}");
-        assert!(before.routes.iter().all(|r| after.has_route(r)), "{after:?}");
+        let mut missing = before.clone();
+        missing.settle(netlink).unwrap();
+        assert!(!before.is_empty() && missing.is_empty(), "{missing:?}");
     }
 
     #[test]
@@ -275,8 +206,8 @@ mod tests {
         let first = "10.0.0.1/24".parse().unwrap();
         let mut lost = Lost::snapshot(netlink, Some(index)).unwrap();
         address::delete(netlink, index, first).unwrap();
-        lost.settle(netlink, Some(index)).unwrap();
-        assert_eq!(lost.addresses.len(), 2);
+        lost.settle(netlink).unwrap();
+        assert!(!lost.is_empty());
         lost.restore(netlink).unwrap();
         let v4: Vec<_> = address::list(netlink, Some(index)).unwrap();
         let v4: Vec<_> = v4.iter().filter(|a| a.address.is_ipv4()).collect();

@@ -103,6 +103,25 @@ impl Netlink {
         answer.map(|_| ())
     }
 
+    /// As [`Netlink::request`], of a message as it came.
+    pub fn request_raw(&self, message: &Raw, flags: u16) -> std::result::Result<(), NetlinkError> {
+        const HEADER: usize = 16;
+        fault::point();
+        let mut sequence = self.lock();
+        let seq = take(&mut sequence, 1);
+        let mut bytes = Vec::with_capacity(HEADER + message.body.len());
+        bytes.extend(((HEADER + message.body.len()) as u32).to_ne_bytes());
+        bytes.extend(message.kind.to_ne_bytes());
+        bytes.extend((flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        bytes.extend(seq.to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend(&message.body);
+        self.send(&bytes)?;
+        let answer = self.collect(seq);
+        fault::point();
+        answer.map(drop)
+    }
+
     /// One request and the messages that answer it.
     pub fn answer(
         &self,

@@ -100,25 +100,34 @@ impl Attachment {
         Ok(Attachment::new(target.clone(), hook, slot, program))
     }
 
-    /// Takes over a clsact filter by its priority and handle.
+    /// Takes over the clsact filter in which that program (0: any) runs, at the priority and handle if they are known.
     ///
     /// # Errors
     /// ENOENT when there is none, EINVAL for a hook that is not clsact's.
-    pub fn filter(target: &Target, hook: Hook, priority: u16, handle: u32) -> Result<Attachment> {
+    pub fn filter_of(
+        target: &Target,
+        hook: Hook,
+        program: u32,
+        place: Option<(u16, u32)>,
+    ) -> Result<Attachment> {
         let about = |e: Error| e.operation("tc.attach").about(target.subject(hook));
         if !hook.is_clsact() {
             return Err(about(Error::invalid("", "only clsact has filters")));
         }
-        let found = clsact::dump(target, hook).map_err(about)?;
-        let program = found
-            .iter()
-            .find(|f| f.priority == priority && f.handle == handle)
-            .ok_or_else(|| {
-                about(Error::new("", "ENOENT", format!("no filter of priority {priority}")))
-            })?
-            .program_id;
-        let slot = Slot::Filter(clsact::Filter { priority, handle });
-        Ok(Attachment::new(target.clone(), hook, slot, Program::by_id(program)?))
+        let ours = |f: &clsact::Dumped| match (program, place) {
+            (0, None) => false,
+            (0, Some(place)) => place == (f.priority, f.handle),
+            (id, place) => {
+                f.program_id == id && place.is_none_or(|place| place == (f.priority, f.handle))
+            }
+        };
+        let all = clsact::dump(target, hook).map_err(about)?;
+        let found = all
+            .into_iter()
+            .find(ours)
+            .ok_or_else(|| about(Error::new("", "ENOENT", "no filter of this program")))?;
+        let slot = Slot::Filter(clsact::Filter { priority: found.priority, handle: found.handle });
+        Ok(Attachment::new(target.clone(), hook, slot, Program::by_id(found.program_id)?))
     }
 
     pub fn hook(&self) -> Hook {
@@ -244,7 +253,7 @@ impl Attachment {
     }
 
     /// Keeps the link when this process ends: [`Attachment::pinned`] takes it over. A clsact filter stays anyway, and
-    /// is taken over with [`Attachment::filter`].
+    /// is taken over with [`Attachment::filter_of`].
     ///
     /// # Errors
     /// EEXIST when the path is taken; EPERM off a bpffs; EOPNOTSUPP for clsact.

@@ -18,6 +18,7 @@ use nix::sys::stat::fstat;
 use super::{Anchor, Hook, Order, Target, query};
 use crate::kernel::bpf::Program;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
 
 /// A filter's place: what names it in its direction.
@@ -213,8 +214,17 @@ fn made() -> MutexGuard<'static, Made> {
 }
 
 fn key(target: &Target) -> (u64, u64, u32) {
-    let stat = fstat(target.netns.as_fd()).ok();
-    stat.map_or((0, 0, target.index), |s| (s.st_dev, s.st_ino, target.index))
+    place(&target.netns, target.index)
+}
+
+fn place(netns: &NetnsFd, index: u32) -> (u64, u64, u32) {
+    let stat = fstat(netns.as_fd()).ok();
+    stat.map_or((0, 0, index), |s| (s.st_dev, s.st_ino, index))
+}
+
+/// From now on the qdisc of that link is removed with the last filter.
+pub fn own(netns: &NetnsFd, index: u32) {
+    made().insert(place(netns, index));
 }
 
 fn qdisc_message(target: &Target) -> TcMessage {
@@ -242,18 +252,49 @@ fn ensure_qdisc(target: &Target) -> Result<()> {
 
 /// Removes the qdisc when we made it and neither direction has a filter.
 fn drop_idle_qdisc(target: &Target) {
-    let place = key(target);
-    if !made().contains(&place) {
+    if made().contains(&key(target)) {
+        drop_idle(target);
+    }
+}
+
+/// Removes the qdisc, whoever made it, when neither direction has a filter.
+pub fn drop_idle(target: &Target) {
+    let busy = || -> Result<bool> { has_filters(&Netlink::open(&target.netns)?, target.index) };
+    if busy().unwrap_or(true) {
         return;
     }
-    let busy = [Hook::ClsactIngress, Hook::ClsactEgress]
-        .into_iter()
-        .any(|hook| dump(target, hook).is_ok_and(|filters| !filters.is_empty()));
-    if !busy {
-        made().remove(&place);
-        let message = RouteNetlinkMessage::DelQueueDiscipline(qdisc_message(target));
-        if let Err(error) = send(target, message, 0) {
-            tracing::debug!(%error, link = target.name, "the clsact qdisc stays");
+    made().remove(&key(target));
+    let message = RouteNetlinkMessage::DelQueueDiscipline(qdisc_message(target));
+    if let Err(error) = send(target, message, 0) {
+        tracing::debug!(%error, link = target.name, "the clsact qdisc stays");
+    }
+}
+
+/// Whether a link's clsact has filters of any kind.
+///
+/// # Errors
+/// What the kernel refuses to list.
+pub fn has_filters(netlink: &Netlink, index: u32) -> Result<bool> {
+    for hook in [Hook::ClsactIngress, Hook::ClsactEgress] {
+        let mut request = TcMessage::with_index(index as i32);
+        request.header.parent = parent(hook);
+        match netlink.dump(&RouteNetlinkMessage::GetTrafficFilter(request)) {
+            Ok(found) if found.is_empty() => {}
+            Ok(_) => return Ok(true),
+            // No qdisc there.
+            Err(e) if matches!(e.errno, Errno::EINVAL | Errno::ENOENT) => {}
+            Err(e) => return Err(e.into_error("")),
         }
     }
+    Ok(false)
+}
+
+/// Whether there is no qdisc yet, or it is one that this process made: then it is ours to remove.
+///
+/// # Errors
+/// What the kernel refuses to list.
+pub fn is_free(netlink: &Netlink, target: &Target) -> Result<bool> {
+    let there = crate::kernel::qdisc::list(netlink, Some(target.index))?;
+    let taken = there.iter().any(|q| q.kind == "clsact" || q.kind == "ingress");
+    Ok(!taken || made().contains(&key(target)))
 }

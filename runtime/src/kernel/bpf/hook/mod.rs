@@ -18,6 +18,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 
 pub use attachment::{Attachment, AttachmentInfo};
+pub use clsact::{
+    drop_idle as drop_idle_clsact, has_filters, is_free as clsact_is_free, own as own_clsact,
+};
 pub use order::{Anchor, Order, XdpMode};
 pub use query::{QueriedProgram, Query, query};
 
@@ -101,7 +104,8 @@ impl Hook {
         Hook::ClsactEgress,
     ];
 
-    fn is_clsact(self) -> bool {
+    /// Whether its programs run in legacy filters.
+    pub fn is_clsact(self) -> bool {
         matches!(self, Hook::ClsactIngress | Hook::ClsactEgress)
     }
 }

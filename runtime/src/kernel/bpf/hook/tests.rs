@@ -341,7 +341,8 @@ fn clsact_priorities_and_qdisc() {
     assert_eq!(error.message(), "priority 10 handle 1 is taken");
     let error = attach(&link, hook, p("three"), &Order::after(ten.anchor())).expect_err("no room");
     assert!(error.is("ERANGE"), "{error}");
-    let adopted = Attachment::filter(&link, hook, 11, 1).expect("adopted");
+    let adopted =
+        Attachment::filter_of(&link, hook, p("two").id(), Some((11, 1))).expect("adopted");
     assert_eq!(adopted.program().name(), "two");
     let info = ten.info().expect("info");
     assert_eq!((info.priority, info.handle, info.link_id), (Some(10), Some(1), None));
