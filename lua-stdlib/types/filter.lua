@@ -28,7 +28,7 @@ local filter = {}
 --- network in both, `allow`. What is not IP passes, and neighbour discovery does. At most four on a link, each with what the one
 --- before it let through.
 ---
---- Every prefix length in use costs a lookup (about 50 ns), so a million networks of few lengths are as fast as a hundred.
+--- Every prefix length in use costs a lookup, so a million networks of few lengths are as fast as a hundred.
 ---
 --- Raises EINVAL for an unknown word or a bad value, with the nearest; EBUSY when another XDP program holds the hook, for a fifth
 --- filter, or for another mode than the one that the library's programs run in there; E2BIG beyond `size`; ENODEV; EPERM without
