@@ -268,10 +268,10 @@ fn every_step(reload: bool, every: u64) {
 
 #[test]
 fn clean_restores_what_was_before_whenever_a_script_dies() {
-    every_step(false, 11);
+    every_step(false, 29);
 }
 
 #[test]
 fn clean_restores_what_was_before_whenever_a_reload_dies() {
-    every_step(true, 17);
+    every_step(true, 41);
 }

@@ -1,6 +1,13 @@
---- A script that leaves one of everything, most of it where others have theirs. Its argument is the prefix of all names.
+--- A script that leaves one of everything, most of it where others have theirs.
+--- Its argument is the prefix of all names.
 local cnf = require "cnf"
-local netns, link, bpf, tc, tcx, xdp, policy = cnf.netns, cnf.link, cnf.bpf, cnf.tc, cnf.tcx, cnf.xdp, cnf.policy
+local netns = cnf.netns
+local link = cnf.link
+local bpf = cnf.bpf
+local tc = cnf.tc
+local tcx = cnf.tcx
+local xdp = cnf.xdp
+local policy = cnf.policy
 local id = cnf.args[1]
 
 --- What this kernel lacks is left out.
@@ -27,15 +34,23 @@ SEC("xdp") int ID_x(struct xdp_md *ctx) { return XDP_PASS; }
 char _license[] SEC("license") = "GPL";
 ]]
 local object = bpf.compile({ source = (source:gsub("ID", id)) }, { name = id })
-local t, u, x = object.programs[id .. "_t"], object.programs[id .. "_u"], object.programs[id .. "_x"]
+local t = object.programs[id .. "_t"]
+local u = object.programs[id .. "_u"]
+local x = object.programs[id .. "_x"]
 object.maps[id .. "_m"]:set(0, 7)
 
 local host = netns.host()
 local a, b = netns.new(id .. "a"), netns.new(id .. "b")
 refused(netns.new, id .. "far")
 a:sysctl("net.ipv4.ip_forward", 1)
-link.veth { name = "v0", netns = a, address = { "10.8.0.1/24", "fd08::1/64" }, peer = { name = "v1", netns = b, address = "10.8.0.2/24" } }
-local own = link.veth { name = "own0", address = { "10.2.0.1/24", "fd02::1/64" }, peer = { name = "own1", netns = a, address = "10.2.0.2/24" } }
+link.veth {
+  name = "v0", netns = a, address = { "10.8.0.1/24", "fd08::1/64" },
+  peer = { name = "v1", netns = b, address = "10.8.0.2/24" },
+}
+local own = link.veth {
+  name = "own0", address = { "10.2.0.1/24", "fd02::1/64" },
+  peer = { name = "own1", netns = a, address = "10.2.0.2/24" },
+}
 refused(link.veth, { name = "f0", peer = { name = "own9" } })
 refused(link.veth, { name = "own9", peer = { name = "f0" } })
 local bridge = link.bridge { name = "br0", address = "10.6.0.1/24" }

@@ -21,13 +21,21 @@ SEC("xdp") int ID_x(struct xdp_md *ctx) { return ctx->rx_queue_index == 999 ? XD
 char _license[] SEC("license") = "GPL";
 ]]
 local object = bpf.compile({ source = (source:gsub("ID", id)) }, { name = id })
-local t, u, x = object.programs[id .. "_t"], object.programs[id .. "_u"], object.programs[id .. "_x"]
+local t = object.programs[id .. "_t"]
+local u = object.programs[id .. "_u"]
+local x = object.programs[id .. "_x"]
 
 local host = netns.host()
 local a, c = netns.new(id .. "a"), netns.new(id .. "c")
 a:sysctl("net.ipv4.ip_forward", 0)
-link.veth { name = "v0", netns = a, address = { "10.8.0.3/24" }, mtu = 1400, peer = { name = "v1", netns = c } }
-local own = link.veth { name = "own0", address = { "10.2.0.1/24", "10.2.0.7/24" }, mtu = 1400, peer = { name = "own1", netns = a, address = "10.2.0.2/24" } }
+link.veth {
+  name = "v0", netns = a, address = { "10.8.0.3/24" }, mtu = 1400,
+  peer = { name = "v1", netns = c },
+}
+local own = link.veth {
+  name = "own0", address = { "10.2.0.1/24", "10.2.0.7/24" }, mtu = 1400,
+  peer = { name = "own1", netns = a, address = "10.2.0.2/24" },
+}
 local bridge = link.bridge { name = "br0", address = "10.6.0.1/24", mtu = 1400 }
 link.bridge { name = "br1" }
 
