@@ -314,7 +314,17 @@ impl Owned {
             Owned::Attachment { place, pin, filter, trace, mounted } => {
                 let live = mounted.as_ref().and_then(|mounted| mounted.attached.clone());
                 let attached = live.or_else(|| find_mounted(place, pin.as_deref(), *filter, trace));
-                let outcome = attached.map_or(Ok(()), |attached| gone_is_done(attached.detach()));
+                let mut outcome =
+                    attached.map_or(Ok(()), |attached| gone_is_done(attached.detach()));
+                // Which of its program's filters it is was never written down: all of them are ours.
+                while mounted.is_none()
+                    && place.hook.is_clsact()
+                    && filter.is_none()
+                    && outcome.is_ok()
+                    && let Some(attached) = find_mounted(place, None, None, trace)
+                {
+                    outcome = gone_is_done(attached.detach());
+                }
                 if trace.qdisc {
                     hook::drop_idle_clsact(&place.target());
                 }
