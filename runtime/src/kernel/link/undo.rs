@@ -19,6 +19,8 @@ pub struct Undo {
     /// Attributes as they were, and as they were made.
     before: Change,
     after: Change,
+    /// What an earlier change of ours had made of it: it is that until this one has happened.
+    until_then: Change,
     lost: Lost,
 }
 
@@ -47,7 +49,7 @@ impl Undo {
         if whole && now.mtu >= IPV6_MTU && wanted.mtu.is_some_and(|mtu| mtu < IPV6_MTU) {
             lost = lost.with_settings(netlink, index)?;
         }
-        Ok(Undo { index, before, after: wanted.clone(), lost })
+        Ok(Undo { index, before, after: wanted.clone(), until_then: Change::default(), lost })
     }
 
     /// After the change: what the link has become, and of the snapshot only what is gone.
@@ -56,6 +58,7 @@ impl Undo {
     /// ENODEV when the link is gone.
     pub fn settle(&mut self, netlink: &Netlink) -> Result<()> {
         self.after = attributes(netlink, &info(netlink, self.index)?, &self.after);
+        self.until_then = Change::default();
         self.lost.settle(netlink)
     }
 
@@ -64,6 +67,7 @@ impl Undo {
     #[must_use]
     pub fn after(mut self, first: &Undo, wanted: &Change) -> Undo {
         self.before = self.before.overlaid(&first.before.only(wanted));
+        self.until_then = first.after.clone();
         self.lost.extend(&first.lost);
         self
     }
@@ -95,7 +99,9 @@ impl Undo {
                 Change {
                     $($field: if now.$field == self.before.$field {
                         None
-                    } else if now.$field == self.after.$field {
+                    } else if now.$field == self.after.$field
+                        || now.$field == self.until_then.$field
+                    {
                         self.before.$field.clone()
                     } else {
                         left.push(stringify!($field));
