@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cnfscript::kernel::netns::named;
 use cnfscript::own::instance::DIRECTORY_VARIABLE;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
@@ -210,7 +211,8 @@ fn prompts_and_test_workers_are_cleaned_after() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("script starts");
         child.stdin.as_mut().expect("piped").write_all(line.as_bytes()).expect("it reads");
-        while !room.has_netns("repl") {
+        // There is a file of that name before there is a namespace.
+        while !named::exists(&format!("{}repl", room.prefix)) {
             std::thread::yield_now();
         }
         let record =

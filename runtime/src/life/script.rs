@@ -21,6 +21,9 @@ use crate::own::{Ledger, Mark, Stage};
 use crate::stop::Stop;
 use crate::{Error, Result, report};
 
+/// After a save was loaded, those that come so soon are one: the first of a burst is loaded at once, the last one counts.
+const REST: Duration = Duration::from_millis(10);
+
 /// A script and how it is to live.
 pub struct Script {
     pub instance: Instance,
@@ -67,6 +70,7 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
             current: None,
             loads: 0,
             failed_files: Files::new(),
+            rest: Instant::now(),
             postponed: VecDeque::new(),
         };
         Ok(life.run().await)
@@ -130,6 +134,8 @@ struct Life {
     loads: u32,
     /// What the last load read, if it failed: mending any of it is a change.
     failed_files: Files,
+    /// Saves are looked at again from then on.
+    rest: Instant,
     /// Requests that came while a load was under way.
     postponed: VecDeque<Request>,
 }
@@ -176,6 +182,7 @@ impl Life {
                     let names: Vec<String> = paths.iter().map(|p| shown(p)).collect();
                     tracing::debug!("changed: {}", names.join(", "));
                     self.reload_and_tell().await;
+                    self.rest = Instant::now() + REST;
                 }
                 Happened::Hangup => self.reload_and_tell().await,
                 Happened::Asked(request) => self.answer(request).await,
@@ -256,7 +263,7 @@ impl Life {
 
     /// Waits until something has to be done.
     async fn wait(&mut self) -> Happened {
-        let Life { script, current, changes, control, postponed, .. } = self;
+        let Life { script, current, changes, control, postponed, rest, .. } = self;
         let parted = async {
             let Some(current) = current else { return std::future::pending().await };
             if let Err(error) = current.main_done().await {
@@ -274,7 +281,7 @@ impl Life {
         };
         tokio::select! {
             happened = parted => happened,
-            Some(mut paths) = changes.recv() => {
+            Some(mut paths) = after_a_rest(*rest, changes) => {
                 // A burst is one change.
                 while let Ok(more) = changes.try_recv() {
                     paths.extend(more);
@@ -511,6 +518,15 @@ async fn asked(control: &Control, postponed: &mut VecDeque<Request>) -> Request 
         (None, Some(outside)) => outside.next().await,
         (None, None) => std::future::pending().await,
     }
+}
+
+/// What the watcher saw change, not before `rest`.
+async fn after_a_rest(
+    rest: Instant,
+    changes: &mut mpsc::UnboundedReceiver<Vec<PathBuf>>,
+) -> Option<Vec<PathBuf>> {
+    tokio::time::sleep_until(rest.into()).await;
+    changes.recv().await
 }
 
 /// While a load is under way its status is told, and the rest waits.

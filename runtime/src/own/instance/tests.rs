@@ -151,7 +151,7 @@ fn a_directory_that_cannot_be_used_is_an_error_and_leaves_nothing() {
     let room = Room::new();
     fs::write(room.directory.path().join("file"), "").expect("written");
     let refused = room.refusal("file", SCRIPT);
-    assert!(refused.0.ends_with("(EEXIST)"), "{refused:?}");
+    assert!(refused.0.ends_with("(ENOTDIR)"), "{refused:?}");
     let open = room.directory.path().join("open");
     fs::create_dir(&open).expect("made");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("set");
