@@ -49,7 +49,7 @@ local function object_file(t, source)
     c,
     "-o",
     o,
-  }, { timeout = 120 })
+  }, { timeout = 300 })
   t:equal(done.code, 0)
   return o
 end

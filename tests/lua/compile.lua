@@ -41,7 +41,7 @@ local function script(t, chunk, env)
   for _, word in ipairs({ binary:match("%S+"), "-e", chunk }) do
     all[#all + 1] = word
   end
-  return host:exec(all, { timeout = 120, check = false })
+  return host:exec(all, { timeout = 300, check = false })
 end
 
 test.case("flags and folders reach clang, headers beside the source are found", function(t)

@@ -14,7 +14,7 @@ local function clang(t, name, flag)
   host:exec({
     "clang", "-g", "-O2", "-target", "bpf", "-I/usr/include/" .. machine .. "-linux-gnu",
     "-c", "tests/foreign/" .. name, "-o", object, flag,
-  }, { timeout = 120 })
+  }, { timeout = 300 })
   return object
 end
 

@@ -36,7 +36,7 @@ local function run(t, path, ...)
   local expected = head(path)
   t:ok(#expected > 0, path .. " says what output to expect")
   -- The child is this very program: /proc/self/exe is read before it becomes another.
-  local done = host:exec({ "/proc/self/exe", path, ... }, { check = false, timeout = "120s" })
+  local done = host:exec({ "/proc/self/exe", path, ... }, { check = false, timeout = "300s" })
   t:equal(done.code, 0, done.stderr)
   local lines = {}
   for line in done.stdout:gmatch("[^\n]+") do

@@ -414,7 +414,7 @@ test.case("nothing remains of a script that has ended", function(t)
   t:equal(cnf.tc.query(near, "egress").programs, {})
   -- An object alone keeps nobody.
   local loader = ("local o = require('cnf').bpf.compile{source=%q} print(o.name)"):format(SOURCE)
-  local alone = netns.host():exec({ binary:match("%S+"), "-e", loader }, { timeout = 60 })
+  local alone = netns.host():exec({ binary:match("%S+"), "-e", loader }, { timeout = 180 })
   t:equal(alone.stdout, "source\n")
   t:ok(o)
 end)
