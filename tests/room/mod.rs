@@ -96,6 +96,15 @@ impl Drop for Room {
                 let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
             }
         }
+        // Dead by now, or in a moment; what they had pinned would stay for ever.
+        let instances = Instances::at(self.run.path().to_owned());
+        let start = Instant::now();
+        while instances.all().unwrap_or_default().iter().any(|found| found.alive)
+            && start.elapsed() < Duration::from_secs(2)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.run(&["clean", "--all"]);
         for name in self.namespaces() {
             let _ = Command::new("ip").args(["netns", "delete", &name]).status();
         }

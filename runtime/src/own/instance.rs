@@ -13,9 +13,12 @@ mod tests;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, fault};
 pub use record::{End, Record, boot};
@@ -52,7 +55,12 @@ pub struct Paths {
 impl Paths {
     fn of(directory: &Path, name: &str) -> Paths {
         // bpffs refuses dots (`bpf_lookup`, kernel/bpf/inode.c).
-        let pins = name.replace('%', "%25").replace('.', "%2E");
+        let mut pins = name.replace('%', "%25").replace('.', "%2E");
+        // The bpffs is one for all: instances of one name in several places have pins of their own.
+        if directory != Path::new(DIRECTORY) {
+            let hash = Sha256::digest(directory.as_os_str().as_bytes());
+            pins += &format!("%{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
+        }
         Paths { directory: directory.join(name), pins: Path::new(PINS).join(pins) }
     }
 

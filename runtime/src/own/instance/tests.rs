@@ -170,8 +170,9 @@ fn names_are_checked() {
     for name in ["setup", "a b", "ü", "e-12", "a.b%c", &"x".repeat(85)] {
         room.take(name, SCRIPT).expect(name).finish(0);
     }
-    let pins = super::Paths::of(Path::new(""), "a.b%c").pins().to_owned();
-    assert_eq!(pins, Path::new("/sys/fs/bpf/cnfscript/a%2Eb%25c"));
+    let pins = |directory: &str| super::Paths::of(Path::new(directory), "a.b%c").pins().to_owned();
+    assert_eq!(pins("/run/cnfscript"), Path::new("/sys/fs/bpf/cnfscript/a%2Eb%25c"));
+    assert_ne!(pins("/run/one"), pins("/run/two"), "one name in two places");
 }
 
 #[test]
