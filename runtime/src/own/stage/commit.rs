@@ -1,0 +1,220 @@
+//! The commit: what a load has staged is made in order, and taken back in reverse when one of it is refused; then what nobody
+//! wants any more is deleted.
+
+use std::collections::HashMap;
+
+use super::{Deed, Difference, Stage, Staged};
+use crate::kernel::netlink::Netlink;
+use crate::own::deed::{self, Place};
+use crate::own::ledger::Ledger;
+use crate::own::owned::Owned;
+use crate::{Error, Result};
+
+impl Stage {
+    /// Makes the live network what this load has said: first all that can fail, in order; then what is not wanted any
+    /// more is deleted.
+    ///
+    /// # Errors
+    /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
+    pub fn commit(&self) -> Result<Difference> {
+        let difference = self.difference();
+        self.hooks.tell_foreign(&self.ledger);
+        let mut sockets = Sockets::default();
+        let mut done: Vec<Done> = Vec::new();
+        for mut action in self.actions.take() {
+            match &action.deed {
+                Deed::Put { new, .. } => self.shake(new),
+                Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
+            }
+            match action.deed.apply(&self.ledger, &mut sockets) {
+                Ok(one) => done.push(one),
+                Err(error) => {
+                    let error = error.at(action.site.take());
+                    for one in done.into_iter().rev() {
+                        if let Err(error) = one.revert(&self.ledger, &mut sockets) {
+                            tracing::error!("could not be taken back: {error}");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let (named, mark) = (self.named.borrow().clone(), self.mark.0);
+        let unwanted = |number: u64, _: &Owned| number <= mark && !named.contains(&number);
+        self.ledger.entries(unwanted).iter().for_each(|(_, owned)| self.shake(owned));
+        let removed = self.ledger.tear_down_where(unwanted);
+        for failure in &removed.failures {
+            tracing::warn!("not removed: {failure}");
+        }
+        self.put_back(&mut sockets);
+        self.go_live();
+        Ok(difference)
+    }
+
+    /// A link or an address that goes, or goes down, takes routes with it that are still wanted.
+    pub(super) fn shake(&self, owned: &Owned) {
+        if matches!(
+            owned,
+            Owned::Link { .. }
+                | Owned::LinkSetting { .. }
+                | Owned::Address { .. }
+                | Owned::DeletedAddress { .. }
+        ) {
+            self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
+        }
+    }
+
+    /// Puts back the routes and neighbours that went with something else and are still wanted.
+    fn put_back(&self, sockets: &mut Sockets) {
+        for cookie in self.shaken.take() {
+            let wanted = self.ledger.entries(|_, owned| {
+                matches!(owned, Owned::Route { .. } | Owned::Neigh { .. })
+                    && owned.netns().is_some_and(|netns| netns.cookie == cookie)
+            });
+            let Some((_, one)) = wanted.first() else { continue };
+            let mut put = || -> Result<()> {
+                let netlink = sockets.of(one)?;
+                for missing in deed::missing(netlink, wanted.iter().map(|(_, owned)| owned))? {
+                    let mut missing = missing.clone();
+                    let place = Place { netlink, ours: true, repair: true };
+                    missing.put(None, &place).map_err(|e| e.about(missing.to_string()))?;
+                }
+                Ok(())
+            };
+            if let Err(error) = put() {
+                tracing::warn!("not put back: {error}");
+            }
+        }
+    }
+}
+
+/// Sockets in the namespaces that a commit visits.
+#[derive(Default)]
+struct Sockets(HashMap<u64, Netlink>);
+
+impl Sockets {
+    fn of(&mut self, owned: &Owned) -> Result<&Netlink> {
+        let netns = owned
+            .netns()
+            .ok_or_else(|| Error::new("", "EINVAL", format!("{owned} is in no namespace")))?;
+        match self.0.entry(netns.cookie) {
+            std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                Ok(vacant.insert(Netlink::open(&netns.fd)?))
+            }
+        }
+    }
+}
+
+/// A change that was made, and what it takes to take it back.
+enum Done {
+    Put { number: u64, old: Option<Box<(u64, Owned)>> },
+    Other(Box<dyn Staged>),
+    Nothing,
+}
+
+impl Deed {
+    fn apply(&mut self, ledger: &Ledger, sockets: &mut Sockets) -> Result<Done> {
+        match self {
+            Deed::Put { number, new, old } => {
+                let before = old.and_then(|old| Some((old, ledger.get(old)?)));
+                put(ledger, *number, new, before.as_ref().map(|(n, _)| *n), sockets.of(new)?, true)
+                    .map_err(|e| e.about(new.to_string()))?;
+                Ok(Done::Put { number: *number, old: before.map(Box::new) })
+            }
+            Deed::Other(_) => {
+                let Deed::Other(mut staged) = std::mem::replace(self, Deed::Other(Box::new(Void)))
+                else {
+                    return Ok(Done::Nothing);
+                };
+                if staged.is_void() {
+                    return Ok(Done::Nothing);
+                }
+                staged.apply()?;
+                Ok(Done::Other(staged))
+            }
+        }
+    }
+}
+
+/// Nothing to do.
+struct Void;
+
+impl Staged for Void {
+    fn key(&self) -> String {
+        String::new()
+    }
+    fn text(&self) -> String {
+        String::new()
+    }
+    fn apply(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn revert(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Done {
+    fn revert(self, ledger: &Ledger, sockets: &mut Sockets) -> Result<()> {
+        match self {
+            Done::Nothing => Ok(()),
+            Done::Other(mut staged) => staged.revert(),
+            Done::Put { number, old: None } => match ledger.forget(number) {
+                Some(owned) => owned.undo(),
+                None => Ok(()),
+            },
+            Done::Put { number, old: Some(old) } => {
+                let (old, mut before) = *old;
+                let Some(new) = ledger.get(number) else { return Ok(()) };
+                let place = place(ledger, &before, sockets.of(&before)?, true);
+                before.put(Some(&new), &place)?;
+                ledger.forget(number);
+                ledger.intend(old, &before)
+            }
+        }
+    }
+}
+
+fn place<'a>(ledger: &Ledger, owned: &Owned, netlink: &'a Netlink, repair: bool) -> Place<'a> {
+    let netns = owned.netns().and_then(|netns| ledger.owns_netns(netns.cookie));
+    let link = owned.link().and_then(|place| ledger.owns_link(place));
+    Place { netlink, ours: netns.is_some() || link.is_some(), repair }
+}
+
+/// Looks, writes it down, acts. In the place of `old`, whose entry goes.
+pub(super) fn put(
+    ledger: &Ledger,
+    number: u64,
+    new: &mut Owned,
+    old: Option<u64>,
+    netlink: &Netlink,
+    repair: bool,
+) -> Result<()> {
+    let before = old.and_then(|old| ledger.get(old));
+    let namesake = ledger.by_key(&new.key()).map(|(number, _)| number);
+    let place = place(ledger, new, netlink, repair);
+    new.prepare(before.as_ref(), &place)?;
+    ledger.intend(number, new)?;
+    match new.put(before.as_ref(), &place) {
+        Ok(()) => {
+            ledger.settle(number, new.clone());
+            if let Some(old) = old.filter(|old| *old != number) {
+                ledger.forget(old);
+                ledger.rekey(number);
+            }
+            Ok(())
+        }
+        Err(error) => {
+            match (old, before) {
+                // Under the same number: it is still what it was.
+                (Some(old), Some(before)) if old == number => ledger.settle(number, before),
+                _ => {
+                    ledger.forget(number);
+                    namesake.into_iter().for_each(|number| ledger.rekey(number));
+                }
+            }
+            Err(error)
+        }
+    }
+}
