@@ -11,7 +11,7 @@ use super::run::{self, RunArgs};
 use super::{Common, reach, status};
 use crate::kernel::netns::stand_in;
 use crate::life::control::Control;
-use crate::life::script::{self, Rehearsed};
+use crate::life::rehearsal::{self, Rehearsed};
 use crate::life::socket::wire::Command;
 use crate::own::Ledger;
 use crate::stop::StopFlag;
@@ -76,7 +76,8 @@ fn alone(args: &CheckArgs, common: &Common) -> Result<u8> {
     let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
     let _copies = originals.copy()?;
     let script = run_args.script(instance, chunk, common.memory);
-    let Rehearsed { things, counts, tasks_failed } = script::rehearse(script, &control, &ledger)?;
+    let Rehearsed { things, counts, tasks_failed } =
+        rehearsal::rehearse(script, &control, &ledger)?;
     let name = args.script.display();
     let text = if args.json {
         json!({ "creates": things, "counts": counts, "ok": !tasks_failed }).to_string()

@@ -4,6 +4,8 @@ pub mod control;
 pub mod generation;
 pub mod log;
 pub mod outside;
+pub mod rehearsal;
 pub mod script;
 pub mod socket;
+mod told;
 pub mod watch;

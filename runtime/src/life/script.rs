@@ -1,7 +1,7 @@
 //! The life of a script: loaded, parked while it owns something, loaded again whenever its files change or somebody asks,
 //! ended. Of two loads at most one is live; the other commits as a whole or leaves no trace.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use super::control::Control;
 use super::generation::{Chunk, Ended, Generation, reason_first, runtime, stop_word};
 use super::socket::{Request, What};
+use super::told::{Reloaded, difference_data, lines, tell};
 use super::watch::{Content, Files, Watcher};
 use crate::api::host::{Host, Instance};
 use crate::own::stage::{Difference, Phase};
@@ -39,13 +40,6 @@ pub struct Script {
     pub stay: bool,
     /// How long a load other than the first may take.
     pub load_timeout: Duration,
-}
-
-/// The same script, loaded again.
-pub struct Reloaded {
-    pub generation: u32,
-    pub difference: Difference,
-    pub took: Duration,
 }
 
 /// Runs the script to its end. Everything it owns is still there afterwards.
@@ -77,49 +71,6 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
     });
     drop(local);
     ended
-}
-
-/// What a script made in a rehearsal.
-pub struct Rehearsed {
-    /// In words, oldest first.
-    pub things: Vec<String>,
-    pub counts: BTreeMap<&'static str, usize>,
-    /// A task failed that nobody joined.
-    pub tasks_failed: bool,
-}
-
-/// Loads the script, looks at what it has made, and ends it. What it made is still there afterwards.
-///
-/// # Errors
-/// What its main chunk raised until it was set up.
-pub fn rehearse(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Result<Rehearsed> {
-    let runtime = runtime()?;
-    let local = LocalSet::new();
-    let rehearsed = local.block_on(&runtime, async {
-        let Script { instance, chunk, memory, .. } = script;
-        let stage = Stage::first(Arc::clone(ledger));
-        let load = Generation::start(instance, 1, chunk, memory, control, stage, None)?;
-        let set_up = tokio::select! {
-            set_up = load.set_up() => set_up,
-            reason = control.flag.stopped() => match reason {
-                // It has said itself that it is done.
-                Stop::Exit(None | Some(0)) => Ok(()),
-                other => Err(stopped(other)),
-            },
-        };
-        // Every task that it has started gets its first turn.
-        tokio::task::yield_now().await;
-        let things = ledger.entries(|_, _| true).iter().map(|(_, o)| o.to_string()).collect();
-        let tasks_failed = load.host.tasks.any_failed();
-        let counts = ledger.counts();
-        load.end(if set_up.is_ok() { "exit" } else { "error" }).await;
-        set_up.map(|()| Rehearsed { things, counts, tasks_failed })
-    });
-    drop(local);
-    for failure in ledger.tear_down().failures {
-        report::error(&failure, Some("would be left behind"));
-    }
-    rehearsed
 }
 
 struct Life {
@@ -479,7 +430,7 @@ impl Life {
 }
 
 /// Why a load is not waited for any longer.
-fn stopped(reason: Stop) -> Error {
+pub(super) fn stopped(reason: Stop) -> Error {
     Error::new("reload", "EINTR", format!("the instance ends: {reason:?}"))
 }
 
@@ -560,56 +511,4 @@ async fn park(host: &Rc<Host>) {
         }
         ended.await;
     }
-}
-
-impl Reloaded {
-    /// One line, and one for each thing that is different.
-    pub fn text(&self) -> String {
-        let Reloaded { generation, difference, took } = self;
-        let what = match generation {
-            // The first load of a process that found what another had left.
-            1 => "taken over".to_owned(),
-            _ => format!("reload {generation}"),
-        };
-        let took = took.as_secs_f64() * 1e3;
-        format!("{what}: {difference} in {took:.1} ms{}", lines(difference))
-    }
-
-    pub fn data(&self) -> Map<String, Value> {
-        let mut data = difference_data(&self.difference);
-        data.insert("generation".to_owned(), self.generation.into());
-        data.insert("seconds".to_owned(), self.took.as_secs_f64().into());
-        data
-    }
-}
-
-/// A line for each thing that is different.
-fn lines(difference: &Difference) -> String {
-    const SHOWN: usize = 20;
-    let mut text = String::new();
-    let signs =
-        [("+", &difference.created), ("~", &difference.changed), ("-", &difference.deleted)];
-    for (sign, things) in signs {
-        for thing in things.iter().take(SHOWN) {
-            text += &format!("\n  {sign} {thing}");
-        }
-        if things.len() > SHOWN {
-            text += &format!("\n  {sign} and {} more", things.len() - SHOWN);
-        }
-    }
-    text
-}
-
-fn difference_data(difference: &Difference) -> Map<String, Value> {
-    let Difference { created, changed, deleted, kept } = difference;
-    Map::from_iter([
-        ("created".to_owned(), json!(created)),
-        ("changed".to_owned(), json!(changed)),
-        ("deleted".to_owned(), json!(deleted)),
-        ("kept".to_owned(), json!(kept)),
-    ])
-}
-
-fn tell(reloaded: &Reloaded) {
-    report::happened(&reloaded.text(), reloaded.data());
 }
