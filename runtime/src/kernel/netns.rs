@@ -3,6 +3,7 @@
 //! No other thread of the process ever changes its namespace, so a socket opened or a file read elsewhere is always the
 //! host's. (`ip-netns(8)`, `setns(2)`.) Namespaces with a name are in [`named`].
 
+pub mod ahead;
 pub mod defaults;
 pub mod named;
 pub mod stand_in;

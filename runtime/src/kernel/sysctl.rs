@@ -5,7 +5,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::kernel::netns::NetnsFd;
+use crate::kernel::netns::{NetnsFd, ahead};
 use crate::nearest::nearest;
 use crate::{Error, Result, fault};
 
@@ -40,6 +40,9 @@ pub fn write(netns: &NetnsFd, key: &str, value: &str) -> Result<String> {
         fault::point();
         io::Write::write_all(&mut file, format!("{value}\n").as_bytes()).map_err(failed)?;
         fault::point();
+        if NetnsFd::host().is_ok_and(|host| host.same(netns)) {
+            ahead::forget();
+        }
         Ok(old)
     })
 }

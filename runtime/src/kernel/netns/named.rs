@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{FsType, fstatfs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{NetnsFd, defaults};
+use super::{NetnsFd, ahead};
 use crate::kernel::netlink::Netlink;
 use crate::nearest::nearest;
 use crate::{Error, Result, fault};
@@ -97,8 +96,8 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// Makes a namespace, visible to `ip netns`, loopback up, with the kernel's default settings ([`defaults`]), and a
-/// netlink socket in it, all in one visit.
+/// Makes a namespace, visible to `ip netns`, loopback up, with the kernel's default settings ([`super::defaults`]),
+/// and a netlink socket in it.
 ///
 /// # Errors
 /// EEXIST when the name is taken, EPERM without CAP_SYS_ADMIN, EINVAL for a bad name, ENOSPC at the namespace limit.
@@ -111,10 +110,7 @@ pub fn create(name: &str) -> Result<(Netns, Netlink)> {
 ///
 /// # Errors
 /// As [`create`], and what `note` returns.
-pub fn create_noting(
-    name: &str,
-    note: &(dyn Fn(u64) -> Result<()> + Sync),
-) -> Result<(Netns, Netlink)> {
+pub fn create_noting(name: &str, note: &dyn Fn(u64) -> Result<()>) -> Result<(Netns, Netlink)> {
     const OP: &str = "netns.new";
     check_name(OP, name)?;
     let about = |e: Error| e.operation(OP).about(name);
@@ -137,7 +133,7 @@ pub fn create_noting(
             },
         )?;
     drop(placeholder);
-    let made = NetnsFd::host()?.within(|| make_here(&path, note));
+    let made = make_at(&path, note);
     drop(lock);
     match made {
         Ok(netlink) => {
@@ -157,26 +153,15 @@ pub fn create_noting(
     }
 }
 
-/// On the namespace thread: leaves it in a new namespace, which `within` switches back from.
-fn make_here(path: &Path, note: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Netlink> {
-    let origin = defaults::Origin::get();
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
-        let error = Error::errno("unshare", e);
-        match e {
-            Errno::EPERM => error.hint("making a network namespace needs CAP_SYS_ADMIN"),
-            Errno::ENOSPC => error.hint("the limit is /proc/sys/user/max_net_namespaces"),
-            _ => error,
-        }
-    })?;
-    let own = "/proc/thread-self/ns/net";
-    let file = File::open(own).map_err(|e| Error::io("netns.open", &e))?;
-    let netlink = Netlink::open_here(&NetnsFd::new(file.into()))?;
+/// Gives a new namespace its name: mounts it on `path`.
+fn make_at(path: &Path, note: &dyn Fn(u64) -> Result<()>) -> Result<Netlink> {
+    let netlink = ahead::blank()?;
     note(netlink.cookie())?;
     fault::point();
-    mount(Some(own), path, Some("none"), MsFlags::MS_BIND, None::<&str>)
+    let own = format!("/proc/self/fd/{}", netlink.netns().as_fd().as_raw_fd());
+    mount(Some(own.as_str()), path, Some("none"), MsFlags::MS_BIND, None::<&str>)
         .map_err(|e| Error::errno("mount", e))?;
     fault::point();
-    defaults::apply_here(&netlink, origin)?;
     Ok(netlink)
 }
 
@@ -357,6 +342,7 @@ impl Netns {
 mod tests {
     use super::*;
     use crate::kernel::link::tests::Scratch;
+    use crate::kernel::netns::defaults;
     use crate::kernel::{link, sysctl};
 
     #[test]
