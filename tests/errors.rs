@@ -15,6 +15,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sched::{CloneFlags, unshare};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
@@ -134,30 +137,42 @@ fn goldens() -> Vec<Golden> {
     scripts.into_iter().map(Golden::read).collect()
 }
 
+/// What is wrong with one, or nothing.
+fn judge(golden: &Golden, bless: bool) -> Option<String> {
+    let name = golden.script.file_stem().expect("it is a file").to_string_lossy();
+    if let Some(why) = golden.missing() {
+        println!("skipped {name}: {why}");
+        return None;
+    }
+    let (text, status) = golden.run();
+    if status != Some(golden.status) {
+        return Some(format!("{name}: status {status:?}, expected {}\n{text}", golden.status));
+    }
+    let expected = golden.script.with_extension("stderr");
+    if bless {
+        std::fs::write(&expected, &text).expect("the golden file is written");
+        return None;
+    }
+    let expected = std::fs::read_to_string(&expected).unwrap_or_default();
+    (text != expected).then(|| format!("{name}:\n--- expected\n{expected}--- got\n{text}"))
+}
+
 #[test]
 fn errors_read_as_they_should() {
     let bless = std::env::var_os("BLESS").is_some();
-    let mut wrong = Vec::new();
-    for golden in goldens() {
-        let name = golden.script.file_stem().expect("it is a file").to_string_lossy().into_owned();
-        if let Some(why) = golden.missing() {
-            println!("skipped {name}: {why}");
-            continue;
-        }
-        let (text, status) = golden.run();
-        if status != Some(golden.status) {
-            wrong.push(format!("{name}: status {status:?}, expected {}\n{text}", golden.status));
-        }
-        let expected = golden.script.with_extension("stderr");
-        if bless {
-            std::fs::write(&expected, &text).expect("the golden file is written");
-            continue;
-        }
-        let expected = std::fs::read_to_string(&expected).unwrap_or_default();
-        if text != expected {
-            wrong.push(format!("{name}:\n--- expected\n{expected}--- got\n{text}"));
-        }
-    }
+    let goldens = goldens();
+    // They mostly wait. Links that they make in the host's namespace have one name: each worker has a host of its own.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace for the worker");
+        let mine = || goldens.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(mine).filter_map(|golden| judge(golden, bless)).collect::<Vec<_>>()
+    };
+    let mut wrong: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("it ends")).collect()
+    });
+    wrong.sort();
     assert!(
         wrong.is_empty(),
         "{} wrong; BLESS=1 writes them anew\n\n{}",
