@@ -195,3 +195,56 @@ end)";
     eventually(|| has_said(&room, "stale"));
     assert_eq!(room.said("stale"), "ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE 5 0");
 }
+
+const STEERED: &str = r##"
+local ns = cnf.netns.new('PREFIXa')
+local object = cnf.bpf.compile({ source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); __uint(max_entries, 4); __type(key, __u32);
+  __type(value, __u64); } sockets SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, __u32);
+  __type(value, __u32); } small SEC(".maps");
+SEC("sk_lookup") int steer(struct bpf_sk_lookup *ctx) {
+  __u32 key = 0;
+  struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &key);
+  if (sk) { bpf_sk_assign(ctx, sk, 0); bpf_sk_release(sk); }
+  return SK_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+]] }, { name = 'steering' })
+cnf.bpf.attach_sk_lookup(ns, object.programs.steer)
+local server = cnf.probe.serve(ns, { tcp = 8080, reply = 'first' })
+local sockets = object.maps.sockets
+sockets:set(0, server)
+--SETUP
+cnf.wait()
+print('cookie ' .. sockets:get(0))
+print('steered ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply)
+cnf.task.every(0.05, function() print('now ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply .. sockets:get(0)) end)
+"##;
+
+#[test]
+fn a_socket_stays_in_its_map_and_another_takes_its_place_at_the_commit() {
+    let room = Room::new();
+    room.up("it", STEERED);
+    room.says("steered", "first");
+    let cookie = room.said("cookie");
+    let same = room.reload(&format!("{STEERED}print('load 2')\n"));
+    assert_eq!(same["changed"], json!([]), "{same}");
+    room.says("load", "2");
+    assert_eq!(room.said("cookie"), cookie);
+
+    // Refused at the commit, behind the socket: the one that was there is put back.
+    let other = STEERED.replace("8080, reply = 'first'", "8081, reply = 'second'");
+    let refused = other.replace("--SETUP", "object.maps.small:set_many { 1, 1 }");
+    room.script("it", &refused);
+    room.run(&["reload", "it"]).expect(1, "the map is full");
+    let count = || room.run(&["logs", "it"]).out.matches("now ").count();
+    let before = count();
+    eventually(|| count() > before + 1);
+    room.says("now", &format!("first{cookie}"));
+    room.reload(&other);
+    room.says("steered", "second");
+    assert_ne!(room.said("cookie"), cookie);
+}

@@ -260,7 +260,9 @@ function Program:pin(path) end
 ---
 --- Per-CPU values are arrays, the first element of CPU 0, with `:sum()`; one value that is not an array is written for
 --- every CPU. Program arrays take a Program, maps of maps a Map, and give handles back; devmaps take a Link, also as
---- `{ifindex = link}`; cpumaps a queue size. Socket storage takes a descriptor of this process as key.
+--- `{ifindex = link}`; cpumaps a queue size. Sockmaps and sockhashes take a Server, or a descriptor of this process, and
+--- give the socket's cookie (EOPNOTSUPP where values have 4 bytes); a socket that closes leaves them. Socket storage takes
+--- either as its key; the kernel does not list its elements (EOPNOTSUPP of `pairs`, `len` and `clear`).
 ---
 --- Members of a union read all; written together they must agree.
 ---

@@ -36,7 +36,7 @@ function probe.udp(netns, address, options) end
 ---@return cnf.Server
 function probe.serve(netns, options) end
 
---- A server of `probe.serve`.
+--- A server of `probe.serve`. Maps that hold sockets (sockmap, sockhash) take it as a value, socket storage as a key.
 ---@class cnf.Server
 ---@field port integer
 local Server = {}

@@ -229,6 +229,94 @@ SEC("sk_lookup") int closed(struct bpf_sk_lookup *ctx) { return SK_DROP; }
   end, "this hook takes sk_lookup")
 end)
 
+--- Where `steer` puts connections and datagrams: TCP to the socket at 0, UDP to that at 1.
+local STEER = [[
+struct { __uint(type, BPF_MAP_TYPE_%s); __uint(max_entries, 4); __type(key, __u32); __type(value, %s); }
+  sockets SEC(".maps");
+SEC("sk_lookup") int steer(struct bpf_sk_lookup *ctx) {
+  __u32 key = ctx->protocol == IPPROTO_UDP;
+  struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &key);
+  long failed;
+  if (!sk)
+    return SK_PASS;
+  failed = bpf_sk_assign(ctx, sk, 0);
+  bpf_sk_release(sk);
+  return failed ? SK_DROP : SK_PASS;
+}
+]]
+
+for _, kind in ipairs({ "SOCKMAP", "SOCKHASH" }) do
+  test.case("connections to any port come to the socket in a map: " .. kind, function(t)
+    t:requires("sk_lookup")
+    local a, b = pair(t)
+    local o = compile(STEER:format(kind, "__u64"))
+    local sockets = o.maps.sockets
+    local tcp = probe.serve(b, { tcp = 8080, reply = "steered" })
+    local udp = probe.serve(b, { udp = 8080, reply = "steered" })
+    bpf.attach_sk_lookup(b, o.programs.steer)
+    local function fetch(address)
+      return probe.tcp(a, address, { send = "hi" }).reply
+    end
+    local function refused()
+      fetch("10.0.0.2:80")
+    end
+    t:raises(refused, "ECONNREFUSED")
+    sockets:set(0, tcp)
+    t:equal(sockets:set_many({ [1] = udp }), 1)
+    t:equal({ fetch("10.0.0.2:80"), fetch("10.0.0.2:443"), fetch("[fd00::2]:80") }, { "steered", "steered", "steered" })
+    -- The answer comes from the server's own port, so that the client does not take it.
+    for _, address in ipairs({ "10.0.0.2:53", "[fd00::2]:53" }) do
+      t:raises(function()
+        probe.udp(a, address, { timeout = 0.05 })
+      end, "ETIMEDOUT")
+    end
+    t:eventually(function()
+      return udp:stats().requests == 2
+    end)
+    local listed = {}
+    for key, cookie in sockets:pairs() do
+      listed[key] = cookie
+    end
+    t:equal(listed, { [0] = sockets:get(0), sockets:get(1) })
+    t:ok(listed[0] > 0 and listed[1] > 0 and listed[0] ~= listed[1])
+    t:equal({ sockets:delete(0), sockets:delete(0), sockets:get(0) }, { true, false, nil })
+    t:raises(refused, "ECONNREFUSED")
+    sockets:set(0, tcp)
+    t:equal(fetch("10.0.0.2:80"), "steered")
+    tcp:stop()
+    t:equal(sockets:get(0), nil, "a socket that closes leaves the map")
+    t:raises(refused, "ECONNREFUSED")
+    t:raises(function()
+      sockets:set(0, tcp)
+    end, "was stopped")
+    probe.serve(b, { tcp = 8080, reply = "again" })
+    t:equal(fetch("10.0.0.2:8080"), "again", "its port is free at once")
+  end)
+end
+
+test.case("what maps of sockets do not take, and do not show", function(t)
+  t:requires("sk_lookup")
+  local o = compile(STEER:format("SOCKMAP", "__u32") .. [[
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u32); }
+  numbers SEC(".maps");
+]])
+  local server = probe.serve(t:netns("a"), { tcp = 80 })
+  o.maps.sockets:set(0, server)
+  local e = t:raises(function()
+    o.maps.sockets:get(0)
+  end, "EOPNOTSUPP")
+  t:ok(e.message:find("values have 4 bytes, a socket's cookie has 8", 1, true), e.message)
+  t:raises(function()
+    o.maps.sockets:set(4, server)
+  end, "E2BIG")
+  t:raises(function()
+    o.maps.sockets:set(0, 0)
+  end, "ENOTSOCK")
+  t:raises(function()
+    o.maps.numbers:set(0, server)
+  end, "cannot be stored in a map")
+end)
+
 --- What each way of tracing counts: echo requests that a namespace gets. The filter is the count itself: pings are sent
 --- until it has grown by as many.
 local function counts(t, source, name)

@@ -672,18 +672,29 @@ test.case("maps without keys say what they have instead", function(t)
   end
 end)
 
-test.case("socket storage takes this process's descriptors as keys", function(t)
+test.case("socket storage takes a server, or a descriptor of this process, as key", function(t)
   local storage = maps().of_socket
   local list = netns.host():exec({ "ls", "-l", ("/proc/%d/fd"):format(cnf._test.pid()) }).stdout
-  local socket = tonumber(list:match("(%d+) %-> socket:"))
-  t:equal(storage:get(socket), nil)
-  storage:set(socket, { x = 4, y = -4 })
-  t:equal(storage:get(socket), { x = 4, y = -4 })
-  t:equal(storage:delete(socket), true)
-  t:equal(storage:delete(socket), false)
+  local server = probe.serve(t:netns("a"), { udp = 7 })
+  for _, socket in ipairs({ tonumber(list:match("(%d+) %-> socket:")), server }) do
+    t:equal(storage:get(socket), nil)
+    storage:set(socket, { x = 4, y = -4 })
+    t:equal(storage:get(socket), { x = 4, y = -4 })
+    for _, method in ipairs({ "len", "pairs", "clear" }) do
+      t:raises(function()
+        storage[method](storage)
+      end, "sk_storage maps cannot be listed")
+    end
+    t:equal(storage:delete(socket), true)
+    t:equal(storage:delete(socket), false)
+  end
   t:raises(function()
     storage:get(0x7fffffff)
   end, "EBADF")
+  server:stop()
+  t:raises(function()
+    storage:get(server)
+  end, "was stopped")
 end)
 
 test.case("members of a union that are given together must agree", function(t)

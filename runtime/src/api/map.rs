@@ -17,6 +17,7 @@ use super::map_stage::{self, Deposit};
 use super::module::Args;
 use super::option::expected;
 use super::program::Program;
+use super::serve::Server;
 use super::value::Data;
 use super::{records, stack};
 use crate::kernel::bpf::map::MapInfo;
@@ -176,6 +177,12 @@ fn encode_key(map: &Map, key: &Value, out: &mut [u8]) -> Result<()> {
     if key.is_nil() {
         return Err(Error::invalid("map", "a key is missing").subject(map.0.name()));
     }
+    if map.0.info().kind == MapKind::SK_STORAGE
+        && let Some(server) = held::<Server>(key)
+    {
+        let descriptor = server.socket()?.descriptor();
+        return map.0.encode_key_into(&bpf::Value::Int(descriptor.into()), out);
+    }
     map.0.encode_key_into(&to_kernel(key)?, out)
 }
 
@@ -289,7 +296,7 @@ fn store(lua: &Lua, map: &Map, key: &[u8], value: &Value, write: Write) -> Resul
         return waiting.update(key, deposit(map, value)?, write);
     }
     let kind = map.0.info().kind;
-    if kind.holds_descriptors() || kind.is_redirect() {
+    if kind.holds_descriptors() || kind.holds_sockets() || kind.is_redirect() {
         return deposit(map, value)?.put(&map.0, key, write);
     }
     on_stack(map.0.stride(), |bytes| {
@@ -312,6 +319,9 @@ fn deposit(map: &Map, value: &Value) -> Result<Deposit> {
             let got = expected::describe(value);
             Error::invalid("map", format!("value: {kind} maps take {wanted}, not {got}"))
         });
+    }
+    if let Some(server) = held::<Server>(value).filter(|_| kind.holds_sockets()) {
+        return server.socket().map(Deposit::Socket);
     }
     let mut bytes = vec![0; map.0.stride()];
     match to_kernel(value)? {

@@ -3,6 +3,7 @@
 //! `waiting` is one map with the writes that wait. Maps that this load itself has made are written at once: nothing live
 //! reads them yet.
 
+mod socket;
 mod waiting;
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use crate::Result;
 use crate::kernel::bpf::Map;
 use crate::kernel::bpf::globals::Variable;
 use crate::own::stage::Staged;
+pub use socket::MapSocket;
 pub use waiting::{Change, Deposit, Waiting};
 
 /// Of one VM.

@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::os::fd::AsFd;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::error::site;
 use super::handle::{Class, Handle, Returned};
 use super::host::Host;
+use super::map_stage::MapSocket;
 use super::module::Args;
 use super::netns::NetOption;
 use crate::kernel::socket;
@@ -34,6 +36,8 @@ struct Serving {
     served: Rc<Served>,
     reply: Reply,
     task: tokio::task::AbortHandle,
+    /// Of the task that serves: closed with it.
+    socket: Weak<dyn AsFd>,
     number: u64,
     /// Under which the next load finds it.
     shelf: String,
@@ -85,15 +89,19 @@ pub fn serve(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Serv
     let port = listening.local_addr().ok().and_then(|a| a.as_socket()).map_or(port, |a| a.port());
     let (served, reply) = (Rc::new(Served::default()), Rc::new(RefCell::new(reply)));
     let failed = |e: std::io::Error| Error::io(OP, &e).subject(format!("port {port}"));
-    let task = match protocol {
+    let (task, socket): (_, Weak<dyn AsFd>) = match protocol {
         "tcp" => {
-            let listener = TcpListener::from_std(listening.into()).map_err(failed)?;
-            tokio::task::spawn_local(serve_tcp(listener, Rc::clone(&reply), Rc::clone(&served)))
+            let listener = Rc::new(TcpListener::from_std(listening.into()).map_err(failed)?);
+            let weak = Rc::downgrade(&listener);
+            let serving = serve_tcp(listener, Rc::clone(&reply), Rc::clone(&served));
+            (tokio::task::spawn_local(serving), weak)
         }
         _ => {
             socket::tell_destination(&listening).map_err(failed)?;
-            let socket = UdpSocket::from_std(listening.into()).map_err(failed)?;
-            tokio::task::spawn_local(serve_udp(socket, Rc::clone(&reply), Rc::clone(&served)))
+            let socket = Rc::new(UdpSocket::from_std(listening.into()).map_err(failed)?);
+            let weak = Rc::downgrade(&socket);
+            let serving = serve_udp(socket, Rc::clone(&reply), Rc::clone(&served));
+            (tokio::task::spawn_local(serving), weak)
         }
     };
     let task = task.abort_handle();
@@ -108,7 +116,7 @@ pub fn serve(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Serv
         }),
     })?;
     let shown = format!("{protocol} {port} in {}", net.display());
-    let serving = Rc::new(Serving { shown, port, served, reply, task, number, shelf });
+    let serving = Rc::new(Serving { shown, port, served, reply, task, socket, number, shelf });
     host.stage.shelve(&serving.shelf, Rc::clone(&serving) as _);
     Ok(Returned(Server(serving)))
 }
@@ -150,7 +158,7 @@ impl Staged for Swap {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, reply: Reply, served: Rc<Served>) {
+async fn serve_tcp(listener: Rc<TcpListener>, reply: Reply, served: Rc<Served>) {
     // Connections end with their server.
     let mut open = tokio::task::JoinSet::new();
     loop {
@@ -196,19 +204,32 @@ async fn answer(
     Ok(())
 }
 
-async fn serve_udp(server: UdpSocket, reply: Reply, served: Rc<Served>) {
+async fn serve_udp(server: Rc<UdpSocket>, reply: Reply, served: Rc<Served>) {
     use tokio::io::Interest;
     let mut buffer = vec![0; 65536];
     loop {
         // Errors here are about earlier answers (ICMP): the next datagram is served all the same.
-        let receive = || socket::receive_at(&server, &mut buffer);
+        let receive = || socket::receive_at(&*server, &mut buffer);
         if let Ok((length, between)) = server.async_io(Interest::READABLE, receive).await {
             let reply = reply.borrow().clone();
             let answer = reply.as_deref().unwrap_or(&buffer[..length]);
-            let send = || socket::answer(&server, answer, &between);
+            let send = || socket::answer(&*server, answer, &between);
             let _ = server.async_io(Interest::WRITABLE, send).await;
             served.count(answer.len());
         }
+    }
+}
+
+impl Server {
+    /// What it serves with, for maps that hold sockets.
+    ///
+    /// # Errors
+    /// ENODEV when it has been stopped.
+    pub fn socket(&self) -> Result<MapSocket> {
+        let open = self.0.socket.upgrade().filter(|_| !self.0.task.is_finished());
+        open.map(MapSocket::new).ok_or_else(|| {
+            Error::new("map", "ENODEV", format!("server {} was stopped", self.0.shown))
+        })
     }
 }
 
@@ -223,14 +244,21 @@ impl Handle for Server {
                 let served = &this.0.served;
                 Ok(record! { requests: served.requests.get(), bytes: served.bytes.get() })
             })
-            .method("stop", |_, host, this, _| {
+            .async_method("stop", |_, host, this, _| {
                 host.stage.unshelve(&this.0.shelf);
-                if host.stage.disown(this.0.number)? {
-                    return Ok(());
+                let now = !host.stage.disown(this.0.number)?;
+                if now {
+                    this.0.task.abort();
+                    host.ledger.forget(this.0.number);
                 }
-                this.0.task.abort();
-                host.ledger.forget(this.0.number);
-                Ok(())
+                let socket = this.0.socket.clone();
+                Ok(async move {
+                    // A task that was cancelled lets go of its socket when its turn comes.
+                    while now && socket.strong_count() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    Ok(())
+                })
             });
     }
 

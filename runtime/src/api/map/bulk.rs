@@ -139,7 +139,7 @@ impl<'a> Writer<'a> {
         let kind = map.0.info().kind;
         Writer {
             map,
-            single: kind.holds_descriptors() || kind.is_redirect(),
+            single: kind.holds_descriptors() || kind.holds_sockets() || kind.is_redirect(),
             plain: !kind.is_per_cpu(),
             key_size: map.0.key_type().size(),
             stride: map.0.stride(),

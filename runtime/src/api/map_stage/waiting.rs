@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::MapSocket;
 use crate::kernel::bpf::{Map, MapKind, Program, Write};
 use crate::kernel::netns::NetnsFd;
 use crate::own::stage::Staged;
@@ -21,6 +22,8 @@ pub enum Deposit {
     Map(Map),
     /// Into a program array.
     Program(Program),
+    /// Into a map of sockets.
+    Socket(MapSocket),
     /// Into a devmap, whose interface indexes are looked up in the namespace of whoever writes.
     Within(NetnsFd, Vec<u8>),
 }
@@ -32,6 +35,7 @@ impl Deposit {
             Deposit::Bytes(bytes) | Deposit::Within(_, bytes) => bytes.clone(),
             Deposit::Map(map) => map.id().to_ne_bytes().to_vec(),
             Deposit::Program(program) => program.id().to_ne_bytes().to_vec(),
+            Deposit::Socket(socket) => socket.cookie().to_ne_bytes().to_vec(),
         }
     }
 
@@ -43,6 +47,13 @@ impl Deposit {
             Deposit::Bytes(bytes) => map.update(key, bytes, write),
             Deposit::Map(inner) => descriptor(inner.as_fd().as_raw_fd()),
             Deposit::Program(program) => descriptor(program.as_fd().as_raw_fd()),
+            Deposit::Socket(socket) => {
+                let mut bytes = i64::from(socket.descriptor()).to_ne_bytes().to_vec();
+                bytes.truncate(map.stride());
+                map.update(key, &bytes, write)?;
+                socket.remember();
+                Ok(())
+            }
             Deposit::Within(netns, bytes) => netns.within(|| map.update(key, bytes, write)),
         }
     }
@@ -50,6 +61,14 @@ impl Deposit {
     /// What a map has now, to be put back.
     fn read(map: &Map, shown: Vec<u8>, instead: Option<&Deposit>) -> Result<Deposit> {
         let kind = map.info().kind;
+        if kind.holds_sockets() {
+            let cookie = <[u8; 8]>::try_from(&*shown).map_or(0, u64::from_ne_bytes);
+            return MapSocket::known(cookie).map(Deposit::Socket).ok_or_else(|| {
+                Error::new("map", "ESTALE", "it holds a socket that this script has not put there")
+                    .subject(map.name())
+                    .hint("it could not be put back if the load failed: change it after cnf.wait()")
+            });
+        }
         let id = || <[u8; 4]>::try_from(&shown[..4]).map_or(0, u32::from_ne_bytes);
         Ok(match instead {
             Some(Deposit::Within(netns, _)) => Deposit::Within(netns.clone(), shown),
@@ -111,7 +130,7 @@ impl Waiting {
     /// What the map holds now under exactly this key.
     fn stored(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         if self.map.info().kind != MapKind::LPM_TRIE {
-            return self.map.lookup(key);
+            return now(&self.map, key);
         }
         let mut state = self.state.borrow_mut();
         if state.trie.is_none() {
@@ -294,7 +313,7 @@ impl Waiting {
         };
         if !state.cleared && !trie && state.entries.len() <= FEW {
             for (key, new) in &state.entries {
-                differs(key, self.map.lookup(key)?, new.as_ref());
+                differs(key, now(&self.map, key)?, new.as_ref());
             }
             return Ok(differences);
         }
@@ -307,6 +326,14 @@ impl Waiting {
             differs(&key, Some(old), zero.as_ref());
         }
         Ok(differences)
+    }
+}
+
+/// The value at a key; none where the kernel does not show it, as of a map of sockets with values of 4 bytes.
+fn now(map: &Map, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    match map.lookup(key) {
+        Err(e) if e.is("EOPNOTSUPP") && map.info().kind.holds_sockets() => Ok(None),
+        found => found,
     }
 }
 

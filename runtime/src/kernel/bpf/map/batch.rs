@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// Elements per system call: large enough to hide its cost, small enough for memory.
 const CHUNK: usize = 4096;
 
+/// More cgroups than a machine has.
+const MOST_CGROUPS: usize = 1 << 20;
+
 /// The elements of a map, in no order, read a page at a time.
 ///
 /// Elements written or deleted meanwhile may or may not be seen; each other one is seen once.
@@ -160,11 +163,17 @@ impl Map {
 
     /// All keys. Never more than `max_entries`, even while others write.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
-        if self.info().kind.is_keyless() || self.info().kind == MapKind::RINGBUF {
+        let kind = self.info().kind;
+        if kind.is_keyless() || kind == MapKind::RINGBUF || kind.is_storage() {
             return Err(self.error("map.pairs", Errno::EOPNOTSUPP));
         }
+        // The storage of cgroups has no size of its own.
+        let most = match self.info().max_entries {
+            0 => MOST_CGROUPS,
+            most => most as usize,
+        };
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        while keys.len() < self.info().max_entries as usize {
+        while keys.len() < most {
             match self.next_key(keys.last().map(Vec::as_slice))? {
                 Some(key) => keys.push(key),
                 None => break,

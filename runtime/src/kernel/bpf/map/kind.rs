@@ -57,14 +57,21 @@ impl MapKind {
     pub const ARRAY_OF_MAPS: MapKind = MapKind(12);
     pub const HASH_OF_MAPS: MapKind = MapKind(13);
     pub const DEVMAP: MapKind = MapKind(14);
+    pub const SOCKMAP: MapKind = MapKind(15);
     pub const CPUMAP: MapKind = MapKind(16);
     pub const XSKMAP: MapKind = MapKind(17);
+    pub const SOCKHASH: MapKind = MapKind(18);
+    pub const REUSEPORT_SOCKARRAY: MapKind = MapKind(20);
     pub const PERCPU_CGROUP_STORAGE: MapKind = MapKind(21);
     pub const QUEUE: MapKind = MapKind(22);
     pub const STACK: MapKind = MapKind(23);
+    pub const SK_STORAGE: MapKind = MapKind(24);
     pub const DEVMAP_HASH: MapKind = MapKind(25);
     pub const RINGBUF: MapKind = MapKind(27);
+    pub const INODE_STORAGE: MapKind = MapKind(28);
+    pub const TASK_STORAGE: MapKind = MapKind(29);
     pub const BLOOM_FILTER: MapKind = MapKind(30);
+    pub const CGRP_STORAGE: MapKind = MapKind(32);
 
     /// "lpm_trie"
     pub fn name(self) -> Option<&'static str> {
@@ -104,6 +111,18 @@ impl MapKind {
     /// Where XDP redirects to: devices or processors.
     pub fn is_redirect(self) -> bool {
         [MapKind::DEVMAP, MapKind::DEVMAP_HASH, MapKind::CPUMAP].contains(&self)
+    }
+
+    /// Written as a socket's descriptor, read as its cookie.
+    pub fn holds_sockets(self) -> bool {
+        [MapKind::SOCKMAP, MapKind::SOCKHASH, MapKind::REUSEPORT_SOCKARRAY].contains(&self)
+    }
+
+    /// Elements are kept by what they belong to (a socket, a file, a task, a cgroup): a descriptor of it is the key, and
+    /// the kernel does not list them.
+    pub fn is_storage(self) -> bool {
+        [MapKind::SK_STORAGE, MapKind::INODE_STORAGE, MapKind::TASK_STORAGE, MapKind::CGRP_STORAGE]
+            .contains(&self)
     }
 
     /// Values without keys.

@@ -272,6 +272,8 @@ impl Map {
         match sys::map_delete(self.as_fd(), key) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
+            // A place that is empty (`__sock_map_delete`).
+            Err(Errno::EINVAL) if self.0.info.kind == MapKind::SOCKMAP => Ok(false),
             Err(Errno::EINVAL) if self.0.info.kind.is_array() => Err(Error::new(
                 "map.delete",
                 "EINVAL",
@@ -386,7 +388,18 @@ impl Map {
     /// What a write that waits is refused with, as the kernel would.
     pub fn refusal(&self, op: &'static str, errno: Errno) -> Error {
         let info = &self.0.info;
+        let errno = match errno {
+            Errno::ENOSPC if info.kind.holds_sockets() => Errno::EOPNOTSUPP,
+            errno => errno,
+        };
         let message = match errno {
+            Errno::EOPNOTSUPP if info.kind.holds_sockets() && info.value_size == 4 => {
+                "its sockets cannot be read: values have 4 bytes, a socket's cookie has 8"
+                    .to_owned()
+            }
+            Errno::EOPNOTSUPP if info.kind.is_storage() => {
+                format!("the elements of {} maps cannot be listed", info.kind)
+            }
             Errno::E2BIG if info.kind.is_array() => {
                 format!("the index is beyond the array's {} elements", info.max_entries)
             }
@@ -405,6 +418,12 @@ impl Map {
         match errno {
             Errno::E2BIG | Errno::ENOSPC if !info.kind.is_array() => {
                 error.hint("load it larger with max_entries={...}")
+            }
+            Errno::EOPNOTSUPP if info.kind.holds_sockets() => {
+                error.hint("declare them as __type(value, __u64)")
+            }
+            Errno::EOPNOTSUPP if info.kind.is_storage() => {
+                error.hint("m:get(owner) gives one: a Server or a descriptor of this process")
             }
             _ => error,
         }
