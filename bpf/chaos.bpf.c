@@ -6,7 +6,8 @@
  * again. One object is one fault; several stand one after the other.
  *
  * Maps
- *   fault    what it matches, how far it is, and what it did
+ *   fault    how far it is, and what it did
+ *   settings what it matches
  *   deadline when it ends
  *   alive    the programs that do the work. The kernel empties a program array when the last process lets go of it, so a fault
  *            ends with its script, even where a clsact filter stays behind (prog_array_map_clear, kernel/bpf/arraymap.c)
@@ -60,7 +61,6 @@ struct fault {
 	__u64 duplicated;
 	__u64 corrupted;
 	__u64 failed; /* could not be copied or changed */
-	struct selector match;
 };
 
 struct {
@@ -69,6 +69,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct fault);
 } fault SEC(".maps");
+
+struct settings {
+	struct selector match;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} settings SEC(".maps");
 
 /* bpf_ktime_get_ns(); 0 for none. By itself, for a fault that runs already is given its time anew. */
 struct {
@@ -172,14 +183,15 @@ static __always_inline int run(struct __sk_buff *ctx, int egress)
 	struct packet p = {};
 	__u32 zero = 0;
 	struct fault *f = bpf_map_lookup_elem(&fault, &zero);
+	struct settings *wanted = bpf_map_lookup_elem(&settings, &zero);
 	__u64 number, *until = bpf_map_lookup_elem(&deadline, &zero);
 	int lost;
 
-	if (!f || !until || is_copy(ctx, egress))
+	if (!f || !wanted || !until || is_copy(ctx, egress))
 		return NEXT;
 	if (*until && bpf_ktime_get_ns() >= *until)
 		return NEXT;
-	if (!select_packet(&f->match, ctx, &p, headerless))
+	if (!select_packet(&wanted->match, ctx, &p, headerless))
 		return NEXT;
 	bpf_spin_lock(&f->lock);
 	number = f->matched++;

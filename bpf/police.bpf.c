@@ -4,7 +4,8 @@
  * finds it empty is dropped.
  *
  * Maps
- *   police     which packets, how fast; and the bucket of all
+ *   police     which packets, how fast
+ *   bucket     the bucket of all
  *   buckets    the others, the least recently used forgotten
  *   counters   what conformed and what exceeded
  *   fragments  ports of first fragments, for those that follow (flow.h)
@@ -40,7 +41,6 @@ const volatile __u32 headerless = 0;
 struct police {
 	struct selector match;
 	struct rate rate;
-	__u64 full_at;
 };
 
 struct {
@@ -49,6 +49,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct police);
 } police SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} bucket SEC(".maps");
 
 /* Fields that `per` does not name are 0. IPv4 as ::ffff:a.b.c.d. */
 struct bucket_key {
@@ -85,13 +92,14 @@ static __always_inline struct address mapped(const struct packet *p, struct addr
 }
 
 /* The packet's bucket; one that is not there yet is full. */
-static __always_inline __u64 *bucket_of(struct police *settings, const struct packet *p, __u64 now)
+static __always_inline __u64 *bucket_of(const struct packet *p, __u64 now)
 {
 	struct bucket_key key = {};
-	__u64 *bucket;
+	__u32 zero = 0;
+	__u64 *found;
 
 	if (!per)
-		return &settings->full_at;
+		return bpf_map_lookup_elem(&bucket, &zero);
 	if (per & PER_SOURCE)
 		key.from = mapped(p, p->from);
 	if (per & PER_DESTINATION)
@@ -100,9 +108,9 @@ static __always_inline __u64 *bucket_of(struct police *settings, const struct pa
 		key.ports = (__u32)p->source_port << 16 | p->destination_port;
 		key.protocol = p->protocol;
 	}
-	bucket = bpf_map_lookup_elem(&buckets, &key);
-	if (bucket)
-		return bucket;
+	found = bpf_map_lookup_elem(&buckets, &key);
+	if (found)
+		return found;
 	bpf_map_update_elem(&buckets, &key, &now, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&buckets, &key);
 }
@@ -114,14 +122,14 @@ static __always_inline int conforms(struct police *settings, const struct packet
 		.cost = *(volatile __u64 *)&settings->rate.cost,
 		.burst = *(volatile __u64 *)&settings->rate.burst,
 	};
-	__u64 now = bpf_ktime_get_ns(), *bucket = bucket_of(settings, p, now);
+	__u64 now = bpf_ktime_get_ns(), *full_at = bucket_of(p, now);
 	__u32 zero = 0;
 	struct counts *counts = bpf_map_lookup_elem(&counters, &zero);
 	int ok;
 
-	if (!bucket || !counts)
+	if (!full_at || !counts)
 		return 1;
-	ok = bucket_take(bucket, &rate, by_packets ? measure->packets : measure->bytes, now);
+	ok = bucket_take(full_at, &rate, by_packets ? measure->packets : measure->bytes, now);
 	if (ok) {
 		counts->conformed.packets += measure->packets;
 		counts->conformed.bytes += measure->bytes;

@@ -15,8 +15,29 @@ local LATER = { delay = true, jitter = true, reorder = true, rate = true }
 local active = {}
 local injected = 0
 
--- Where this script's places start (COPY_MARK of chaos.bpf.c): scripts on one hook should not share any.
-local first_place = (library.clock()) // 1000 % 768
+--- Where this script's places start (COPY_MARK of chaos.bpf.c): scripts on one hook should not share any.
+local function first_place()
+  local known = library.recall("chaos")
+  if not known then
+    known = { first = (library.clock()) // 1000 % 768 }
+  end
+  library.remember("chaos", known)
+  return known.first
+end
+
+--- What is not said, of the fault `key`: its seed, and when it ends. A fault that a later load of the script says again goes on
+--- as it was, until it has ended or is healed.
+local function life_of(key, given)
+  local now = library.clock()
+  local life = library.recall(key)
+  if not life or (life.ends and life.ends <= now) then
+    life = { fresh = true, born = now, seed = given.seed or math.random(0, 1 << 53) }
+    if given.duration then
+      life.ends = now + math.floor(given.duration * 1e9)
+    end
+  end
+  return life
+end
 
 local Fault = library.class("Fault", "fault", { "link", "direction", "seed" })
 
@@ -97,7 +118,7 @@ end
 local function globals(link, given, seed)
   local values = {
     seed = seed,
-    place = (first_place + injected) % 1024,
+    place = (first_place() + injected) % 1024,
     headerless = cnf._program.headerless(link) and 1 or 0,
     duplicate_chance = chance(given.duplicate or 0),
     corrupt_chance = chance(given.corrupt or 0),
@@ -119,61 +140,68 @@ local function globals(link, given, seed)
   return values
 end
 
+--- Puts a fault's programs on the hooks.
+local function attach(fault)
+  local inside, direction = fault._, fault.direction
+  local ways = direction == "both" and { "ingress", "egress" } or { direction }
+  for i, way in ipairs(ways) do
+    local program = inside.object.programs["chaos_" .. way]
+    inside.attachments[i] = chain.attach(fault.link, way, program, ("chaos-%d"):format(inside.number))
+  end
+end
+
 function chaos.inject(link, options)
   library.read("chaos.inject", nil, { link = link }, { link = "link!" })
   local given = read(link, options)
   check(link, given)
-  local seed = given.seed or math.random(0, 1 << 53)
+  local said = library.words(given)
+  -- The same again on one link is another one.
+  local key = ("%s/%d/%s"):format(cnf._program.name_of("chaos", link), injected, said)
+  local life = life_of(key, given)
   local object = bpf.builtin("chaos", {
     name = cnf._program.name_of("chaos", link),
-    globals = globals(link, given, seed),
-    -- A later load of the script begins anew.
-    fresh = { "fault", "deadline", "stash" },
+    globals = globals(link, given, life.seed),
+    -- A later load that says another fault, or the same after its end, begins anew.
+    fresh = { "fault", "settings", "deadline", "stash" },
+    said = library.words(said, life.born),
   })
-  local direction = given.direction or "egress"
   local fault = setmetatable({
     link = link,
-    direction = direction,
-    seed = seed,
-    _ = { object = object, attachments = {}, number = injected },
+    direction = given.direction or "egress",
+    seed = life.seed,
+    _ = { object = object, attachments = {}, number = injected, key = key },
   }, Fault)
-  local function start_clock()
-    if given.duration then
-      object.maps.deadline:set(0, (library.clock()) + math.floor(given.duration * 1e9))
-    end
-  end
-  object.maps.fault:set(0, { match = given.match })
+  object.maps.settings:set(0, { match = given.match })
   -- Before it is on, so that it is never without; and after, so that it has its whole time.
-  start_clock()
+  object.maps.deadline:set(0, life.ends or 0)
   injected = injected + 1
   active[fault._.number] = fault
-  local ok, problem = pcall(function()
-    for _, way in ipairs(direction == "both" and { "ingress", "egress" } or { direction }) do
-      local program = object.programs["chaos_" .. way]
-      table.insert(
-        fault._.attachments,
-        chain.attach(link, way, program, ("chaos-%d"):format(fault._.number))
-      )
-    end
-  end)
+  local ok, problem = pcall(attach, fault)
   if not ok then
     fault:heal()
     error(problem, 0)
   end
-  start_clock()
   if given.duration then
+    local now = library.clock()
+    if life.fresh then
+      life.ends = now + math.floor(given.duration * 1e9)
+      object.maps.deadline:set(0, life.ends)
+    end
     -- The program looks at the clock itself; this takes it off.
-    fault._.ending = task.after(given.duration, function()
+    fault._.ending = task.after((life.ends - now) / 1e9, function()
       fault._.ending = nil
       fault:heal()
     end)
   end
+  life.fresh = nil
+  library.remember(key, life)
   return fault
 end
 
 function Fault:heal()
   local inside = self._
   active[inside.number] = nil
+  library.forget(inside.key)
   for _, attachment in ipairs(inside.attachments) do
     attachment:detach()
   end

@@ -58,16 +58,38 @@ local function descending(set, room)
   return list, count
 end
 
---- Lets packets see the lengths that are in use now.
-local function publish(inside)
-  local length4, count4 = descending(inside.lengths4, 33)
-  local length6, count6 = descending(inside.lengths6, 129)
-  local other = 1 - inside.live
-  inside.plan[other + 1] = { count4 = count4, count6 = count6, length4 = length4, length6 = length6 }
+--- The first `count` of them as a set.
+local function set_of(list, count)
+  local set = {}
+  for i = 1, count do
+    set[list[i]] = true
+  end
+  return set
+end
+
+--- Lets packets see lengths that are in use from now on. None is taken away: one that nothing has costs a lookup, no more.
+local function publish(inside, more4, more6)
   local map = inside.object.maps.plan
-  map:set(0, { live = inside.live, lengths = inside.plan })
-  map:set(0, { live = other, lengths = inside.plan })
-  inside.live = other
+  local plan = map:get(0)
+  local now = plan.lengths[plan.live + 1]
+  local lengths4, lengths6 = set_of(now.length4, now.count4), set_of(now.length6, now.count6)
+  local added = false
+  for set, more in pairs({ [lengths4] = more4, [lengths6] = more6 }) do
+    for _, length in ipairs(more) do
+      added = added or not set[length]
+      set[length] = true
+    end
+  end
+  if not added then
+    return
+  end
+  local length4, count4 = descending(lengths4, 33)
+  local length6, count6 = descending(lengths6, 129)
+  local other = 1 - plan.live
+  plan.lengths[other + 1] = { count4 = count4, count6 = count6, length4 = length4, length6 = length6 }
+  map:set(0, plan)
+  plan.live = other
+  map:set(0, plan)
 end
 
 --- Writes verdicts, then the lengths they need.
@@ -82,12 +104,7 @@ local function store(self, op, networks, verdict)
       maps.prefixes6:set_many({ networks.keys6, value:rep(networks.count6) })
     end
   end)
-  for family, lengths in pairs({ lengths4 = networks.lengths4, lengths6 = networks.lengths6 }) do
-    for _, length in ipairs(lengths) do
-      inside[family][length] = true
-    end
-  end
-  publish(inside)
+  publish(inside, networks.lengths4, networks.lengths6)
   if not ok and problem.code == "E2BIG" then
     cnf.error({
       op = op,
@@ -131,7 +148,7 @@ function filter.xdp(options)
   local denied = library.prefixes(OP, link.name, "deny", given.deny)
   local allowed = library.prefixes(OP, link.name, "allow", given.allow)
   local size = size_of(given, denied, allowed)
-  local inside = { size = size, live = 0, plan = { {}, {} }, lengths4 = {}, lengths6 = {} }
+  local inside = { size = size }
   local self = setmetatable({ link = link, _ = inside }, Filter)
   inside.place = program.as(OP, link.name, stages.attach, "filter", link, given.mode, function(load)
     for name, value in pairs(rate_globals(rate)) do
@@ -144,9 +161,13 @@ function filter.xdp(options)
       sources = rate and rate.per and (rate.sources or 65536) or 1,
     }
     load.name = program.name_of("filter", link)
-    -- A later load says all networks again; counters and rates go on.
+    -- A later load that says other networks makes them anew, to come all at once; counters and rates go on.
     load.fresh = { "prefixes4", "prefixes6", "plan" }
+    load.said = library.words(denied.keys4, denied.keys6, allowed.keys4, allowed.keys6)
     inside.object = bpf.builtin("filter", load)
+    -- One that says the same has what the script has changed since as it was.
+    inside.object.maps.prefixes4:clear()
+    inside.object.maps.prefixes6:clear()
     -- Complete before the first frame meets it.
     store(self, OP, denied, DENY)
     store(self, OP, allowed, ALLOW)

@@ -99,13 +99,14 @@ function flow.account(options)
   local self = setmetatable({ link = link, direction = direction, _ = inside }, Flows)
   local ways = direction == "both" and { "ingress", "egress" } or { direction }
   local ok, problem = pcall(program.as, OP, link.name, function()
+    local sample = math.floor((given.sample or 0) * 4294967296 + 0.5)
     inside.object = bpf.builtin("flow", {
       name = program.name_of("flow", link),
       fresh = { "settings", "samples" },
+      said = library.words(given.match, sample),
       globals = { headerless = program.headerless(link) and 1 or 0 },
       max_entries = { flows = given.size or 65536 },
     })
-    local sample = math.floor((given.sample or 0) * 4294967296 + 0.5)
     inside.object.maps.settings:set(0, { match = given.match, sample = sample })
     if given.on_sample then
       local at = wall_clock()

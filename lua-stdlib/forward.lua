@@ -92,6 +92,7 @@ function forward.xdp(options)
   local mode = mode_for(links, asked)
   local inside = { places = {}, objects = {}, leaves = {} }
   local self = setmetatable({ links = links, _ = inside }, Forward)
+  local said = library.words(names(links))
   local ok, problem = pcall(function()
     for i, link in ipairs(links) do
       program.as(OP, link.name, function()
@@ -100,7 +101,7 @@ function forward.xdp(options)
         end
         inside.places[i] = stages.attach("forward", link, mode, function(load)
           load.name = program.name_of("forward", link)
-          load.fresh = { "ports" }
+          load.fresh, load.said = { "ports" }, said
           load.globals.mac = mac_bytes(link)
           if i > 1 then
             load.maps.ports = inside.objects[1].maps.ports

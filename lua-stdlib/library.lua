@@ -7,6 +7,9 @@ local library = {
   check = native.check,
   keep = native.keep,
   release = native.release,
+  recall = native.recall,
+  remember = native.remember,
+  forget = native.forget,
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,
@@ -23,6 +26,27 @@ local function describe(value)
 end
 
 library.describe = describe
+
+--- Values in words, equal when they say the same: what an object of the library is told with, so that a later load of the script
+--- that says the same finds it as it is.
+function library.words(...)
+  local function word(value)
+    if type(value) ~= "table" then
+      return type(value) == "string" and ("%q"):format(value) or tostring(value)
+    end
+    local list = {}
+    for key, inner in pairs(value) do
+      list[#list + 1] = word(key) .. "=" .. word(inner)
+    end
+    table.sort(list)
+    return "{" .. table.concat(list, ",") .. "}"
+  end
+  local words = table.pack(...)
+  for i = 1, words.n do
+    words[i] = word(words[i])
+  end
+  return table.concat(words, " ")
+end
 
 --- A class: the metatable of its objects, to be given methods. `word` names it in operations ("task" for "task:join");
 --- `fields` are the names that objects have for scripts, beside the methods.

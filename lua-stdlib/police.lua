@@ -83,12 +83,15 @@ end
 --- Loads the object with what `load` says besides, and fills its settings.
 local function load_object(inside, given, load)
   load.name = program.name_of("police", given.link)
-  load.fresh = { "police" }
+  local rate = rate_of(given)
+  -- Another limit begins with a full bucket.
+  load.fresh = { "police", "bucket" }
+  load.said = library.words(given.match, rate)
   load.globals.per = PER[given.per] or 0
   load.globals.by_packets = given.pps and 1 or 0
   load.max_entries = { buckets = given.per and (given.buckets or 65536) or 1 }
   inside.object = bpf.builtin("police", load)
-  inside.object.maps.police:set(0, { match = given.match, rate = rate_of(given) })
+  inside.object.maps.police:set(0, { match = given.match, rate = rate })
 end
 
 function police.limit(options)
@@ -129,9 +132,9 @@ function Limit:set(options)
   local map = inside.object.maps.police
   local now = map:get(0)
   now.rate = rate_of(given)
-  -- A full bucket: what is over is not held against the new rate.
-  now.full_at = 0
   map:set(0, now)
+  -- A full bucket: what is over is not held against the new rate.
+  inside.object.maps.bucket:set(0, 0)
   inside.object.maps.buckets:clear()
 end
 

@@ -39,11 +39,9 @@ local function dispatcher(link, mode)
     end
     return held
   end
-  local object = bpf.builtin("dispatch", {
-    name = program.name_of("dispatch", link),
-    -- The stages of a later load come all at once, with its dispatcher.
-    fresh = { "stages" },
-  })
+  local object = bpf.builtin("dispatch", { name = program.name_of("dispatch", link) })
+  -- A later load says all of its stages again. Those that differ come at the commit, each by one write.
+  object.maps.stages:clear()
   held = {
     object = object,
     attachment = xdp.attach(link, object.programs.dispatch, { mode = mode }),

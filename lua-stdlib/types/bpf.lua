@@ -12,6 +12,7 @@ local bpf = {}
 ---@field max_entries? table<string, integer> Sizes of maps, in entries, by name.
 ---@field maps? table<string, cnf.Map> Maps that exist already, used in place of the object's own of that name: this is how objects share maps. Type, key and value size must agree (EINVAL).
 ---@field fresh? string[] Maps that a later load of the script makes anew: it goes on with the others, where their shape is the same.
+---@field said? string What the script says with the object, where some of its maps are fresh: a later load that says the same, of the same object with the same options, keeps those too.
 ---@field programs? string[] Only these programs; by default all but those in optional sections (`SEC("?tc")`).
 
 --- Loads a compiled object: makes its maps, sets its globals, relocates (CO-RE, bpf-to-bpf calls, maps) and has the

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
+use sha2::{Digest, Sha256};
 
 use super::error::from_lua;
 use super::handle::{Returned, held};
@@ -82,7 +83,7 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
         ..LoadOptions::default()
     };
     for (name, value) in named_values(options, "globals")? {
-        load.globals.insert(name, map::to_kernel(&value)?);
+        load.globals.insert(name, map::to_kernel(&value)?.in_order());
     }
     for (name, value) in named_values(options, "max_entries")? {
         match value {
@@ -111,6 +112,8 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
     load.programs = programs.map(BTreeSet::from_iter);
     let fresh: Option<Vec<String>> = options.get("fresh")?;
     load.fresh = fresh.into_iter().flatten().collect();
+    let said: Option<Vec<u8>> = options.get("said")?;
+    load.said = said.map(|said| Sha256::digest(said).into());
     Ok(load)
 }
 

@@ -14,6 +14,7 @@ use super::link::Link;
 use super::map::Map;
 use super::module::{Args, Module};
 use super::option::nearest;
+use super::state::Plain;
 use crate::own::Owned;
 use crate::{Error, Result};
 
@@ -23,6 +24,9 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("unknown", unknown)
         .function("keep", keep)
         .function("release", release)
+        .function("recall", recall)
+        .function("remember", remember)
+        .function("forget", forget)
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
@@ -85,6 +89,36 @@ fn release(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
         host.ledger.forget(number);
     }
     Ok(())
+}
+
+/// `recall(key)` -> what the load before, or this one, has remembered under the key.
+fn recall(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Value> {
+    let key = memory(&mut args)?;
+    let stage = &host.stage;
+    match stage.shelved::<Plain>(&key).or_else(|| stage.take::<Plain>(&key)) {
+        Some(plain) => super::state::into_value(lua, &plain).map_err(super::error::from_lua),
+        None => Ok(Value::Nil),
+    }
+}
+
+/// `remember(key, table)` leaves plain data for the next load of the script.
+fn remember(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    let key = memory(&mut args)?;
+    let table: Table = args.required("value")?;
+    let plain = super::state::from_table(&table).map_err(super::error::from_lua)?;
+    host.stage.shelve(&key, Rc::new(plain));
+    Ok(())
+}
+
+/// `forget(key)`: the next load is not to find it.
+fn forget(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
+    host.stage.unshelve(&memory(&mut args)?);
+    Ok(())
+}
+
+/// Where the shelf has what the library's modules remember.
+fn memory(args: &mut Args) -> Result<String> {
+    args.required::<String>("key").map(|key| format!("memory/{key}"))
 }
 
 /// The error of a handle that has no such field or method.

@@ -58,7 +58,7 @@ impl Object {
             Some(before)
                 if before.bytes == bytes
                     && before.options == options
-                    && options.fresh.is_empty() =>
+                    && (options.fresh.is_empty() || options.said.is_some()) =>
             {
                 before
             }

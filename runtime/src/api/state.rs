@@ -49,7 +49,8 @@ fn into_table(lua: &Lua, pairs: &[(Plain, Plain)]) -> mlua::Result<Table> {
     Ok(table)
 }
 
-fn into_value(lua: &Lua, plain: &Plain) -> mlua::Result<Value> {
+/// In this VM.
+pub(super) fn into_value(lua: &Lua, plain: &Plain) -> mlua::Result<Value> {
     Ok(match plain {
         Plain::Boolean(b) => Value::Boolean(*b),
         Plain::Integer(i) => Value::Integer(*i),
@@ -75,7 +76,8 @@ pub fn copy(lua: &Lua, host: &Host) -> Result<Option<Plain>> {
     }
 }
 
-fn from_table(table: &Table) -> mlua::Result<Plain> {
+/// What is plain data in a table.
+pub(super) fn from_table(table: &Table) -> mlua::Result<Plain> {
     let mut pairs = Vec::new();
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair?;

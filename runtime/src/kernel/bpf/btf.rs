@@ -30,6 +30,22 @@ pub enum Value {
     Struct(Vec<(String, Value)>),
 }
 
+impl Value {
+    /// With the fields of structs by name, so that equal ones compare equal: a Lua table has no order.
+    pub fn in_order(self) -> Value {
+        match self {
+            Value::Array(items) => Value::Array(items.into_iter().map(Value::in_order).collect()),
+            Value::Struct(fields) => {
+                let mut fields: Vec<_> =
+                    fields.into_iter().map(|(name, value)| (name, value.in_order())).collect();
+                fields.sort_by(|a, b| a.0.cmp(&b.0));
+                Value::Struct(fields)
+            }
+            plain => plain,
+        }
+    }
+}
+
 /// A resolved C type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Type {

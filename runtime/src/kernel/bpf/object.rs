@@ -40,6 +40,8 @@ pub struct LoadOptions {
     pub max_entries: BTreeMap<String, u32>,
     /// Maps that a new version of the object makes anew, whatever the one before had in them.
     pub fresh: BTreeSet<String>,
+    /// A digest of what a script says with it: fresh maps stay too where a new version says the same.
+    pub said: Option<[u8; 32]>,
     /// Global variables by name, `const volatile` ones too.
     pub globals: BTreeMap<String, Value>,
 }

@@ -1,0 +1,220 @@
+//! The program library through reloads: a script that says the same keeps each of its programs with the maps as they are; a load
+//! that says something else and then fails leaves what runs exactly as it was.
+
+mod room;
+
+use std::collections::BTreeMap;
+
+use cnfscript::kernel::bpf::{Map, MapKind, Program};
+use room::*;
+use serde_json::{Value, json};
+
+/// Two pairs: the ends v1 and v2 in one namespace, their peers in another.
+const LINKS: &str = "
+local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
+local function pair(n)
+  return (cnf.link.veth { name = 'v' .. n, netns = a, address = ('10.77.%d.1/24'):format(n),
+    peer = { name = 'w' .. n, netns = b, address = ('10.77.%d.2/24'):format(n) } })
+end
+local v1, v2 = pair(1), pair(2)
+";
+
+/// Prints the ids of all programs on the hooks of a namespace, except an end's own peer's.
+const HOOKS: &str = "
+for _, link in ipairs(cnf.netns.get('PREFIXa'):links()) do
+  local hooks = { cnf.xdp.query(link) }
+  for _, way in ipairs { 'ingress', 'egress' } do
+    table.insert(hooks, cnf.bpf.has('tcx').available and cnf.tcx.query(link, way) or cnf.tc.query(link, way))
+  end
+  for _, hook in ipairs(hooks) do
+    for _, program in ipairs(hook.programs) do
+      print(program.id)
+    end
+  end
+end
+";
+
+/// What packets and time change: everything else is as a script has said it.
+const COUNTING: [&str; 11] = [
+    "counters",
+    "flows",
+    "totals",
+    "samples",
+    "fragments",
+    "sources",
+    "buckets",
+    "bucket",
+    "fault",
+    "stash",
+    "clock",
+];
+
+/// Of every map that programs on the hooks reach: its id and what is in it.
+type Contents = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
+
+fn contents(ids: &[u32]) -> Contents {
+    let mut found = Contents::new();
+    let mut programs = ids.to_vec();
+    while let Some(id) = programs.pop() {
+        let program = Program::by_id(id).expect("it is there");
+        found.insert(format!("program {} {id}", program.name()), Vec::new());
+        for id in program.info().expect("it is there").map_ids {
+            let map = Map::by_id(id).expect("it is there");
+            let key = format!("{} {id}", map.name());
+            if found.contains_key(&key) {
+                continue;
+            }
+            let counting = COUNTING.contains(&map.name());
+            let entries = if counting { Vec::new() } else { sorted(&map) };
+            if map.info().kind == MapKind::PROG_ARRAY {
+                let ids = entries.iter().filter_map(|(_, id)| id.as_slice().try_into().ok());
+                programs.extend(ids.map(u32::from_ne_bytes));
+            }
+            found.insert(key, entries);
+        }
+    }
+    found
+}
+
+fn sorted(map: &Map) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut entries: Vec<_> = map.entries().filter_map(Result::ok).collect();
+    entries.sort();
+    entries
+}
+
+impl Room {
+    fn reload(&self, text: &str) -> Value {
+        self.script("it", text);
+        let said = self.run(&["reload", "--json", "it"]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    fn live(&self) -> Contents {
+        let chunk = HOOKS.replace("PREFIX", &self.prefix);
+        let said = self.run(&["-e", &chunk]);
+        let ids: Vec<u32> = said.out.lines().filter_map(|line| line.parse().ok()).collect();
+        assert!(!ids.is_empty(), "{said:?}");
+        contents(&ids)
+    }
+}
+
+/// `first` through a reload that changes nothing, one that says `other` and fails, and one that says it.
+fn goes_on(first: &str, other: &str) {
+    let room = Room::new();
+    let (first, other) = (format!("{LINKS}{first}"), format!("{LINKS}{other}"));
+    room.up("it", &first);
+    let before = room.live();
+    for _ in 0..2 {
+        let same = room.reload(&first);
+        assert_eq!([&same["created"], &same["changed"], &same["deleted"]], [&json!([]); 3]);
+        assert_eq!(room.live(), before, "the same programs and maps");
+    }
+    room.script("it", &format!("{other}\nerror('late')"));
+    room.run(&["reload", "it"]).expect(1, "late");
+    assert_eq!(room.live(), before, "a load that failed has changed nothing");
+    let same = room.reload(&first);
+    assert_eq!(same["changed"], json!([]), "{same}");
+    let changed = room.reload(&other);
+    assert_ne!(changed["changed"], json!([]), "{changed}");
+    let after = room.live();
+    assert_ne!(after, before);
+    let same = room.reload(&other);
+    assert_eq!(same["changed"], json!([]), "{same}");
+    assert_eq!(room.live(), after);
+}
+
+macro_rules! cases {
+    ($($name:ident: $first:expr => $other:expr;)*) => {
+        $(#[test] fn $name() { goes_on($first, $other) })*
+    };
+}
+
+cases! {
+    a_service: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
+        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.4:80' } }";
+    a_service_that_is_drained: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
+        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }
+            s:drain('10.77.2.3:80')";
+    a_service_of_other_backends: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
+        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }
+            s:set_backends { '10.77.2.9:80' }";
+    a_mirror: "cnf.mirror.to { from = v1, direction = 'ingress', to = v2 }"
+        => "cnf.mirror.to { from = v1, direction = 'ingress', to = v2, sample = '1/64', match = { proto = 'udp' } }";
+    a_filter: "cnf.filter.xdp { link = v1, deny = { '10.1.0.0/16', 'fd00::/8' }, allow = '10.1.1.0/24' }"
+        => "cnf.filter.xdp { link = v1, deny = { '10.1.0.0/16', '10.2.0.0/17' }, allow = '10.1.1.0/24' }";
+    a_filter_with_a_rate: "cnf.filter.xdp { link = v1, rate = { pps = 1000, per = 'source' } }"
+        => "cnf.filter.xdp { link = v1, rate = { pps = 2000, per = 'source' } }";
+    a_filter_that_denies_more: "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' } f:deny('10.2.0.0/17') f:allow('10.3.0.0/18')"
+        => "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' } f:deny('10.2.0.0/18')";
+    forwarding: "cnf.forward.xdp { links = { v1, v2 } }" => "cnf.forward.xdp { links = { v1 } }";
+    a_limit: "cnf.police.limit { link = v1, rate = '10mbit' }
+              cnf.police.limit { link = v1, direction = 'egress', pps = 10, per = 'source' }"
+        => "cnf.police.limit { link = v1, rate = '10mbit' }
+            cnf.police.limit { link = v1, direction = 'egress', pps = 20, per = 'source' }";
+    a_limit_at_xdp: "cnf.police.limit { link = v1, hook = 'xdp', pps = 10 }"
+        => "cnf.police.limit { link = v1, hook = 'xdp', pps = 10, match = { proto = 'tcp' } }";
+    a_limit_that_is_set: "cnf.police.limit { link = v1, pps = 10 }"
+        => "local l = cnf.police.limit { link = v1, pps = 10 } l:set { pps = 20 }";
+    accounting: "cnf.flow.account { link = v1 }"
+        => "cnf.flow.account { link = v1, match = { proto = 'tcp' } }";
+    accounting_with_a_sample: "cnf.flow.account { link = v1, sample = '1/2', on_sample = print }"
+        => "cnf.flow.account { link = v1, sample = '1/4', on_sample = print }";
+    a_fault: "cnf.chaos.inject(v1, { loss = { every = 3 }, direction = 'both', seed = 7 })"
+        => "cnf.chaos.inject(v1, { loss = { every = 4 }, direction = 'both', seed = 7 })";
+    faults_by_chance: "cnf.chaos.inject(v1, { loss = '1%' }) cnf.chaos.inject(v1, { corrupt = '1%', duration = '1h' })"
+        => "cnf.chaos.inject(v1, { loss = '1%' }) cnf.chaos.inject(v1, { corrupt = '2%', duration = '1h' })";
+    stages_of_one_link: "cnf.filter.xdp { link = v1, deny = '10.1.0.0/16', mode = 'generic' }
+                         cnf.police.limit { link = v1, hook = 'xdp', pps = 10 }
+                         cnf.forward.xdp { links = { v1, v2 } }"
+        => "cnf.forward.xdp { links = { v1, v2 } }
+            cnf.police.limit { link = v1, hook = 'xdp', pps = 10 }";
+}
+
+/// What is said of a fault again after its end is a new one.
+#[test]
+fn a_fault_begins_anew_after_its_end() {
+    let room = Room::new();
+    let text = format!(
+        "{LINKS}
+cnf.state.loads = (cnf.state.loads or 0) + 1
+local f = cnf.chaos.inject(v1, {{ loss = '50%' }})
+print('seed ' .. f.seed)
+cnf.wait()
+if cnf.state.loads == 2 then f:heal() end
+print('load ' .. cnf.state.loads)"
+    );
+    room.up("it", &text);
+    let said = |word: &str| {
+        let log = room.run(&["logs", "it"]).out;
+        let said = log.lines().rev().find_map(|l| l.strip_prefix(word)).map(str::to_owned);
+        said.unwrap_or_default()
+    };
+    let seed = said("seed ");
+    let same = room.reload(&text);
+    assert_eq!((said("seed "), &same["created"]), (seed.clone(), &json!([])));
+    eventually(|| said("load ") == "2");
+    let again = room.reload(&text);
+    assert_ne!((said("seed "), &again["created"]), (seed, &json!([])), "it was healed");
+}
+
+/// What a task has denied since belongs to the load that it was of.
+#[test]
+fn a_later_load_ends_what_a_task_has_denied() {
+    let room = Room::new();
+    let text = format!(
+        "{LINKS}
+local f = cnf.filter.xdp {{ link = v1, deny = '10.1.0.0/16' }}
+cnf.wait()
+if cnf.generation == 1 then f:deny('10.2.0.0/16') end
+print('load ' .. cnf.generation)"
+    );
+    let denied = |live: &Contents| {
+        let prefixes = live.iter().find(|(name, _)| name.starts_with("prefixes4"));
+        prefixes.map_or(0, |(_, entries)| entries.len())
+    };
+    room.up("it", &text);
+    eventually(|| denied(&room.live()) == 2);
+    assert_eq!(room.reload(&text)["changed"], json!(["elements of map prefixes4"]));
+    assert_eq!(denied(&room.live()), 1);
+    assert_eq!(room.reload(&text)["changed"], json!([]));
+}
