@@ -32,7 +32,8 @@ local chaos = {}
 ---@field seed? integer 0 or more; a random one by default, which `info` tells.
 ---@field duration? number|string Seconds, "250ms", "2s"; without, until it is healed or the script ends.
 
---- Puts a fault on a link.
+--- Puts a fault on a link. A later load of the script that says it again finds it as it is: with its seed, its counters and the time
+--- that it has left; one that has ended, or was healed, begins anew.
 ---
 --- Raises EINVAL for an unknown word (with the nearest), for nothing to inject, for two ways of loss, for delay, jitter, reorder and
 --- rate, which are not there yet (`Link:qdisc` does them where the kernel has netem); ENODEV when the link is gone; EPERM without
