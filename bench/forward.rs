@@ -149,7 +149,7 @@ impl Path {
         })?;
         let hop = Hop {
             via: Some(FAR.into()),
-            dev: Some(Device { index: index("far")?, name: "far".to_owned() }),
+            dev: Some(Device { index: index("far")?, name: "far".into() }),
             weight: 1,
             onlink: false,
         };

@@ -26,7 +26,40 @@ pub struct Options {
     op: String,
     subject: Option<String>,
     table: Option<Table>,
+    /// What the table holds, once somebody has asked: read in one go, for looking each word up costs far more.
+    held: Option<Held>,
     words: Vec<&'static str>,
+}
+
+#[derive(Default)]
+struct Held {
+    named: Vec<(String, Value)>,
+    /// The first key that is not a name.
+    other: Option<String>,
+}
+
+impl Held {
+    /// More than any function has options: of so many one is unknown.
+    const MOST: usize = 64;
+
+    fn read(table: &Table) -> Held {
+        let mut held = Held::default();
+        // It ends early by an error of its own.
+        let _ = table.for_each::<Value, Value>(|key, value| {
+            match &key {
+                Value::String(key) => held.named.push((key.to_string_lossy(), value)),
+                other if held.other.is_none() => {
+                    held.other = Some(other.to_string().unwrap_or_default());
+                }
+                _ => {}
+            }
+            match held.named.len() == Held::MOST {
+                true => Err(mlua::Error::StackError),
+                false => Ok(()),
+            }
+        });
+        held
+    }
 }
 
 impl Options {
@@ -43,7 +76,7 @@ impl Options {
                 .hint(format!("options are named, in braces: {op}{{word = value, ...}}")));
             }
         };
-        Ok(Options { op: op.to_owned(), subject: None, table, words: Vec::new() })
+        Ok(Options { op: op.to_owned(), subject: None, table, held: None, words: Vec::new() })
     }
 
     pub fn op(&self) -> &str {
@@ -103,11 +136,16 @@ impl Options {
     }
 
     /// A key that nobody has asked for and that is nearly `word`.
-    fn misspelt(&self, word: &'static str) -> Option<String> {
-        let keys = self.table.as_ref()?.pairs::<Value, Value>().flatten();
-        keys.filter_map(|(key, _)| key.as_string().map(|key| key.to_string_lossy())).find(|key| {
+    fn misspelt(&mut self, word: &'static str) -> Option<String> {
+        let keys: Vec<String> = self.held().named.iter().map(|(key, _)| key.clone()).collect();
+        keys.into_iter().find(|key| {
             !self.words.contains(&key.as_str()) && strsim::damerau_levenshtein(key, word) == 1
         })
+    }
+
+    fn held(&mut self) -> &Held {
+        let table = self.table.as_ref();
+        self.held.get_or_insert_with(|| table.map(Held::read).unwrap_or_default())
     }
 
     /// A flag; absent is false.
@@ -144,6 +182,7 @@ impl Options {
                 None => word.to_owned(),
             }),
             table: Some(table),
+            held: None,
             words: Vec::new(),
         }))
     }
@@ -153,24 +192,18 @@ impl Options {
         if !self.words.contains(&word) {
             self.words.push(word);
         }
-        match &self.table {
-            Some(table) => table.raw_get(word).map_err(super::error::from_lua),
-            None => Ok(Value::Nil),
-        }
+        let found = self.held().named.iter().find(|(key, _)| key == word);
+        Ok(found.map_or(Value::Nil, |(_, value)| value.clone()))
     }
 
     /// Call when every known word was asked for, and before anything is done: refuses the words nobody asked for.
-    pub fn finish(self) -> Result<()> {
-        let Some(table) = &self.table else { return Ok(()) };
-        for pair in table.pairs::<Value, Value>() {
-            let (key, _) = pair.map_err(super::error::from_lua)?;
-            let Value::String(key) = &key else {
-                return Err(self.bad(format!(
-                    "takes named options only, got one at [{}]",
-                    key.to_string().unwrap_or_default()
-                )));
-            };
-            let key = key.to_string_lossy();
+    pub fn finish(mut self) -> Result<()> {
+        self.held();
+        let held = self.held.take().unwrap_or_default();
+        if let Some(other) = held.other {
+            return Err(self.bad(format!("takes named options only, got one at [{other}]")));
+        }
+        for (key, _) in held.named {
             if self.words.iter().any(|word| *word == key) {
                 continue;
             }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::api::host::Host;
 use crate::error::Site;
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 
 /// What a router is to be at the commit.
 pub struct Waiting {
-    policies: IndexMap<Match, Policy>,
+    policies: IndexMap<Match, Policy, FxBuildHasher>,
     default: Option<Policy>,
     attach: Vec<Attach>,
     /// Where the script names the router, and where it gave the policies.
@@ -33,7 +34,7 @@ pub struct Waiting {
 impl Waiting {
     pub fn new(default: Option<Policy>, attach: Vec<Attach>, site: Option<Site>) -> Waiting {
         let set_site = site.clone();
-        Waiting { policies: IndexMap::new(), default, attach, site, set_site, dropped: false }
+        Waiting { policies: IndexMap::default(), default, attach, site, set_site, dropped: false }
     }
 
     /// # Errors
@@ -144,11 +145,12 @@ impl Staged for Change {
         if self.waiting.borrow().dropped {
             return true;
         }
-        // What is wrong is for `apply` to say.
-        let Ok(wanted) = self.resolve() else { return false };
-        let void = self.router.is(&wanted);
-        *self.resolved.borrow_mut() = Some(wanted);
-        void
+        let mut resolved = self.resolved.borrow_mut();
+        if resolved.is_none() {
+            // What is wrong is for `apply` to say.
+            *resolved = self.resolve().ok();
+        }
+        resolved.as_ref().is_some_and(|wanted| self.router.is(wanted))
     }
 
     fn apply(&mut self) -> Result<()> {

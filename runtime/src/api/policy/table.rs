@@ -19,7 +19,7 @@ use crate::program::router::{self, Action, Device, Hop, Match, Policy, Prefix};
 pub struct Devices {
     /// The router's.
     net: Net,
-    known: RefCell<HashMap<u32, Link>>,
+    known: RefCell<HashMap<u32, (Link, Device)>>,
     /// Links by the names that the set being read gives them.
     names: RefCell<HashMap<String, Link>>,
 }
@@ -54,8 +54,14 @@ impl Devices {
                 None => error,
             });
         }
-        self.known.borrow_mut().insert(link.index(), link.clone());
-        Ok(Some(Device { index: link.index(), name: link.name() }))
+        let index = link.index();
+        let mut known = self.known.borrow_mut();
+        let (_, device) =
+            known.entry(index).and_modify(|known| known.0 = link.clone()).or_insert_with(|| {
+                let name = link.name().into();
+                (link, Device { index, name })
+            });
+        Ok(Some(device.clone()))
     }
 
     /// A name means a link of the router's namespace; it is looked up once a set, which can be large.
@@ -75,8 +81,8 @@ impl Devices {
 
     pub fn give(&self, lua: &Lua, device: &Device) -> Result<Value> {
         match self.known.borrow().get(&device.index) {
-            Some(link) => intern(lua, link.clone()).map(Value::UserData),
-            None => device.name.as_str().into_lua(lua).map_err(from_lua),
+            Some((link, _)) => intern(lua, link.clone()).map(Value::UserData),
+            None => device.name.as_ref().into_lua(lua).map_err(from_lua),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What the kernel knows about a router's next hops and the box's own addresses.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkLayerType, LinkMessage};
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::policy::{Action, Device, Policy, Prefix};
 use crate::kernel::link::{self, LinkInfo};
@@ -21,18 +22,18 @@ const TABLE_LOCAL: u32 = 255;
 /// The links of a namespace, and which next hops their routes reach directly.
 pub struct Neighbourhood<'a> {
     netlink: &'a Netlink,
-    links: HashMap<u32, LinkInfo>,
+    links: FxHashMap<u32, LinkInfo>,
     /// Read when first asked for.
-    direct: Option<HashMap<u32, Vec<Prefix>>>,
-    reached: HashSet<(u32, IpAddr)>,
+    direct: Option<FxHashMap<u32, Vec<Prefix>>>,
+    reached: FxHashSet<(u32, IpAddr)>,
     /// The devices of the routes to next hops, asked for once each.
-    towards: HashMap<IpAddr, Device>,
+    towards: FxHashMap<IpAddr, Device>,
 }
 
 impl<'a> Neighbourhood<'a> {
     pub fn new(netlink: &'a Netlink) -> Result<Self> {
         let links = link::list(netlink)?.into_iter().map(|link| (link.index, link)).collect();
-        let (reached, towards) = (HashSet::new(), HashMap::new());
+        let (reached, towards) = (FxHashSet::default(), FxHashMap::default());
         Ok(Neighbourhood { netlink, links, direct: None, reached, towards })
     }
 
@@ -90,7 +91,7 @@ impl<'a> Neighbourhood<'a> {
         }
         let link = route.dev.and_then(|index| self.links.get(&index));
         let device = link
-            .map(|link| Device { index: link.index, name: link.name.clone() })
+            .map(|link| Device { index: link.index, name: link.name.as_str().into() })
             .ok_or_else(|| unreachable(format!("no route reaches the next hop {via}")))?;
         self.towards.insert(via, device.clone());
         Ok(device)
@@ -117,9 +118,9 @@ impl<'a> Neighbourhood<'a> {
     }
 }
 
-fn direct_routes(netlink: &Netlink) -> Result<HashMap<u32, Vec<Prefix>>> {
+fn direct_routes(netlink: &Netlink) -> Result<FxHashMap<u32, Vec<Prefix>>> {
     let filter = route::Filter { table: Some(route::ALL_TABLES), ..route::Filter::default() };
-    let mut direct: HashMap<u32, Vec<Prefix>> = HashMap::new();
+    let mut direct: FxHashMap<u32, Vec<Prefix>> = FxHashMap::default();
     for route in route::list(netlink, &filter)? {
         if let (RTN_UNICAST, None, Some(device)) = (route.kind, route.via, route.dev) {
             direct.entry(device).or_default().extend(destination(&route));
@@ -148,7 +149,7 @@ pub fn local_prefix(route: &RouteInfo) -> Option<Prefix> {
     })
 }
 
-pub fn local_prefixes(netlink: &Netlink) -> Result<HashSet<Prefix>> {
+pub fn local_prefixes(netlink: &Netlink) -> Result<FxHashSet<Prefix>> {
     let filter = route::Filter { table: Some(route::ALL_TABLES), ..route::Filter::default() };
     Ok(route::list(netlink, &filter)?.iter().filter_map(local_prefix).collect())
 }

@@ -1,9 +1,10 @@
 //! A router: its kernel objects, its policies, and what a script can do with them.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::abi::{self, FIRST_POLICY_ID, Total};
 use super::counters::{Count, Counters};
@@ -44,7 +45,7 @@ pub(super) struct Sets {
     pub policies: Vec<Policy>,
     pub fallback: Option<Policy>,
     /// The default's policy is known by an empty match.
-    ids: HashMap<Match, Id>,
+    ids: FxHashMap<Match, Id>,
     free: Vec<u32>,
     next_id: u32,
     counters: Arc<Counters>,
@@ -99,7 +100,7 @@ impl Router {
             slots,
             policies: Vec::new(),
             fallback: None,
-            ids: HashMap::new(),
+            ids: FxHashMap::default(),
             free: Vec::new(),
             next_id: FIRST_POLICY_ID,
             counters: Arc::new(Counters::new(FIRST_POLICY_ID)?),
@@ -309,14 +310,15 @@ impl Sets {
 
     /// Makes `policies` the live set. Ids, buckets and devices of the old set are let go only when it is.
     pub fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<()> {
-        let mut ids = HashMap::with_capacity(policies.len() + 1);
+        let mut ids = FxHashMap::with_capacity_and_hasher(policies.len() + 1, FxBuildHasher);
         let mut free = self.free.clone();
         let mut next_id = self.next_id;
         let mut entries = Vec::with_capacity(policies.len());
         let fallback = self.fallback.clone();
         let overridden = policies.iter().any(|policy| policy.matching == Match::default());
         let fallback = fallback.filter(|_| !overridden);
-        for policy in policies.iter().chain(&fallback) {
+        let has_fallback = fallback.is_some();
+        for policy in policies.into_iter().chain(fallback) {
             let id = self.ids.get(&policy.matching).copied().unwrap_or_else(|| {
                 let id = free.pop().unwrap_or_else(|| {
                     next_id += 1;
@@ -325,9 +327,9 @@ impl Sets {
                 Id { id, before: self.count(id) }
             });
             ids.insert(policy.matching.clone(), id);
-            entries.push(Entry { policy: policy.clone(), id: id.id });
+            entries.push(Entry { policy, id: id.id });
         }
-        let fallback = fallback.is_some().then(|| entries.pop()).flatten();
+        let fallback = has_fallback.then(|| entries.pop()).flatten();
         let devices = links.devices(entries.iter().chain(&fallback).map(|entry| &entry.policy))?;
         self.read_buckets();
         let mut compiled = set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
@@ -344,7 +346,7 @@ impl Sets {
         free.extend(gone.map(|(_, id)| id.id));
         (self.ids, self.free, self.next_id) = (ids, free, next_id);
         self.ancestors = Ancestors { groups: compiled.groups, of: compiled.group_of };
-        self.policies = policies;
+        self.policies = entries.into_iter().map(|entry| entry.policy).collect();
         links.settle(devices);
         Ok(())
     }
@@ -393,7 +395,7 @@ pub fn no_such_policy(matching: &Match) -> Error {
 
 /// Two policies of one set that match the same: which of them counts, nobody could tell from reading it.
 pub(super) fn refuse_equals(policies: &[Policy]) -> Result<()> {
-    let mut seen = HashMap::with_capacity(policies.len());
+    let mut seen = FxHashMap::with_capacity_and_hasher(policies.len(), FxBuildHasher);
     for (i, policy) in policies.iter().enumerate() {
         if let Some(first) = seen.insert(&policy.matching, i) {
             let message = format!("[{}] and [{}] match the same", first + 1, i + 1);

@@ -2,10 +2,11 @@
 //!
 //! The monitor's thread writes here while a script is busy: what packets read changes by single stores.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::abi;
 use super::hops::{self, local_prefix};
@@ -34,7 +35,7 @@ pub struct Links {
 #[derive(Clone, Default)]
 pub struct Ways {
     /// Devices behind which the router sees again what it sends.
-    seen_again: HashSet<u32>,
+    seen_again: FxHashSet<u32>,
     /// Devices it answers from.
     answering: Vec<u32>,
 }
@@ -42,16 +43,16 @@ pub struct Ways {
 #[derive(Default)]
 struct Known {
     /// ifindex to index in `state.down`.
-    slots: HashMap<u32, u16>,
+    slots: FxHashMap<u32, u16>,
     free: Vec<u16>,
-    up: HashSet<u32>,
-    local: HashSet<Prefix>,
+    up: FxHashSet<u32>,
+    local: FxHashSet<Prefix>,
 }
 
 /// The devices of one set: those of the set before keep their places until it is gone.
 pub struct Devices {
-    slots: HashMap<u32, u16>,
-    seen_again: HashSet<u32>,
+    slots: FxHashMap<u32, u16>,
+    seen_again: FxHashSet<u32>,
 }
 
 impl set::Devices for Devices {
@@ -136,13 +137,13 @@ impl Links {
     /// E2BIG for more than 16384 at a time.
     pub fn devices<'a>(&self, policies: impl Iterator<Item = &'a Policy>) -> Result<Devices> {
         let mut known = self.known();
-        let mut used = HashSet::new();
+        let mut used = FxHashSet::default();
         for policy in policies {
             if let Action::Route(hops) = &policy.action {
                 used.extend(hops.iter().filter_map(|hop| hop.dev.as_ref()).map(|dev| dev.index));
             }
         }
-        let mut slots = HashMap::with_capacity(used.len());
+        let mut slots = FxHashMap::with_capacity_and_hasher(used.len(), FxBuildHasher);
         for ifindex in used {
             let slot = match known.slots.get(&ifindex) {
                 Some(&slot) => slot,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::{Error, Result};
 
@@ -214,8 +215,8 @@ pub fn protocol(name: &str) -> Option<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
     pub index: u32,
-    /// For messages.
-    pub name: String,
+    /// For messages. Shared: large sets name few devices.
+    pub name: Arc<str>,
 }
 
 /// Where packets go.

@@ -3,8 +3,10 @@
 //! The search over prefix lengths goes to longer ones on a hit, so each prefix leaves a marker at every shorter length
 //! that the search visits on its way to it, carrying the best match shorter than the marker (bpf/include/prefix.h).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
 
 use super::abi::{self, Plan, Side, Step};
 use super::group::{self, Bucket};
@@ -42,7 +44,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Ancestors {
     pub groups: Vec<Group>,
-    pub of: HashMap<(Match, Family), usize>,
+    pub of: FxHashMap<(Match, Family), usize>,
 }
 
 /// What the compiler needs to know of the router's devices.
@@ -59,7 +61,7 @@ pub struct Compiled {
     pub plan: Plan,
     pub arena: Vec<u64>,
     pub groups: Vec<Group>,
-    pub group_of: HashMap<(Match, Family), usize>,
+    pub group_of: FxHashMap<(Match, Family), usize>,
 }
 
 struct Compiler<'a> {
@@ -67,11 +69,11 @@ struct Compiler<'a> {
     ancestors: &'a Ancestors,
     hops: Vec<[u64; 4]>,
     /// Single hops, shared.
-    single: HashMap<(HopKey, bool), u32>,
+    single: FxHashMap<(HopKey, bool), u32>,
     groups: Vec<Group>,
     /// Same hops, weights, verdict and ancestor: same group.
-    shared: HashMap<GroupKey, usize>,
-    group_of: HashMap<(Match, Family), usize>,
+    shared: FxHashMap<GroupKey, usize>,
+    group_of: FxHashMap<(Match, Family), usize>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -97,10 +99,10 @@ pub fn compile(
         devices,
         ancestors,
         hops: Vec::new(),
-        single: HashMap::new(),
+        single: FxHashMap::default(),
         groups: Vec::new(),
-        shared: HashMap::new(),
-        group_of: HashMap::new(),
+        shared: FxHashMap::default(),
+        group_of: FxHashMap::default(),
     };
     let mut plan = Plan::default();
     if let Some(entry) = fallback {

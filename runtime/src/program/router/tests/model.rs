@@ -143,7 +143,7 @@ fn shapes_are_sorted_and_limited() {
 fn groups_keep_their_buckets() {
     let hop = |index: u32| Hop {
         via: None,
-        dev: Some(Device { index, name: format!("d{index}") }),
+        dev: Some(Device { index, name: format!("d{index}").into() }),
         weight: 1,
         onlink: false,
     };

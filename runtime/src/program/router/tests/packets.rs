@@ -226,7 +226,7 @@ fn explain_and_packets_agree() {
             };
             let said = router.explain(&query);
             let wanted = match said.hop.as_ref().and_then(|hop| hop.dev.as_ref()) {
-                Some(dev) if dev.name == "rb" => "b",
+                Some(dev) if &*dev.name == "rb" => "b",
                 Some(_) => "a",
                 None => "nobody",
             };
