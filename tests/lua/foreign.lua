@@ -1,4 +1,5 @@
---- Objects that were not compiled here: by clang alone against libbpf's headers, by a distribution, loaded by bpftool.
+--- Objects that were not compiled here: by clang alone against libbpf's headers, by rustc with aya-ebpf, by a
+--- distribution, loaded by bpftool.
 local cnf = require("cnf")
 local bpf, link, netns, packet, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.packet, cnf.probe, cnf.test
 
@@ -90,6 +91,32 @@ test.case("xdp-filter of xdp-tools drops what its map names", function(t)
   end
   t:equal(o.maps.xdp_stats_map:info().value_type, "struct xdp_stats_record")
   t:ok(total(dropped) >= 2 and total(passed) >= 2, total(dropped))
+end)
+
+test.case("an XDP program of aya-ebpf", function(t)
+  local o = bpf.load("tests/foreign/aya/sources.elf", { globals = { DROPPED_PROTOCOL = 1 } })
+  local a, b, near = pair(t)
+  local far = b:link("far")
+  cnf.xdp.attach(far, o.programs.count_sources)
+  t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01, timeout = 0.2 }).received, 0)
+  local ip = { src = "10.9.8.7", dst = "10.0.0.2" }
+  cnf._test.send_frames(near, { packet.build({ ip = ip, udp = {}, payload = ("x"):rep(58) }) })
+  -- Its maps are declared without types: four bytes are a number, or bytes; sixteen are bytes.
+  local function seen(address)
+    local value = o.maps.SOURCES:get(string.pack("BBBB", address:match("(%d+)%.(%d+)%.(%d+)%.(%d+)")))
+    return value and { string.unpack("=I8I8", value) }
+  end
+  t:eventually(function()
+    return seen("10.9.8.7")
+  end)
+  t:equal({ table.unpack(seen("10.9.8.7"), 1, 2) }, { 1, 100 })
+  t:equal({ table.unpack(seen("10.0.0.1"), 1, 2) }, { 3, 3 * 98 })
+  t:ok(o.maps.TOTAL:get(0):sum() >= 4)
+  t:equal(o.globals.DROPPED_PROTOCOL, 1)
+  local other = bpf.load("tests/foreign/aya/sources.elf")
+  local echo = packet.build({ ip = ip, icmp = {} })
+  t:equal(o.programs.count_sources:test_run({ packet = echo }).verdict, "drop")
+  t:equal(other.programs.count_sources:test_run({ packet = echo }).verdict, "pass")
 end)
 
 test.case("every XDP object of xdp-tools loads", function(t)
