@@ -226,7 +226,9 @@ function Program:info() end
 
 --- Runs the program on a packet that nobody sends (BPF_PROG_TEST_RUN, net/bpf/test_run.c).
 ---
---- `packet` is an Ethernet frame, at least 14 bytes (EINVAL); `packet.build` makes one. `ctx` of tc programs: mark,
+--- `packet` is an Ethernet frame, at least 14 bytes and about 3500 at most (EINVAL); `packet.build` makes one. Runs of
+--- `repeat_count` see what the one before left of it, and a new one after every hundred thousand; between those they can be
+--- interrupted. `ctx` of tc programs: mark,
 --- priority, ifindex, ingress_ifindex, tstamp, wire_len, gso_segs, gso_size; of xdp: ingress_ifindex, rx_queue_index; of
 --- every other type the bytes of its context. An interface index can be given as a Link, and then the program runs in its
 --- namespace. EOPNOTSUPP for types that the kernel cannot run so (kprobe, tracepoint, cgroup_sock_addr ...).

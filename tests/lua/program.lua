@@ -85,6 +85,36 @@ test.case("a context that cannot be", function(t)
   end, "ctx must be a table")
 end)
 
+test.case("many runs are one result, and end when their time is up", function(t)
+  local o = compile([[
+__u64 runs;
+SEC("tc") int p(struct __sk_buff *skb) { runs++; return skb->mark; }
+]])
+  local run = o.programs.p:test_run({ packet = FRAME, repeat_count = 250000, ctx = { mark = 3 } })
+  t:equal({ o.globals.runs, run.retval, #run.packet }, { 250000, 3, #FRAME })
+  t:equal(math.type(run.nanoseconds), "integer")
+  local near = cnf.link.veth({ name = "near", netns = t:netns("a") })
+  near:up()
+  for _, ctx in ipairs({ {}, { ifindex = near } }) do
+    local begun = cnf._test.now()
+    t:raises(function()
+      cnf.task.timeout(0.2, function()
+        o.programs.p:test_run({ packet = FRAME, repeat_count = 2 ^ 32 - 1, ctx = ctx })
+      end)
+    end, "ETIMEDOUT")
+    t:ok(cnf._test.now() - begun < 10)
+  end
+end)
+
+test.case("a packet that is too long, or too short", function(t)
+  local o = compile('SEC("tc") int p(struct __sk_buff *skb) { return 0; }')
+  for _, row in ipairs({ { 100000, "100000 bytes is too long" }, { 13, "13 bytes is too short" } }) do
+    t:raises(function()
+      o.programs.p:test_run({ packet = ("x"):rep(row[1]) })
+    end, row[2])
+  end
+end)
+
 local GLOBALS = [[
 struct point { __u32 x; __s16 y; __u8 z; };
 enum mode { OFF, ON };

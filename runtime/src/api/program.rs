@@ -11,10 +11,11 @@ use super::link::Link;
 use super::module::Args;
 use super::option::Options;
 use super::value::Data;
-use crate::Result;
-use crate::kernel::bpf::program::ProgramInfo;
+use super::vm;
+use crate::kernel::bpf::program::{ProgramInfo, TestRun};
 use crate::kernel::bpf::{self, ProgramKind};
 use crate::record;
+use crate::{Error, Result};
 
 /// A loaded program as scripts hold it.
 #[derive(Clone)]
@@ -86,19 +87,41 @@ fn test_run(_: &Lua, _: &Rc<Host>, this: &Program, mut args: Args) -> Result<Dat
     let context = context(&mut options, this.0.kind(), packet.len())?;
     options.finish()?;
     // Interface indexes mean what they mean in the calling thread's namespace.
-    let run = match &context.link {
-        Some(link) => {
-            let target = super::hook::target(link, args.op())?;
-            target.netns.within(|| this.0.test_run(&packet, &context.bytes, repeat))
-        }
-        None => this.0.test_run(&packet, &context.bytes, repeat),
-    };
-    let run = run.map_err(|e| e.operation(args.op().to_owned()))?;
+    let target =
+        context.link.as_ref().map(|link| super::hook::target(link, args.op())).transpose()?;
+    let run = in_parts(repeat, |times| {
+        let run = || this.0.test_run(&packet, &context.bytes, times);
+        target.as_ref().map_or_else(run, |target| target.netns.within(run))
+    });
+    let run = run.map_err(|e| e.operation(args.op().to_owned()).about(this.0.name()))?;
     let retval = run.retval as i32;
     Ok(record! {
         retval: retval, verdict: verdict(this.0.kind(), retval), packet: Data::Str(run.packet),
         ctx: (context.read)(run.ctx), nanoseconds: run.nanoseconds,
     })
+}
+
+/// Runs of one call into the kernel: it takes no longer than a person waits.
+const PART: u32 = 100_000;
+
+/// Many runs, a part at a time, so that they can be interrupted; the last part's result, and the average of all.
+fn in_parts(repeat: u32, run: impl Fn(u32) -> Result<TestRun>) -> Result<TestRun> {
+    // No repetition is one run to the kernel.
+    let repeat = repeat.max(1);
+    let (mut done, mut nanoseconds) = (0, 0u64);
+    loop {
+        let times = PART.min(repeat - done);
+        let part = run(times)?;
+        done += times;
+        nanoseconds += u64::from(part.nanoseconds) * u64::from(times);
+        if done == repeat {
+            let nanoseconds = (nanoseconds / u64::from(repeat)) as u32;
+            return Ok(TestRun { nanoseconds, ..part });
+        }
+        if vm::stopping() {
+            return Err(Error::new("program", "EINTR", format!("interrupted after {done} runs")));
+        }
+    }
 }
 
 /// What a result means to the hook (`linux/pkt_cls.h`, `linux/bpf.h`); `None` where results have no names.

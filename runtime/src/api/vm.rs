@@ -181,7 +181,7 @@ pub fn interrupting() -> bool {
 }
 
 /// Whether what runs now is to stop: everything, or just this task.
-fn stopping() -> bool {
+pub fn stopping() -> bool {
     interrupting() || expired()
 }
 

@@ -238,7 +238,7 @@ impl Progress {
     /// # Errors
     /// EINTR when the script is to stop.
     fn at(&mut self, done: usize) -> Result<()> {
-        if vm::interrupting() {
+        if vm::stopping() {
             let message = format!("interrupted after {done} entries");
             return Err(Error::new("map", "EINTR", message));
         }

@@ -87,6 +87,10 @@ impl fmt::Display for ProgramKind {
     }
 }
 
+/// What is left of a page for a packet that a test run makes, with its head and tail room: about (net/bpf/test_run.c,
+/// `bpf_test_init`).
+const ONE_PAGE: usize = 3400;
+
 /// A loaded program. Cheap to clone; the kernel keeps it while a clone, a hook or a pin holds it.
 #[derive(Debug, Clone)]
 pub struct Program(Arc<Inner>);
@@ -212,6 +216,9 @@ impl Program {
                 Errno::EINVAL if packet.len() < 14 => error
                     .because(format!("a packet of {} bytes is too short", packet.len()))
                     .hint("an Ethernet frame has at least 14 bytes"),
+                Errno::EINVAL if packet.len() > ONE_PAGE => error
+                    .because(format!("a packet of {} bytes is too long", packet.len()))
+                    .hint("the kernel runs programs on packets of about 3500 bytes at most"),
                 _ => error,
             }
         })
