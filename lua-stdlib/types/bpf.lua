@@ -258,8 +258,9 @@ function Program:pin(path) end
 --- arrays are arrays, char arrays strings, enums their names (numbers are taken too). `__be32` reads as an IPv4 string
 --- (an integer in host order is taken too), `struct in6_addr` as an IPv6 string, `__be16` and `__be64` as integers in
 --- host order. An LPM key of a prefix length and 4 or 16 bytes is a CIDR string. A 64-bit unsigned number of 2^63 or
---- more reads, and is written, as Lua's negative integer of the same bits (`%x`, `math.ult`). Without BTF: strings of bytes, or integers where the size is
---- 1, 2, 4 or 8.
+--- more reads, and is written, as Lua's negative integer of the same bits (`%x`, `math.ult`); pointers are such numbers.
+--- Integers of 128 bits are strings of bytes, and so are the kernel's own structs (`struct bpf_spin_lock`). Without BTF:
+--- strings of bytes, or integers where the size is 1, 2, 4 or 8.
 ---
 --- Per-CPU values are arrays, the first element of CPU 0, with `:sum()`; one value that is not an array is written for
 --- every CPU. Program arrays take a Program, maps of maps a Map, and give handles back; devmaps take a Link, also as

@@ -92,7 +92,7 @@ pub(super) enum Shape {
         fields: Vec<Field>,
         union: bool,
     },
-    /// Pointers, `struct bpf_timer`, `struct bpf_spin_lock` and what BTF does not describe.
+    /// `struct bpf_timer`, `struct bpf_spin_lock` and what BTF does not describe.
     Opaque,
 }
 
@@ -283,7 +283,7 @@ impl Resolver<'_> {
             btf_rs::Type::Struct(s) => self.structure("struct", s, false, depth),
             btf_rs::Type::Union(s) => self.structure("union", s, true, depth),
             btf_rs::Type::Datasec(d) => self.section(d, depth),
-            btf_rs::Type::Ptr(_) => opaque("void *", 8),
+            btf_rs::Type::Ptr(_) => Type { name: "void *".to_owned(), ..Type::untyped(8) },
             _ => return None,
         };
         (kind.size <= MAX_SIZE).then_some(kind)
@@ -350,10 +350,6 @@ impl Resolver<'_> {
         let end = fields.iter().map(|f| f.bit_offset / 8 + f.kind.size).max().unwrap_or(0);
         Type::new(self.name(d), d.size().max(end), Shape::Struct { fields, union: false })
     }
-}
-
-fn opaque(name: &str, size: usize) -> Type {
-    Type::new(name, size, Shape::Opaque)
 }
 
 fn enumeration(tag: String, size: usize, signed: bool, names: Vec<(String, i64)>) -> Type {

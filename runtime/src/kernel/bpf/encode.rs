@@ -131,6 +131,8 @@ fn write(kind: &Type, value: &Value, out: &mut [u8], path: &mut Path) -> Outcome
 /// whole structs and arrays, as `string.pack` makes them.
 fn raw<'v>(kind: &Type, value: &'v Value) -> Option<&'v [u8]> {
     let packed = matches!(kind.shape, Shape::Opaque | Shape::Struct { .. } | Shape::Array { .. });
+    // Integers wider than Lua's are bytes when they are read.
+    let packed = packed || matches!(kind.shape, Shape::Int { .. } if kind.size() > 8);
     match value {
         Value::Bytes(bytes) if !matches!(kind.shape, Shape::Text) => Some(bytes),
         Value::Str(text) if packed || kind.untyped => Some(text.as_bytes()),

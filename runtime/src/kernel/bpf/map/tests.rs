@@ -210,7 +210,7 @@ fn wide() -> Vec<(&'static str, Value)> {
         ("id", Value::Uint(77)),
         ("word", Value::Uint(0x0102_0304)),
         ("bytes", bytes(&[4, 3, 2, 1])),
-        ("pointer", Value::Bytes(vec![0; 8])),
+        ("pointer", Value::Uint(0)),
         ("real", Value::Float(1.5)),
     ]
 }
