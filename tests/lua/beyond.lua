@@ -129,6 +129,52 @@ SEC("cgroup_skb/egress") int leaving(struct __sk_buff *skb) { return 1; }
   end, "EINVAL")
 end)
 
+test.case("connect and sendmsg go elsewhere over IPv6, and a port is not to be had", function(t)
+  local path = cgroup(t)
+  local a, b = pair(t)
+  local o = compile([[
+__u64 connects, datagrams, binds;
+static int redirect(struct bpf_sock_addr *ctx, __u32 port) {
+  if (ctx->user_ip6[0] != bpf_htonl(0xfd000000) || ctx->user_ip6[3] != bpf_htonl(0x99))
+    return 1;
+  ctx->user_ip6[3] = bpf_htonl(2);
+  if (port)
+    ctx->user_port = bpf_htons(port);
+  return 1;
+}
+SEC("cgroup/connect6") int connecting(struct bpf_sock_addr *ctx) {
+  __sync_fetch_and_add(&connects, 1);
+  return redirect(ctx, 8080);
+}
+SEC("cgroup/sendmsg6") int sending(struct bpf_sock_addr *ctx) {
+  __sync_fetch_and_add(&datagrams, 1);
+  return redirect(ctx, 0);
+}
+static int bound(struct bpf_sock_addr *ctx) {
+  __sync_fetch_and_add(&binds, 1);
+  return ctx->user_port != bpf_htons(9999);
+}
+SEC("cgroup/bind4") int binding4(struct bpf_sock_addr *ctx) { return bound(ctx); }
+SEC("cgroup/bind6") int binding6(struct bpf_sock_addr *ctx) { return bound(ctx); }
+]])
+  probe.serve(b, { tcp = 8080, reply = "hello" })
+  for _, name in ipairs({ "connecting", "sending", "binding4", "binding6" }) do
+    bpf.attach_cgroup(path, o.programs[name])
+  end
+  local got = inside(a, path, "exec 3<>/dev/tcp/fd00::99/80 && echo hi >&3 && head -c 5 <&3")
+  t:equal({ got.code, got.stdout }, { 0, "hello" })
+  t:equal(o.globals.connects, 1)
+  local traced = inside(a, path, "busybox traceroute6 -n -q 1 -m 1 -w 2 fd00::99")
+  t:ok(traced.stdout:find("fd00::2 ", 1, true), traced.stdout .. traced.stderr)
+  t:ok(o.globals.datagrams >= 1)
+  local taken = inside(a, path, "timeout 5 busybox nc -l -p 9999")
+  t:ok(taken.code ~= 0 and taken.stderr:find("not permitted", 1, true), taken.stderr)
+  t:equal(o.globals.binds, 1)
+  local free = inside(a, path, "timeout 0.2 busybox nc -l -p 9998 </dev/null")
+  t:ok(not free.stderr:find("not permitted", 1, true), free.stderr)
+  t:equal(o.globals.binds, 2)
+end)
+
 test.case("sockets are refused and connections are seen", function(t)
   local path = cgroup(t)
   local a, b = pair(t)
