@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
-local bpffs = require("bpffs")
+local bpffs, json = require("bpffs"), require("json")
 
 local HEAD = [[
 #include <stddef.h>
@@ -448,6 +448,47 @@ test.case("what is loaded is listed, and gone when nothing holds it", function(t
   t:eventually(function()
     return not listed(bpf.programs(), program) and not listed(bpf.maps(), map)
   end)
+end)
+
+test.case("all of this system is listed, as bpftool lists it", function(t)
+  local host = netns.host()
+  if not pcall(host.exec, host, { "bpftool", "version" }) then
+    t:skip("bpftool is not installed")
+  end
+  local near = link.veth({ name = "near", netns = t:netns("a") })
+  local o = compile(COUNTER .. 'SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }\n')
+  cnf.xdp.attach(near, o.programs.frames)
+  local function by_id(list)
+    local all = {}
+    for _, each in ipairs(list) do
+      all[each.id] = each
+    end
+    return all
+  end
+  -- Other processes load and let go meanwhile: what is in all of three looks.
+  for what, list in pairs({ prog = bpf.programs, map = bpf.maps, link = bpf.links }) do
+    local before = by_id(list())
+    local theirs = by_id(json.decode(host:exec({ "bpftool", "-j", what, "show" }).stdout))
+    local after, both = by_id(list()), 0
+    for id, ours in pairs(before) do
+      if after[id] then
+        both = both + 1
+        local other = theirs[id] or t:ok(false, ("bpftool does not list %s %d"):format(what, id))
+        t:equal(other.tag, ours.tag)
+        t:equal({ other.bytes_key, other.bytes_value, other.max_entries }, { ours.key_size, ours.value_size, ours.max_entries })
+        if what ~= "prog" then
+          -- Types newer than bpftool are numbers to it.
+          t:equal(type(other.type) == "string" and other.type or ours.type, ours.type)
+        else
+          t:equal({ other.bytes_xlated, other.bytes_jited, other.uid }, { ours.translated_size, ours.jited_size > 0 and ours.jited_size or nil, ours.uid })
+        end
+      end
+    end
+    for id in pairs(theirs) do
+      t:ok(before[id] or not after[id], ("%s %d is not listed"):format(what, id))
+    end
+    t:ok(both > 0, what)
+  end
 end)
 
 test.case("what is attached stays when its object is let go", function(t)
