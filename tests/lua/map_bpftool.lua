@@ -190,7 +190,8 @@ end
 
 test.case("maps of programs, maps and devices have the same ids", function(t)
   local object = loaded(t)
-  local m, near = object.maps, link.veth({ name = "near", netns = t:netns("a") })
+  local m, ns = object.maps, t:netns("a")
+  local near = link.veth({ name = "near", netns = ns, peer = { name = "far", netns = ns } })
   local function first_words(map)
     local all = {}
     for _, entry in ipairs(bpftool("map", "dump", "id", tostring(map.id))) do

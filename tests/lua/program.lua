@@ -93,7 +93,8 @@ SEC("tc") int p(struct __sk_buff *skb) { runs++; return skb->mark; }
   local run = o.programs.p:test_run({ packet = FRAME, repeat_count = 250000, ctx = { mark = 3 } })
   t:equal({ o.globals.runs, run.retval, #run.packet }, { 250000, 3, #FRAME })
   t:equal(math.type(run.nanoseconds), "integer")
-  local near = cnf.link.veth({ name = "near", netns = t:netns("a") })
+  local ns = t:netns("a")
+  local near = cnf.link.veth({ name = "near", netns = ns, peer = { name = "far", netns = ns } })
   near:up()
   for _, ctx in ipairs({ {}, { ifindex = near } }) do
     local begun = cnf._test.now()
