@@ -1,6 +1,6 @@
---- The prompt's own Lua: completion and `help`.
+--- The prompt's own Lua: completion, results and `help`; and who hears what the lines of an attached prompt print.
 
-local _, cnf = ...
+local native, cnf = ...
 
 local show, reference = cnf._show, cnf._reference
 
@@ -134,7 +134,7 @@ end
 local OVERVIEW = [[
 An expression prints its value; a statement runs. _ is the last result. What waits can be typed as it is.
 Variables made without `local` stay: `local` ends with its line.
-Tab completes; Ctrl-C clears the line or interrupts what runs; Ctrl-D or :quit tears down and leaves.
+Tab completes; Ctrl-C clears the line or interrupts what runs; Ctrl-D or :quit %s.
 help(x) tells about a module, a function or a name: help(task), help(task.spawn), help("Task").
 
 Modules: ]]
@@ -248,15 +248,19 @@ local function type_name(value)
   return meta and type(rawget(meta, "__name")) == "string" and rawget(meta, "__name")
 end
 
---- What `help(x)` prints.
-function prompt.help(...)
+local LEAVING = "tears down and leaves"
+local DETACHING = [[detaches: the instance goes on, and
+what lines have made is its own. :reload loads its script again; what lines have in variables goes with the load before]]
+
+--- What `help(x)` prints. `leaving` is what Ctrl-D does.
+local function help(leaving, ...)
   if select("#", ...) == 0 then
     local modules = {}
     for module in next, package.preload do
       modules[#modules + 1] = module:match("^cnf%.(.*)$")
     end
     table.sort(modules)
-    return OVERVIEW .. table.concat(modules, ", ")
+    return OVERVIEW:format(leaving) .. table.concat(modules, ", ")
   end
   local value = (...)
   local text
@@ -271,19 +275,76 @@ function prompt.help(...)
   return text or ("nothing is written about %s"):format(show.value(value, { depth = 1 }))
 end
 
+function prompt.help(...)
+  return help(LEAVING, ...)
+end
+
+-- What lines print -------------------------------------------------------------------------------------------------
+
+local function line_of(...)
+  local parts = {}
+  for i = 1, select("#", ...) do
+    parts[i] = tostring((select(i, ...)))
+  end
+  return table.concat(parts, "\t") .. "\n"
+end
+
 --- Makes `print` and `help` of the prompt: `write` puts text above the line that is being edited.
 function prompt.install(environment, write)
   local function print_line(...)
-    local parts = {}
-    for i = 1, select("#", ...) do
-      parts[i] = tostring((select(i, ...)))
-    end
-    write(table.concat(parts, "\t") .. "\n")
+    write(line_of(...))
   end
   -- Functions of modules print too, while tasks of theirs run.
   rawset(_G, "print", print_line)
   rawset(environment, "help", function(...)
     print_line(prompt.help(...))
+  end)
+end
+
+--- Whether an attached prompt, whose line or task this is, has heard it. Where nothing can wait and there is no room, it
+--- has not.
+local function heard(text)
+  local now = native.say(text)
+  if now == false and coroutine.isyieldable() then
+    return native.say_waiting(text)
+  end
+  return now
+end
+
+--- From the first attached prompt on, what a line and its tasks print goes to it, and all else where it went.
+local function listen()
+  local own_print, own_write = print, io.write
+  rawset(_G, "print", function(...)
+    if not (native.is_heard() and heard(line_of(...))) then
+      own_print(...)
+    end
+  end)
+  local file = getmetatable(io.stdout).__index
+  local file_write = file.write
+  function file.write(this, ...)
+    if this == io.stdout and native.is_heard() and heard(table.concat({ ... })) then
+      return this
+    end
+    return file_write(this, ...)
+  end
+  function io.write(...)
+    if io.output() == io.stdout then
+      return io.stdout:write(...)
+    end
+    return own_write(...)
+  end
+end
+
+local listening = false
+
+--- Makes the environment that of an attached prompt.
+function prompt.attach(environment)
+  if not listening then
+    listening = true
+    listen()
+  end
+  rawset(environment, "help", function(...)
+    print(help(DETACHING, ...))
   end)
 end
 

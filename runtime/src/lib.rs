@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod error;
 pub mod fault;
+pub mod hearer;
 pub mod kernel;
 pub mod life;
 mod nearest;

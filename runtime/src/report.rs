@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, filter::LevelFilter};
 
 use crate::Error;
+use crate::hearer::{self, Said};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -72,8 +73,12 @@ pub fn redirect(sink: impl Fn(&str) + Send + Sync + 'static) {
     *SINK.lock().expect("no panic while held") = Some(Box::new(sink));
 }
 
-/// Writes text, whole lines, to stderr or wherever reports go.
+/// Writes text, whole lines, to whoever hears the task that calls, to stderr or wherever reports go.
 fn write(text: &str) {
+    let heard = hearer::current().is_some_and(|h| h.hear_now(&Said::Err(text.into())).is_ok());
+    if heard {
+        return;
+    }
     match &*SINK.lock().expect("no panic while held") {
         Some(sink) => sink(text),
         None => {

@@ -1,5 +1,6 @@
 //! How long tasks may run: what `task.timeout` cannot end by waiting, because the task does not let go of the processor, is
-//! interrupted at its limit (`vm`), asked for by the thread that keeps deadlines (`life::control`).
+//! interrupted at its limit (`vm`), asked for by the thread that keeps deadlines (`life::control`). A line of an attached
+//! prompt ends the same way when its person presses Ctrl-C.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,58 @@ pub fn set(at: Instant) {
 /// The limit of the task that calls.
 pub fn get() -> Option<Instant> {
     limits().get(&vm::running()).copied()
+}
+
+/// One run of Lua that other threads may end, though it does not wait, and nothing else with it.
+#[derive(Debug, Default)]
+pub struct Endable {
+    number: Mutex<u64>,
+    within: Option<Duration>,
+}
+
+impl Endable {
+    /// One that may run for so long; `life::control` has to look at limits when it has begun.
+    pub fn within(limit: Duration) -> Endable {
+        Endable { number: Mutex::default(), within: Some(limit) }
+    }
+
+    /// From now on it is what [`vm::running`] calls `task`, until the guard is dropped: before the run itself.
+    pub(super) fn runs(&self, task: u64) -> Runs<'_> {
+        *self.number() = task;
+        if let Some(limit) = self.within {
+            limits().insert(task, Instant::now() + limit);
+        }
+        Runs(self)
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// Ends it after `left`; `life::control` has to look at limits then. Nothing if nothing runs.
+    pub fn end_after(&self, left: Duration) {
+        let number = self.number();
+        let now = Instant::now();
+        // An entry of a run that is over would never go.
+        if *number != 0
+            && let Some(at) = (now + left).checked_sub(GRACE)
+        {
+            limits().entry(*number).and_modify(|earlier| *earlier = at.min(*earlier)).or_insert(at);
+        }
+    }
+
+    fn number(&self) -> MutexGuard<'_, u64> {
+        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Endable::runs`].
+pub(super) struct Runs<'a>(&'a Endable);
+
+impl Drop for Runs<'_> {
+    fn drop(&mut self) {
+        *self.0.number() = 0;
+    }
 }
 
 /// The task has ended.

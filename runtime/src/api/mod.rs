@@ -31,6 +31,7 @@ pub mod policy;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod prompt;
 mod qdisc;
 mod records;
 mod route;
@@ -70,6 +71,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
         ("_library", library::module),
+        ("_prompt", prompt::module),
         ("_records", records::module),
         ("_state", state::module),
         ("_shell", shell::module),

@@ -16,6 +16,11 @@ pub fn keep(name: &str, source: &[u8]) {
     SOURCES.with_borrow_mut(|sources| sources.insert(name.to_owned(), text));
 }
 
+/// Lets go of the chunks whose names begin so.
+pub fn forget(prefix: &str) {
+    SOURCES.with_borrow_mut(|sources| sources.retain(|name, _| !name.starts_with(prefix)));
+}
+
 /// A line of a chunk, counted from 1; of the file of that name when no such chunk was loaded.
 pub fn line(name: &str, line: u32) -> Option<String> {
     let index = line.checked_sub(1)? as usize;

@@ -17,7 +17,7 @@ use super::handle::{Class, Handle, Returned};
 use super::host::Host;
 use super::module::{Args, Module};
 use super::{limit, vm};
-use crate::Result;
+use crate::{Result, hearer};
 
 /// The natives that `lua-stdlib/task.lua` stands on.
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
@@ -65,6 +65,11 @@ pub fn end_with_task(waiting: Weak<dyn EndsWithTask>) {
     });
 }
 
+/// `work` as a task: what [`end_with_task`] is told ends with it.
+pub fn ends_what_waits<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    ENDING.scope(Ending::default(), work)
+}
+
 /// The tasks of one generation.
 #[derive(Default)]
 pub struct Tasks {
@@ -72,17 +77,29 @@ pub struct Tasks {
     next: Cell<u64>,
     /// Notified whenever a task ends.
     pub ended: Notify,
+    /// What else there is to stay for: lines of attached prompts.
+    held: Cell<usize>,
     /// Failures that no join has taken, by task.
     unjoined: RefCell<HashMap<u64, ()>>,
 }
 
 impl Tasks {
     pub fn is_empty(&self) -> bool {
-        self.live.borrow().is_empty()
+        self.live.borrow().is_empty() && self.held.get() == 0
     }
 
     pub fn len(&self) -> usize {
         self.live.borrow().len()
+    }
+
+    /// There is something to stay for until [`Tasks::release`].
+    pub fn hold(&self) {
+        self.held.set(self.held.get() + 1);
+    }
+
+    pub fn release(&self) {
+        self.held.set(self.held.get().saturating_sub(1));
+        self.ended.notify_waiters();
     }
 
     /// Whether a task failed and nobody ever joined it.
@@ -130,14 +147,19 @@ fn start(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<u64> {
     let gate = Rc::clone(&host.gate);
     let run = vm::drive(&thread, MultiValue::new(), gate).map_err(super::error::from_lua)?;
     let weak = Rc::downgrade(host);
-    let handle = tokio::task::spawn_local(ENDING.scope(Ending::default(), async move {
+    let work = ends_what_waits(async move {
         // The wrapper on the Lua side keeps every failure; what is left is an interrupt.
         let _ = run.await;
         if let Some(host) = weak.upgrade() {
             host.tasks.live.borrow_mut().remove(&id);
             host.tasks.ended.notify_waiters();
         }
-    }));
+    });
+    // Whoever hears the one that starts it hears it too.
+    let handle = match hearer::current() {
+        Some(hearer) => tokio::task::spawn_local(hearer::heard_by(hearer, work)),
+        None => tokio::task::spawn_local(work),
+    };
     host.tasks.live.borrow_mut().insert(id, (handle.abort_handle(), thread));
     Ok(id)
 }

@@ -15,6 +15,7 @@ use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value, 
 use super::error::{from_lua, from_value, raise};
 use super::gate::Gate;
 use super::host::Host;
+use super::limit::Endable;
 use super::{handle, stdlib};
 use crate::{Error, Result};
 
@@ -80,7 +81,17 @@ impl Vm {
 
     /// Runs a function as a coroutine of its own to its end; its results, or the error as it was raised.
     pub async fn run(&self, function: Function, args: MultiValue) -> Result<MultiValue> {
-        let running = (|| {
+        self.run_endable(function, args, &Endable::default()).await
+    }
+
+    /// As [`Vm::run`], and other threads can end it.
+    pub async fn run_endable(
+        &self,
+        function: Function,
+        args: MultiValue,
+        endable: &Endable,
+    ) -> Result<MultiValue> {
+        let mut running = (|| {
             let mut call = MultiValue::with_capacity(args.len() + 1);
             call.push_back(Value::Function(function));
             call.extend(args);
@@ -88,7 +99,11 @@ impl Vm {
             drive(&self.lua.create_thread(self.run.clone())?, call, gate)
         })()
         .map_err(from_lua)?;
-        let mut results = running.await.map_err(from_lua)?;
+        let _runs = endable.runs(running.number);
+        if endable.is_limited() {
+            Host::of(&self.lua).control.look_at_limits();
+        }
+        let mut results = (&mut running).await.map_err(from_lua)?;
         match results.pop_front() {
             Some(Value::Boolean(true)) => Ok(results),
             _ => Err(from_value(&results.pop_front().unwrap_or(Value::Nil))),

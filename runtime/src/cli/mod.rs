@@ -1,5 +1,6 @@
 //! What a person types: the command line, one file a command.
 
+mod attach;
 mod check;
 mod clean;
 mod down;
@@ -68,6 +69,8 @@ enum Command {
     Status(instances::StatusArgs),
     /// Load an instance's script again, in its place
     Reload(reload::ReloadArgs),
+    /// Type into a running instance: a prompt inside it; :reload loads its script again, Ctrl-D detaches
+    Attach(attach::AttachArgs),
     /// Show what a background instance has said
     Logs(logs::LogsArgs),
     /// Tear an instance down
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Some(Command::Up(args)) => ExitCode::from(up::up(&args, &cli.common)),
         Some(Command::Status(args)) => ended(instances::status(&args)),
         Some(Command::Reload(args)) => ended(reload::reload(&args)),
+        Some(Command::Attach(args)) => ended(attach::attach(&args)),
         Some(Command::Logs(args)) => ended(logs::logs(&args)),
         Some(Command::Down(args)) => ended(down::down(&args)),
         Some(Command::Clean(args)) => ended(clean::clean(&args)),

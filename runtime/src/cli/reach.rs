@@ -162,6 +162,11 @@ impl Connection {
         !matches!(self.stream.read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// For what is more than requests and answers.
+    pub fn into_stream(self) -> BufReader<UnixStream> {
+        self.stream
+    }
+
     fn error(&self, code: &'static str, message: &str) -> Error {
         Error::new(self.op, code, message).subject(&self.name)
     }

@@ -9,6 +9,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::control::Control;
+use super::lines::{Line, Lines};
+use super::socket::session::Session;
+use super::socket::wire::Done;
 use crate::api::host::{Host, Instance, STOP_DEADLINE};
 use crate::api::state::{self, Plain};
 use crate::api::vm::Vm;
@@ -41,6 +44,8 @@ pub struct Generation {
     pub host: Rc<Host>,
     vm: Rc<Vm>,
     main: JoinHandle<()>,
+    /// Of attached prompts.
+    lines: Lines,
     /// What became of the main chunk.
     outcome: watch::Receiver<Option<Result<()>>>,
 }
@@ -69,7 +74,7 @@ impl Generation {
             drop((its_vm, its_host));
             let _ = tell.send(Some(done));
         });
-        Ok(Generation { host, vm, main, outcome })
+        Ok(Generation { host, vm, main, lines: Lines::default(), outcome })
     }
 
     /// Waits until the script is set up: the first `cnf.wait()`, or the end of its main chunk.
@@ -108,11 +113,27 @@ impl Generation {
         state::copy(self.vm.lua(), &self.host)
     }
 
+    /// Runs a line of an attached prompt.
+    pub fn run_line(&self, line: Line) {
+        self.lines.start(&self.vm, &self.host, line);
+    }
+
+    /// What could stand at the end of a line of an attached prompt.
+    pub fn complete(&self, session: &Arc<Session>, text: String) {
+        self.lines.complete(&self.vm, session, text);
+    }
+
+    /// An attached prompt has gone.
+    pub fn forget(&self, session: &Session) {
+        self.lines.forget(session);
+    }
+
     /// Ends what runs, calls the `cnf.on_stop` handlers, and closes the VM.
     pub async fn end(self, reason: &str) {
-        let Generation { host, vm, main, .. } = self;
+        let Generation { host, vm, main, lines, .. } = self;
         main.abort();
         let _ = main.await;
+        lines.end(|| if reason == "reload" { Done::Interrupted } else { Done::Ended }).await;
         host.tasks.end_all().await;
         host.control.noticed();
         host.gate.open();

@@ -65,7 +65,12 @@ impl Outside {
             let control = Arc::clone(control);
             move || control.down()
         };
-        let local = Local { status: Box::new(status), down: Box::new(down) };
+        let hasten = {
+            let control = Arc::clone(control);
+            move || control.look_at_limits()
+        };
+        let local =
+            Local { status: Box::new(status), down: Box::new(down), hasten: Box::new(hasten) };
         let socket = Socket::start(&claim.paths().socket(), local, send)?;
         control.set_outside(Outside {
             requests: tokio::sync::Mutex::new(requests),

@@ -11,9 +11,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use super::attached::Attached;
 use super::control::Control;
 use super::generation::{Chunk, Ended, Generation, reason_first, runtime, stop_word};
-use super::socket::{Request, What};
+use super::socket::wire::Done;
+use super::socket::{Request, Typed, What};
 use super::told::{Reloaded, difference_data, lines, tell};
 use super::watch::{Content, Files, Watcher};
 use crate::api::host::{Host, Instance};
@@ -66,6 +68,7 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
             failed_files: Files::new(),
             rest: Instant::now(),
             postponed: VecDeque::new(),
+            attached: Attached::default(),
         };
         Ok(life.run().await)
     });
@@ -89,6 +92,7 @@ struct Life {
     rest: Instant,
     /// Requests that came while a load was under way.
     postponed: VecDeque<Request>,
+    attached: Attached,
 }
 
 /// What a live script waits for.
@@ -257,29 +261,40 @@ impl Life {
     }
 
     async fn answer(&mut self, request: Request) {
-        let answer = match &request.what {
-            What::Status => {
-                Ok(self.current.as_ref().map(|c| known(&c.host, false)).unwrap_or_default())
-            }
+        let Request { what, reply } = request;
+        let live = self.current.as_ref();
+        let answer = match what {
+            What::Status => Ok(live.map(|live| known(&live.host, false)).unwrap_or_default()),
             What::Reload => self.reload().await.map(|reloaded| {
                 tell(&reloaded);
                 let mut data = reloaded.data();
                 data.insert("text".to_owned(), reloaded.text().into());
                 data
             }),
-            What::Actions { script } => {
-                let script = script.clone();
-                self.rehearse(script.as_deref()).await.map(|difference| {
-                    let mut data = difference_data(&difference);
-                    data.insert(
-                        "text".to_owned(),
-                        format!("would have {difference}{}", lines(&difference)).into(),
-                    );
-                    data
-                })
+            What::Actions { script } => self.rehearse(script.as_deref()).await.map(|difference| {
+                let mut data = difference_data(&difference);
+                data.insert(
+                    "text".to_owned(),
+                    format!("would have {difference}{}", lines(&difference)).into(),
+                );
+                data
+            }),
+            What::Attach(session) => Ok(self.attached.attach(session, live)),
+            What::Typed { session, line, typed: Typed::Reload } => {
+                let done = match self.reload().await {
+                    Ok(reloaded) => {
+                        tell(&reloaded);
+                        Done::Ok
+                    }
+                    Err(error) => Done::failed(&error),
+                };
+                session.done(line, done);
+                return;
             }
+            what => return self.attached.answer(what, live),
         };
-        request.answer(answer);
+        // A client that has gone meanwhile does not get it.
+        let _ = reply.send(answer);
     }
 
     /// What a reload would do, of `script` in the place of the own one if given; nothing is applied.
@@ -333,7 +348,9 @@ impl Life {
                     old.end("reload").await;
                 }
                 self.follow(files);
-                Ok(Reloaded { generation: self.loads, difference, took })
+                let reloaded = Reloaded { generation: self.loads, difference, took };
+                self.attached.tell(&reloaded);
+                Ok(reloaded)
             }
             Err((files, error)) => {
                 if let Some(current) = &self.current {
@@ -487,6 +504,8 @@ async fn postpone(control: &Control, postponed: &mut VecDeque<Request>, host: &H
         let request = outside.next().await;
         match request.what {
             What::Status => request.answer(Ok(known(host, true))),
+            // Nobody waits that long for what could be typed.
+            What::Complete { .. } => {}
             _ => postponed.push_back(request),
         }
     }

@@ -1,10 +1,12 @@
-//! The control socket: how `status`, `reload` and `down` reach a running instance.
+//! The control socket: how `status`, `reload`, `down` and attached prompts reach a running instance.
 //!
 //! A unix stream at [`Paths::socket`](crate::own::instance::Paths::socket), for root and the instance's own user: the
 //! directory has mode 0700, the socket 0600, and each peer's credentials are looked at (SO_PEERCRED, `unix(7)`). One
 //! request a line, one answer a line ([`wire`]). It has a thread of its own, which answers without Lua what it can: a
 //! script that hangs still has a status and still goes down. What needs Lua goes to the event loop as a [`Request`].
 
+mod attend;
+pub mod session;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -23,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::{Error, Result};
+use session::Session;
 use wire::Command;
 
 /// The longest request, in bytes.
@@ -35,15 +38,15 @@ const LUA_STATUS: Duration = Duration::from_millis(250);
 const LUA_ANSWERS: Duration = Duration::from_secs(5);
 /// So many clients at once; a further one is told to come again.
 const CLIENTS: usize = 32;
+/// So many attached prompts beside them, which stay for as long as they like.
+const SESSIONS: usize = 16;
 
 /// Something that only the thread of Lua can do.
-#[derive(Debug)]
 pub struct Request {
     pub what: What,
-    reply: oneshot::Sender<Result<Map<String, Value>>>,
+    pub reply: oneshot::Sender<Result<Map<String, Value>>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// What only Lua knows: `generation`, `tasks`. To be answered at once, also while a script loads.
     Status,
@@ -51,6 +54,24 @@ pub enum What {
     Reload,
     /// What a reload would do, `script` in the place of the own one if given; nothing is applied.
     Actions { script: Option<PathBuf> },
+    /// A prompt is there. The answer is what it begins with: `generation`, none while nothing is loaded.
+    Attach(Arc<Session>),
+    /// It has gone.
+    Detach(Arc<Session>),
+    /// A line of one: it is told what comes of it, and not by the answer.
+    Typed { session: Arc<Session>, line: u64, typed: Typed },
+    /// As [`What::Typed`]; nobody waits for it for long.
+    Complete { session: Arc<Session>, text: String },
+}
+
+/// What was typed at an attached prompt.
+pub enum Typed {
+    /// For a terminal of so many columns.
+    Chunk {
+        text: String,
+        width: i64,
+    },
+    Reload,
 }
 
 impl Request {
@@ -66,6 +87,8 @@ pub struct Local {
     pub status: Box<dyn Fn() -> Map<String, Value> + Send + Sync>,
     /// Begins the end.
     pub down: Box<dyn Fn() + Send + Sync>,
+    /// A line that runs is to be ended: looks at limits.
+    pub hasten: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Listens until it is dropped; then its clients are at the end of their streams.
@@ -82,7 +105,8 @@ impl Socket {
         let listener = bind(path).map_err(|e| about(&e))?;
         let (stop, stopped) = oneshot::channel();
         let runtime = super::generation::runtime()?;
-        let server = Arc::new(Server { local, lua, clients: Arc::new(Semaphore::new(CLIENTS)) });
+        let (clients, sessions) = (Semaphore::new(CLIENTS), Semaphore::new(SESSIONS));
+        let server = Arc::new(Server { local, lua, clients, sessions });
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || {
@@ -138,7 +162,8 @@ pub fn address(path: &Path) -> std::io::Result<(OwnedFd, PathBuf)> {
 struct Server {
     local: Local,
     lua: mpsc::Sender<Request>,
-    clients: Arc<Semaphore>,
+    clients: Semaphore,
+    sessions: Semaphore,
 }
 
 impl Server {
@@ -162,7 +187,7 @@ impl Server {
         }
     }
 
-    async fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+    async fn serve(self: Arc<Server>, stream: UnixStream) -> std::io::Result<()> {
         let peer = stream.peer_cred()?.uid();
         let (reader, mut writer) = stream.into_split();
         let us = nix::unistd::geteuid().as_raw();
@@ -171,7 +196,7 @@ impl Server {
                 Error::new("socket", "EPERM", "only root and the instance's user may ask");
             return send(&mut writer, &wire::answer(Err(refused))).await;
         }
-        let Ok(_place) = self.clients.try_acquire() else {
+        let Ok(place) = self.clients.try_acquire() else {
             let full =
                 Error::new("socket", "EAGAIN", format!("{CLIENTS} clients are being served"));
             return send(&mut writer, &wire::answer(Err(full))).await;
@@ -181,6 +206,10 @@ impl Server {
             let command = line.and_then(|line| wire::command(&line));
             // What comes after a line that is too long is not the start of another.
             let in_step = !matches!(&command, Err(e) if e.is("EMSGSIZE"));
+            if matches!(command, Ok(Command::Attach)) {
+                drop(place);
+                return self.attend(reader, writer).await;
+            }
             let down = matches!(command, Ok(Command::Down));
             let answer = match command {
                 Ok(command) => self.answer(command).await,
@@ -211,7 +240,7 @@ impl Server {
                 Ok(status)
             }
             // What happens then, happens after the answer.
-            Command::Down => Ok(Map::new()),
+            Command::Down | Command::Attach => Ok(Map::new()),
             Command::Reload => self.ask_one_that_answers(What::Reload).await,
             Command::Actions { script } => {
                 self.ask_one_that_answers(What::Actions { script }).await
@@ -221,15 +250,18 @@ impl Server {
 
     /// Loading may take its time; a script that never comes back to its event loop is told so.
     async fn ask_one_that_answers(&self, what: What) -> Result<Map<String, Value>> {
-        if timeout(LUA_ANSWERS, self.ask(What::Status)).await.is_err() {
-            return Err(Error::new(
-                "",
-                "EBUSY",
-                "the script computes and does not wait for anything",
-            )
-            .hint("cnfscript down ends it"));
-        }
+        self.lua_answers().await?;
         self.ask(what).await
+    }
+
+    async fn lua_answers(&self) -> Result<()> {
+        match timeout(LUA_ANSWERS, self.ask(What::Status)).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => {
+                let computes = "the script computes and does not wait for anything";
+                Err(Error::new("", "EBUSY", computes).hint("cnfscript down ends it"))
+            }
+        }
     }
 
     async fn ask(&self, what: What) -> Result<Map<String, Value>> {

@@ -1,5 +1,6 @@
 //! The thread that edits lines: prompt, continuation, history, completion; and printing above the line being edited.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,7 +15,6 @@ use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, ExternalPrinter, Helper};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::life::control::Control;
 use crate::{Error, Result};
 
 /// What the editor tells the thread that runs Lua.
@@ -51,7 +51,11 @@ pub struct Printer {
 }
 
 impl Editor {
-    pub fn start(control: Arc<Control>, messages: UnboundedSender<Message>) -> Result<Editor> {
+    /// `interrupted` is called when Ctrl-C comes while a line is edited, by another thread and before the message.
+    pub fn start(
+        interrupted: impl Fn() + Send + 'static,
+        messages: UnboundedSender<Message>,
+    ) -> Result<Editor> {
         let mut lines = new_editor(messages.clone())?;
         let (above, texts) = mpsc::channel::<String>();
         let external = lines.create_external_printer().ok();
@@ -76,8 +80,7 @@ impl Editor {
                 let message = read_chunk(&mut lines, &forgotten);
                 editing.store(false, Ordering::SeqCst);
                 if matches!(message, Message::Interrupted) {
-                    // A task that loops is what the person means to end.
-                    control.interrupt_line();
+                    interrupted();
                 }
                 if messages.send(message).is_err() {
                     return;
@@ -118,13 +121,14 @@ impl Drop for Editor {
 impl Printer {
     pub fn print(&self, text: &str) {
         self.put(text, |text| {
-            print!("{text}");
-            let _ = std::io::Write::flush(&mut std::io::stdout());
+            // A reader that has gone has seen enough.
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         });
     }
 
-    fn report(&self, text: &str) {
-        self.put(text, |text| eprint!("{text}"));
+    pub fn report(&self, text: &str) {
+        self.put(text, |text| drop(std::io::stderr().write_all(text.as_bytes())));
     }
 
     fn put(&self, text: &str, directly: impl Fn(&str)) {
@@ -189,7 +193,7 @@ fn read_chunk(lines: &mut Lines, forget: &AtomicBool) -> Message {
 }
 
 /// Whether Lua's complaint is that the chunk ends too early.
-fn incomplete(chunk: &str) -> bool {
+pub fn incomplete(chunk: &str) -> bool {
     if chunk.trim_start().starts_with(':') {
         return false;
     }

@@ -3,24 +3,24 @@
 //! The line is edited on a thread of its own (`editor`), so that tasks go on while the prompt waits. Lua stays on this
 //! one: lines, and requests for completion, come here as messages.
 
-mod editor;
+pub mod editor;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{Function, MultiValue, Table, Value};
 use tokio::sync::mpsc;
 
 use self::editor::{Editor, Message};
 use super::{Common, run, status};
-use crate::api::error::from_lua;
 use crate::api::host::{Host, Instance};
+use crate::api::limit::Endable;
+use crate::api::prompt::Prompt;
 use crate::api::vm::Vm;
 use crate::life::control::Control;
 use crate::life::generation::{self, Ended};
 use crate::own::Ledger;
 use crate::stop::StopFlag;
-use crate::{Result, report};
+use crate::{Error, Result, report};
 
 /// Runs the prompt to its end; the exit status.
 pub fn repl(name: Option<String>, common: &Common) -> u8 {
@@ -62,21 +62,50 @@ pub fn repl(name: Option<String>, common: &Common) -> u8 {
     status
 }
 
-/// What the prompt needs of Lua.
-struct Session<'a> {
-    vm: &'a Vm,
-    control: &'a Control,
-    environment: Table,
-    complete: Function,
-    results: Function,
-    /// Lines so far: each is a chunk of its own, named by its number.
-    lines: usize,
+/// What was typed: a command of the prompt, or Lua.
+pub enum Typed<'a> {
+    Nothing,
+    Quit,
+    Help,
+    Reload,
+    /// A command that there is not.
+    Unknown(&'a str),
+    Lua,
+}
+
+impl Typed<'_> {
+    pub fn of(line: &str) -> Typed<'_> {
+        match line.trim() {
+            "" => Typed::Nothing,
+            ":quit" | ":q" | ":exit" => Typed::Quit,
+            ":help" | ":h" | ":?" => Typed::Help,
+            ":reload" | ":r" => Typed::Reload,
+            command if command.starts_with(':') => Typed::Unknown(command),
+            _ => Typed::Lua,
+        }
+    }
+}
+
+/// What a command that there is not is answered.
+pub fn no_command(command: &str) -> String {
+    format!("no command {command}; there are :help, :reload and :quit")
+}
+
+/// What `:reload` is answered where nothing was loaded.
+fn nothing_to_reload() -> Error {
+    Error::new(":reload", "EINVAL", "no script runs here: it loads a script again, in its place")
+        .hint("cnfscript attach NAME is a prompt inside an instance: up SCRIPT, or SCRIPT in another terminal")
 }
 
 async fn session(vm: &Vm, host: &Rc<Host>) -> Result<()> {
     let (messages, mut inbox) = mpsc::unbounded_channel();
-    let editor = Editor::start(Arc::clone(&host.control), messages)?;
-    let mut session = Session::new(vm, &host.control, &editor)?;
+    let control = Arc::clone(&host.control);
+    // A task that loops is what the person means to end.
+    let editor = Editor::start(move || control.interrupt_line(), messages)?;
+    // Tasks print while a line is being edited: above it, not into it.
+    let printer = editor.printer();
+    let prompt = Prompt::alone(vm, move |text| printer.print(text))?;
+    let mut session = Session { vm, control: &host.control, prompt, lines: 0 };
     println!(
         "cnfscript {} on Linux {}; :help tells more",
         env!("CARGO_PKG_VERSION"),
@@ -97,18 +126,18 @@ async fn session(vm: &Vm, host: &Rc<Host>) -> Result<()> {
         match message {
             Message::Complete { line, answer } => {
                 // A prompt that does not wait any more has no use for the answer.
-                let _ = answer.send(session.complete(&line).unwrap_or_default());
+                let found = session.prompt.complete(vm, &line).await;
+                let _ = answer.send(found.unwrap_or((line.len(), Vec::new())));
                 continue;
             }
             Message::Interrupted => host.control.noticed(),
-            Message::Line(line) => match line.trim() {
-                "" => {}
-                ":quit" | ":q" | ":exit" => break,
-                ":help" | ":h" | ":?" => session.run("help()").await,
-                command if command.starts_with(':') => {
-                    println!("no command {command}; there are :help and :quit");
-                }
-                _ => session.run(&line).await,
+            Message::Line(line) => match Typed::of(&line) {
+                Typed::Nothing => {}
+                Typed::Quit => break,
+                Typed::Help => session.run("help()").await,
+                Typed::Reload => report::error(&nothing_to_reload(), None),
+                Typed::Unknown(command) => println!("{}", no_command(command)),
+                Typed::Lua => session.run(&line).await,
             },
             Message::End => break,
         }
@@ -117,46 +146,22 @@ async fn session(vm: &Vm, host: &Rc<Host>) -> Result<()> {
     Ok(())
 }
 
-impl<'a> Session<'a> {
-    fn new(vm: &'a Vm, control: &'a Control, editor: &Editor) -> Result<Session<'a>> {
-        let environment = vm.interactive_environment()?;
-        let build = || -> mlua::Result<Session<'a>> {
-            let lua = vm.lua();
-            let prompt: Table =
-                lua.load("return require 'cnf'._prompt").set_name("=[cnf]").call(())?;
-            // Tasks print while a line is being edited: above it, not into it.
-            let printer = editor.printer();
-            let print = lua.create_function(move |_, text: mlua::LuaString| {
-                printer.print(&text.to_string_lossy());
-                Ok(())
-            })?;
-            prompt.get::<Function>("install")?.call::<()>((&environment, print))?;
-            Ok(Session {
-                vm,
-                control,
-                environment,
-                complete: prompt.get("complete")?,
-                results: prompt.get("results")?,
-                lines: 0,
-            })
-        };
-        build().map_err(from_lua)
-    }
+/// What the prompt needs of Lua.
+struct Session<'a> {
+    vm: &'a Vm,
+    control: &'a Control,
+    prompt: Prompt,
+    /// Lines so far: each is a chunk of its own, named by its number.
+    lines: usize,
+}
 
+impl Session<'_> {
     /// Runs a line and prints its results or its error.
     async fn run(&mut self, line: &str) {
         self.lines += 1;
         let name = format!("prompt[{}]", self.lines);
-        let ran = async {
-            let results = self.vm.run(self.compile(&name, line)?, MultiValue::new()).await?;
-            let mut call = MultiValue::from_iter([
-                Value::Table(self.environment.clone()),
-                Value::Integer(editor::width()),
-            ]);
-            call.extend(results);
-            // `__tostring` of a script's own may wait, loop or fail like any other Lua.
-            self.vm.run(self.results.clone(), call).await
-        };
+        let endable = Endable::default();
+        let ran = self.prompt.evaluate(self.vm, &name, line, editor::width(), &endable);
         let ended = tokio::select! {
             ended = ran => Some(ended),
             () = self.control.line_interrupted() => None,
@@ -169,44 +174,9 @@ impl<'a> Session<'a> {
         self.control.noticed();
         match ended {
             _ if interrupted => println!("interrupted"),
-            Some(Ok(text)) => {
-                if let Some(Value::String(text)) = text.front() {
-                    println!("{}", text.to_string_lossy());
-                }
-            }
+            Some(Ok(Some(text))) => println!("{text}"),
             Some(Err(error)) => report::error(&error, None),
-            None => {}
+            _ => {}
         }
     }
-
-    /// An expression if it is one, else a statement.
-    fn compile(&self, name: &str, line: &str) -> Result<Function> {
-        let compile =
-            |text: &str| self.vm.compile(name, text.as_bytes(), Some(self.environment.clone()));
-        let expression = compile(&format!("return {line}"));
-        let statement = match expression {
-            Ok(_) => None,
-            Err(_) => Some(compile(line)),
-        };
-        // Errors show the line as it was typed.
-        crate::api::source::keep(name, line.as_bytes());
-        match statement {
-            None => expression,
-            // A complaint about the very first word tells less than what is wrong with the expression.
-            Some(Err(error)) if complains_about_start(&error, line) => {
-                expression.map_err(|wrong| error.because(wrong.message()))
-            }
-            Some(statement) => statement,
-        }
-    }
-
-    fn complete(&self, line: &str) -> mlua::Result<(usize, Vec<String>)> {
-        self.complete.call((&self.environment, line))
-    }
-}
-
-fn complains_about_start(error: &crate::Error, line: &str) -> bool {
-    let message = error.message();
-    let near = message.rsplit_once("near '").map(|(_, near)| near.trim_end_matches('\''));
-    near.is_some_and(|near| line.trim_start().starts_with(near))
 }

@@ -33,6 +33,7 @@ impl Bench {
         let local = Local {
             status: Box::new(|| object(json!({ "pid": 7, "tasks": null }))),
             down: Box::new(move || down.send(()).expect("the test listens")),
+            hasten: Box::new(|| {}),
         };
         let socket = Socket::start(&directory.path().join("control"), local, send);
         Bench { directory, socket: Some(socket.expect("it listens")), lua: Some(lua), went_down }

@@ -7,6 +7,15 @@
 //! <- {"version": "0.1.0", "error": {"op": "", "code": "EBUSY", "message": "..."}}
 //! ```
 //!
+//! After `attach` was answered the stream is a prompt's: asks go one way and events the other, until one side closes.
+//!
+//! ```text
+//! -> {"do": "line", "text": "print(1) return 2", "width": 80}
+//! <- {"out": "1\n"}
+//! <- {"out": "2\n"}
+//! <- {"done": "ok"}
+//! ```
+//!
 //! Unknown fields are ignored and unknown requests refused by name, so that versions can talk to each other.
 
 use std::path::PathBuf;
@@ -29,6 +38,70 @@ pub enum Command {
     Down,
     /// What a reload would do, of another script if one is given.
     Actions { script: Option<PathBuf> },
+    /// A prompt in the live generation.
+    Attach,
+}
+
+/// What an attached prompt asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Ask {
+    /// Run a chunk, for a terminal of so many columns. The one before must be done.
+    Line { text: String, width: i64 },
+    /// Load the script again, as if it were a line.
+    Reload,
+    /// End the line that runs.
+    Interrupt,
+    /// What could stand at the end of the text. Not answered when there is nothing to say.
+    Complete { text: String },
+}
+
+/// What an attached prompt is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// Printed by a line, or by a task that a line started.
+    Out(String),
+    /// Reported by them.
+    Err(String),
+    /// Another generation is live: how that went, in words.
+    Reloaded {
+        generation: u32,
+        text: String,
+    },
+    /// Where the word starts, in bytes, and what it could be.
+    Completions {
+        at: usize,
+        words: Vec<String>,
+    },
+    Done(Done),
+}
+
+/// What became of a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    Ok,
+    Interrupted,
+    /// The instance ends.
+    Ended,
+    Failed(Told),
+}
+
+impl Done {
+    pub fn failed(error: &Error) -> Done {
+        Done::Failed(error.into())
+    }
+}
+
+/// What an attached prompt asks, as the server reads it.
+///
+/// # Errors
+/// EINVAL for what is not one.
+pub fn ask(line: &[u8]) -> Result<Ask> {
+    serde_json::from_slice(line).map_err(|e| {
+        Error::new("socket", "EINVAL", format!("not what an attached prompt asks: {e}"))
+    })
 }
 
 /// A request as the server reads it.
@@ -42,7 +115,7 @@ pub fn command(line: &[u8]) -> Result<Command> {
         return Err(Error::new("socket", "EINVAL", "not a request: no \"do\""));
     };
     serde_json::from_value(value).map_err(|e| match word.as_str() {
-        "status" | "reload" | "down" | "actions" => {
+        "status" | "reload" | "down" | "actions" | "attach" => {
             Error::new("socket", "EINVAL", format!("not a request: {e}"))
         }
         _ => Error::new("socket", "EOPNOTSUPP", format!("unknown request {word:?}")),
@@ -72,8 +145,8 @@ pub fn parse_answer(line: &[u8]) -> Option<(String, Result<Map<String, Value>>)>
 }
 
 /// An error that is to be printed in another process.
-#[derive(Serialize, Deserialize)]
-struct Told {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
     op: String,
     code: String,
     message: String,
@@ -83,7 +156,7 @@ struct Told {
     site: Option<ToldSite>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct ToldSite {
     file: String,
     line: u32,
