@@ -1,22 +1,17 @@
 //! The prompt, in a pseudo-terminal: what is typed, and what is seen.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
-/// Nothing that a test waits for takes longer.
-const BOUND: Duration = Duration::from_secs(10);
+#[path = "room/terminal.rs"]
+mod terminal;
 
+use terminal::*;
+
+/// The plain prompt, with a directory of its own.
 struct Prompt {
-    keys: File,
-    screen: Receiver<Vec<u8>>,
-    seen: String,
-    /// How much of `seen` was waited for already.
-    read: usize,
-    child: Child,
-    state: tempfile::TempDir,
+    terminal: Terminal,
+    home: tempfile::TempDir,
 }
 
 impl Prompt {
@@ -24,113 +19,31 @@ impl Prompt {
         Prompt::start_in(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn start_in(state: tempfile::TempDir) -> Prompt {
-        let mut prompt = Prompt::start_on("xterm", state);
+    fn start_in(home: tempfile::TempDir) -> Prompt {
+        let mut prompt = Prompt::start_on("xterm", home);
         prompt.ready();
         prompt
     }
 
     /// On a terminal of that kind; it may not be ready yet.
-    fn start_on(terminal: &str, state: tempfile::TempDir) -> Prompt {
-        let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
-        let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
-        // The terminal must be its controlling one for Ctrl-C to be a signal.
-        let child = Command::new("setsid")
-            .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_cnfscript")])
-            .env("XDG_STATE_HOME", state.path())
-            .env("NO_COLOR", "1")
-            .env("TERM", terminal)
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .expect("the binary starts");
-        drop(pty.slave);
-        let keys = File::from(pty.master);
-        let mut screen = keys.try_clone().expect("a descriptor");
-        let (send, receive) = channel();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // The end of the other side is an error (EIO) on a pseudo-terminal.
-            while let Ok(count) = screen.read(&mut buffer) {
-                if count == 0 || send.send(buffer[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Prompt { keys, screen: receive, seen: String::new(), read: 0, child, state }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
-    }
-
-    /// Types a line and waits for what follows it.
-    fn line(&mut self, line: &str, expected: &str) {
-        self.press(&format!("{line}\r"));
-        // The echo ends with the line; the result begins on the next.
-        self.expect("\n");
-        self.expect(expected);
-        self.ready();
-    }
-
-    /// Waits for an empty prompt.
-    #[track_caller]
-    fn ready(&mut self) {
-        self.expect("> \r\x1b[2C");
-    }
-
-    /// Types a line that needs another one.
-    fn incomplete(&mut self, line: &str) {
-        self.press(&format!("{line}\r"));
-        self.expect(">> \r\x1b[3C");
-    }
-
-    /// Waits until the text is seen after what was waited for before.
-    #[track_caller]
-    fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + BOUND;
-        loop {
-            if let Some(at) = self.seen[self.read..].find(text) {
-                self.read += at + text.len();
-                return;
-            }
-            let wait = deadline.saturating_duration_since(Instant::now());
-            match self.screen.recv_timeout(wait) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("waited for {text:?}; seen since: {:?}", &self.seen[self.read..]);
-                }
-            }
-        }
-    }
-
-    /// Waits for the end; the exit status.
-    fn ended(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + BOUND;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("it is ours") {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("the prompt does not end; seen: {:?}", &self.seen[self.read..]);
+    fn start_on(kind: &str, home: tempfile::TempDir) -> Prompt {
+        Prompt { terminal: Terminal::start(kind, &[], home.path()), home }
     }
 }
 
-impl Drop for Prompt {
-    fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // Closing the terminal ends the prompt too; setsid waits for it.
-            let _ = self.child.kill();
-        }
+impl Deref for Prompt {
+    type Target = Terminal;
+
+    fn deref(&self) -> &Terminal {
+        &self.terminal
     }
 }
 
-const CONTROL_C: &str = "\x03";
-const CONTROL_D: &str = "\x04";
-const UP: &str = "\x1b[A";
+impl DerefMut for Prompt {
+    fn deref_mut(&mut self) -> &mut Terminal {
+        &mut self.terminal
+    }
+}
 
 #[test]
 fn lines_are_expressions_or_statements() {
@@ -245,11 +158,11 @@ fn history_is_kept_once() {
     prompt.ready();
     prompt.press(CONTROL_D);
     assert_eq!(prompt.ended(), Some(0));
-    let file = prompt.state.path().join("cnfscript/history");
+    let file = prompt.home.path().join("cnfscript/history");
     let text = std::fs::read_to_string(file).expect("it is kept");
     assert_eq!(text, "#V2\n'first'\n'second'\n");
-    let state = std::mem::replace(&mut prompt.state, tempfile::tempdir().expect("another"));
-    let mut again = Prompt::start_in(state);
+    let home = std::mem::replace(&mut prompt.home, tempfile::tempdir().expect("another"));
+    let mut again = Prompt::start_in(home);
     again.press(&format!("{UP}\r"));
     again.expect("\"second\"\r\n");
 }
@@ -290,6 +203,7 @@ fn help_tells() {
     prompt.line("help(task.sleep)", "Waits.");
     prompt.line("help('Task:join')", "its results, or its error");
     prompt.line(":nothing", "no command");
+    prompt.line(":reload", "hint: cnfscript attach NAME");
 }
 
 #[test]
