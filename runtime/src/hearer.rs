@@ -23,6 +23,9 @@ pub enum Unheard {
 
 /// Whoever listens.
 pub trait Hears: Send + Sync {
+    /// Above 0, and never used twice in a process.
+    fn number(&self) -> u64;
+
     /// # Errors
     /// Then nothing of it was heard.
     fn hear_now(&self, said: &Said) -> Result<(), Unheard>;

@@ -30,6 +30,11 @@ pub struct Terminal {
 impl Terminal {
     /// The program with these words, on a terminal of that kind; its history and its instances are in `home`.
     pub fn start(kind: &str, words: &[&str], home: &Path) -> Terminal {
+        Terminal::start_at(kind, words, home, &home.join("run"))
+    }
+
+    /// With instances elsewhere.
+    pub fn start_at(kind: &str, words: &[&str], home: &Path, run: &Path) -> Terminal {
         let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
         let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
@@ -38,7 +43,7 @@ impl Terminal {
             .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_cnfscript")])
             .args(words)
             .env("XDG_STATE_HOME", home)
-            .env(DIRECTORY_VARIABLE, home.join("run"))
+            .env(DIRECTORY_VARIABLE, run)
             .env("NO_COLOR", "1")
             .env("TERM", kind)
             .stdin(end())

@@ -80,6 +80,20 @@ impl Drop for Runs<'_> {
     }
 }
 
+/// What runs now ends at once if it is run for that hearer, as tasks are that its lines have started. For one that keeps
+/// all others from running; `life::control` has to look at limits then.
+pub fn end_running_of(hearer: u64) {
+    let task = vm::running();
+    if vm::running_for() != hearer || task == 0 {
+        return;
+    }
+    limits().insert(task, Instant::now());
+    // One that is over by now would leave the limit for ever; one that is not lifts it itself.
+    if vm::running() != task {
+        lift(task);
+    }
+}
+
 /// The task has ended.
 pub(super) fn lift(task: u64) {
     limits().remove(&task);

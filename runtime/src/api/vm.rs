@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::host::Host;
 use super::limit::Endable;
 use super::{handle, stdlib};
-use crate::{Error, Result};
+use crate::{Error, Result, hearer};
 
 /// The coroutine that runs now, for the signal handler.
 static RUNNING: AtomicPtr<ffi::lua_State> = AtomicPtr::new(std::ptr::null_mut());
@@ -27,6 +27,8 @@ static LUA_THREAD: AtomicI32 = AtomicI32::new(0);
 static INTERRUPT: AtomicBool = AtomicBool::new(false);
 /// Which [`Driven`] runs now; 0 when none does.
 static DRIVEN: AtomicU64 = AtomicU64::new(0);
+/// Whom that one is run for, by [`hearer::Hears::number`]; 0 for nobody.
+static DRIVEN_FOR: AtomicU64 = AtomicU64::new(0);
 /// The one whose time is up: while it runs, hooks raise; others go on.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
 
@@ -151,13 +153,16 @@ fn blank_shebang(source: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 pub fn drive(thread: &Thread, args: MultiValue, gate: Rc<Gate>) -> mlua::Result<Driven> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Driven { number, state: thread.state(), gate, thread: thread.clone().into_async(args)? })
+    let hearer = hearer::current().map_or(0, |hearer| hearer.number());
+    let (state, thread) = (thread.state(), thread.clone().into_async(args)?);
+    Ok(Driven { number, hearer, state, gate, thread })
 }
 
 /// See [`drive`].
 pub struct Driven {
     /// Never used twice in a process.
     number: u64,
+    hearer: u64,
     state: *mut ffi::lua_State,
     gate: Rc<Gate>,
     thread: AsyncThread<MultiValue>,
@@ -172,7 +177,9 @@ impl Future for Driven {
         }
         let before = RUNNING.swap(self.state, Ordering::Relaxed);
         let driven_before = DRIVEN.swap(self.number, Ordering::Relaxed);
+        let hearer_before = DRIVEN_FOR.swap(self.hearer, Ordering::Relaxed);
         let polled = Pin::new(&mut self.thread).poll(context);
+        DRIVEN_FOR.store(hearer_before, Ordering::Relaxed);
         DRIVEN.store(driven_before, Ordering::Relaxed);
         RUNNING.store(before, Ordering::Relaxed);
         polled
@@ -188,6 +195,11 @@ impl Drop for Driven {
 /// The number of the [`Driven`] that runs; 0 when none does.
 pub fn running() -> u64 {
     DRIVEN.load(Ordering::Relaxed)
+}
+
+/// Whom what runs is run for, by [`hearer::Hears::number`]; 0 for nobody.
+pub fn running_for() -> u64 {
+    DRIVEN_FOR.load(Ordering::Relaxed)
 }
 
 /// Whether everything is being stopped.

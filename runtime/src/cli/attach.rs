@@ -7,7 +7,7 @@
 mod input;
 mod line;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -62,15 +62,22 @@ pub fn attach(args: &AttachArgs) -> Result<u8> {
             terminal,
             generation: known.get("generation").and_then(Value::as_u64),
             running: false,
+            reloading: false,
             failed: false,
+            has_ended: false,
             interrupted: None,
             completing: None,
         };
-        prompt.live(inbox, events, signals()?).await
+        let status = prompt.live(inbox, events, signals()?).await;
+        status.map(|status| (status, prompt.has_ended))
     });
     // The editor's thread may still wait for a key.
     drop(saved);
-    outcome
+    let (status, has_ended) = outcome?;
+    if has_ended {
+        let _ = writeln!(std::io::stderr(), "{} has ended", found.name);
+    }
+    Ok(status)
 }
 
 /// What is there to attach to when nobody says.
@@ -121,12 +128,16 @@ struct Prompt {
     generation: Option<u64>,
     /// A line is under way.
     running: bool,
+    /// It loads the script again.
+    reloading: bool,
     /// A line has failed.
     failed: bool,
+    /// The instance has.
+    has_ended: bool,
     /// Ctrl-C came, and the line has not ended yet.
     interrupted: Option<Instant>,
     /// Who waits for what could be typed.
-    completing: Option<(usize, Sender<(usize, Vec<String>)>)>,
+    completing: Option<Sender<(usize, Vec<String>)>>,
 }
 
 /// Whether the prompt goes on.
@@ -161,11 +172,12 @@ impl Prompt {
     fn typed(&mut self, message: Message) -> Result<Next> {
         match message {
             Message::Complete { line, answer } => {
-                self.completing = Some((line.len(), answer));
+                self.completing = Some(answer);
                 self.ask(&Ask::Complete { text: line });
                 return Ok(Next::On);
             }
-            Message::Interrupted => {}
+            // A task of an earlier line may be what keeps the instance from its work.
+            Message::Interrupted => drop(self.ask(&Ask::Interrupt)),
             Message::End => return Ok(Next::Leave(self.status())),
             Message::Line(line) => match Typed::of(&line) {
                 Typed::Nothing => {}
@@ -186,6 +198,7 @@ impl Prompt {
     }
 
     fn run(&mut self, ask: &Ask) -> Next {
+        self.reloading = matches!(ask, Ask::Reload);
         self.running = self.ask(ask);
         if !self.running {
             self.input.next();
@@ -210,7 +223,7 @@ impl Prompt {
             Event::Out(text) => self.input.print(&text),
             Event::Err(text) => self.input.report(&text),
             Event::Completions { at, words } => {
-                if let Some((_, answer)) = self.completing.take() {
+                if let Some(answer) = self.completing.take() {
                     let _ = answer.send((at, words));
                 }
             }
@@ -243,14 +256,12 @@ impl Prompt {
             Done::Failed(error) => {
                 self.failed = true;
                 let error = Error::from(error);
-                report::error(
-                    &if error.op().is_empty() {
-                        error.operation(OP).about(&self.name)
-                    } else {
-                        error
-                    },
-                    None,
-                );
+                let context = self.reloading.then_some("not reloaded");
+                match error.op() {
+                    // Not of the script, but of its instance.
+                    "socket" => report::error(&error.operation(OP).about(&self.name), None),
+                    _ => report::error(&error, context),
+                }
             }
         }
         // What else came in through the pipe is not wanted any more.
@@ -283,7 +294,7 @@ impl Prompt {
 
     /// The instance has closed the connection.
     fn parted(&mut self) -> u8 {
-        self.input.report(&format!("{} has ended\n", self.name));
+        self.has_ended = true;
         if self.running || !self.terminal { status::FAILED } else { status::DONE }
     }
 

@@ -60,6 +60,10 @@ impl Attached {
 }
 
 fn nothing_is_loaded() -> Error {
-    Error::new("", "EAGAIN", "the script has failed to load, and there is nothing to type into")
-        .hint("mend it and save it, or :reload")
+    Error::new(
+        "socket",
+        "EAGAIN",
+        "the script has failed to load, and there is nothing to type into",
+    )
+    .hint("mend it and save it, or :reload")
 }

@@ -343,13 +343,13 @@ impl Life {
                 self.loads += 1;
                 current.host.commit.finish();
                 let took = began.elapsed();
+                let reloaded = Reloaded { generation: self.loads, difference, took };
+                self.attached.tell(&reloaded);
                 if let Some(old) = old {
                     old.host.stage.end();
                     old.end("reload").await;
                 }
                 self.follow(files);
-                let reloaded = Reloaded { generation: self.loads, difference, took };
-                self.attached.tell(&reloaded);
                 Ok(reloaded)
             }
             Err((files, error)) => {

@@ -14,10 +14,13 @@ use tokio::time::timeout;
 use super::session::Session;
 use super::wire::{Ask, Done, Event};
 use super::{Request, SESSIONS, Server, Typed, What, request_line, send, wire};
+use crate::api::limit;
 use crate::{Error, Result};
 
 /// How long a client may take nothing of what it is told: a terminal that is stopped (Ctrl-S) does so too.
 const STANDSTILL: Duration = Duration::from_secs(60);
+/// How long Lua may take to come to its event loop when its line was interrupted: then something keeps it from that.
+const LUA_ENDS: Duration = Duration::from_millis(200);
 /// How long a line may take to end that is interrupted before its client waits no more for it.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -96,7 +99,7 @@ impl Server {
                     let session = Arc::clone(&session);
                     server.hand_over(What::Typed { session, line, typed }).await
                 }
-                Err(error) => Err(error),
+                Err(error) => Err(error.operation("socket")),
             };
             if let Err(error) = begun {
                 session.done(line, Done::failed(&error));
@@ -106,20 +109,27 @@ impl Server {
     }
 
     fn interrupt(self: &Arc<Server>, session: &Arc<Session>) {
-        let Some(line) = session.interrupt() else { return };
+        let line = session.interrupt();
         (self.local.hasten)();
-        let session = Arc::clone(session);
+        let (server, session) = (Arc::clone(self), Arc::clone(session));
         tokio::spawn(async move {
+            if timeout(LUA_ENDS, server.ask(What::Status)).await.is_err() {
+                // A task of an earlier line, perhaps, that never waits.
+                limit::end_running_of(session.number);
+                (server.local.hasten)();
+            }
+            let Some(line) = line else { return };
             tokio::time::sleep(ENDING).await;
-            let busy = Error::new("", "EBUSY", "the instance is busy and does not end the line")
-                .hint("what it has begun may go on; cnfscript down ends the instance");
+            let busy =
+                Error::new("socket", "EBUSY", "the instance is busy and does not end the line")
+                    .hint("what it has begun may go on; cnfscript down ends the instance");
             session.done(line, Done::failed(&busy));
         });
     }
 
     async fn hand_over(&self, what: What) -> Result<()> {
         let request = Request { what, reply: oneshot::channel().0 };
-        let ending = |_| Error::new("", "ESHUTDOWN", "the instance is ending");
+        let ending = |_| Error::new("socket", "ESHUTDOWN", "the instance is ending");
         self.lua.send(request).await.map_err(ending)
     }
 }

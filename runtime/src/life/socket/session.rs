@@ -126,6 +126,10 @@ impl Session {
 }
 
 impl Hears for Session {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
     fn hear_now(&self, said: &Said) -> Result<(), Unheard> {
         let pieces = pieces(said);
         if pieces.is_empty() {

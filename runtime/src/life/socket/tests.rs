@@ -52,6 +52,7 @@ impl Bench {
                         .subject(script.as_ref().expect("given").display().to_string())
                         .hint("look")
                         .at(Some(Site { file: "a.lua".into(), line: 3, text: None }))),
+                    _ => Err(Error::new("", "EOPNOTSUPP", "no prompts here")),
                 };
                 request.answer(answer);
             }
@@ -209,7 +210,8 @@ fn a_path_may_be_longer_than_an_address() {
     std::fs::create_dir(&deep).expect("made");
     // What an earlier process left.
     std::fs::write(deep.join("control"), "").expect("written");
-    let local = Local { status: Box::new(Map::new), down: Box::new(|| ()) };
+    let local =
+        Local { status: Box::new(Map::new), down: Box::new(|| ()), hasten: Box::new(|| ()) };
     let (send, _lua) = mpsc::channel(1);
     let _socket = Socket::start(&deep.join("control"), local, send).expect("it listens");
     let (_held, short) = address(&deep.join("control")).expect("there");

@@ -1,0 +1,3 @@
+--- run: env CNFSCRIPT_RUN_DIR=/tmp/cnfscript-of-nobody
+--- args: attach
+--- No instance runs to which it could attach.

@@ -1,0 +1,3 @@
+--- run: env CNFSCRIPT_RUN_DIR=/tmp/cnfscript-of-nobody
+--- args: attach nowhere
+--- No instance of that name, or of any.
