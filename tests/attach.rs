@@ -447,10 +447,13 @@ fn many_prompts_do_not_keep_commands_out() {
 #[test]
 fn an_instance_that_computes_is_not_waited_for_for_ever() {
     let room = Room::new();
-    let script =
-        format!("{COUNTS}cnf.task.spawn(function() cnf.task.sleep(0.7) while true do end end)");
-    room.up("busy", &script);
+    let hangs = "cnf.task.spawn(function()
+      while not package.loaded.hang do cnf.task.sleep(0.01) end
+      while true do end
+    end)";
+    room.up("busy", &format!("{COUNTS}{hangs}"));
     let mut prompt = attached(&room, "busy");
+    prompt.line("package.loaded.hang = true", "");
     eventually(|| room.status("busy")["state"] == "busy");
     let began = Instant::now();
     prompt.press("1 + 1\r");

@@ -29,6 +29,8 @@ use crate::{Error, Result, report};
 const OP: &str = "attach";
 /// An instance that has not answered a Ctrl-C for that long (its process is stopped) is left at the next one.
 const ANSWERS: Duration = Duration::from_secs(2);
+/// A Ctrl-C that comes as early before a line is meant for it.
+const JUST_NOW: Duration = Duration::from_millis(100);
 
 #[derive(Args, Debug)]
 pub struct AttachArgs {
@@ -66,6 +68,7 @@ pub fn attach(args: &AttachArgs) -> Result<u8> {
             failed: false,
             has_ended: false,
             interrupted: None,
+            pressed: None,
             completing: None,
         };
         let status = prompt.live(inbox, events, signals()?).await;
@@ -136,6 +139,8 @@ struct Prompt {
     has_ended: bool,
     /// Ctrl-C came, and the line has not ended yet.
     interrupted: Option<Instant>,
+    /// Ctrl-C came as a signal while no line was under way: an editor would have taken it as a key.
+    pressed: Option<Instant>,
     /// Who waits for what could be typed.
     completing: Option<Sender<(usize, Vec<String>)>>,
 }
@@ -203,7 +208,16 @@ impl Prompt {
         if !self.running {
             self.input.next();
         }
+        // It came between the line's end and here.
+        if self.running && self.pressed.take().is_some_and(|at| at.elapsed() < JUST_NOW) {
+            self.interrupt();
+        }
         Next::On
+    }
+
+    fn interrupt(&mut self) {
+        self.interrupted = Some(Instant::now());
+        self.ask(&Ask::Interrupt);
     }
 
     /// Whether it was sent: one that is too long is told, one to an instance that has ended is seen at the end of its events.
@@ -277,17 +291,17 @@ impl Prompt {
             return Ok(Next::Leave(status::INTERRUPTED));
         }
         match (self.running, self.interrupted) {
-            (false, _) if self.terminal => self.input.interrupted(),
+            (false, _) if self.terminal => {
+                self.pressed = Some(Instant::now());
+                self.input.interrupted();
+            }
             (false, _) => return Ok(Next::Leave(status::INTERRUPTED)),
             (true, Some(at)) if at.elapsed() > ANSWERS => {
                 let error = Error::new(OP, "ETIMEDOUT", "it does not answer");
                 return Err(error.subject(&self.name).hint("cnfscript status tells how it is"));
             }
             (true, Some(_)) => {}
-            (true, None) => {
-                self.interrupted = Some(Instant::now());
-                self.ask(&Ask::Interrupt);
-            }
+            (true, None) => self.interrupt(),
         }
         Ok(Next::On)
     }
