@@ -1,18 +1,9 @@
 --- Links: every kind with its options, made where it belongs, changed, moved, counted, deleted.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local test, netns, link, probe = cnf.test, cnf.netns, cnf.link, cnf.probe
-
-local function pair(t, ...)
-  local a, b = t:netns("a"), t:netns("b")
-  local v, w = link.veth({
-    name = "v0",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "w0", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-    ...,
-  })
-  return v, w, a, b
-end
+local pair = require("pair")
 
 local function has_address(l, cidr)
   for _, a in ipairs(l:addresses()) do
@@ -23,7 +14,7 @@ local function has_address(l, cidr)
 end
 
 test.case("veth: both ends placed, named, addressed and up at creation", function(t)
-  local v, w, a, b = pair(t)
+  local a, b, v, w = pair(t)
   t:equal({ v.name, v.kind, w.name, w.kind }, { "v0", "veth", "w0", "veth" })
   t:equal(v.netns, a)
   t:equal(w.netns, b)
@@ -162,7 +153,7 @@ for number, row in ipairs(KINDS) do
 end
 
 test.case("vlan, macvlan and ipvlan carry packets; they stand on a link elsewhere too", function(t)
-  local v, w, a, b = pair(t)
+  local a, b, v, w = pair(t)
   for number, row in ipairs({
     { "macvlan", { mode = "bridge" }, nil },
     { "ipvlan", { mode = "l2" }, nil },
@@ -242,7 +233,7 @@ end)
 
 test.case("a vrf routes by its own table", function(t)
   t:requires("vrf")
-  local v, _, a = pair(t)
+  local a, _, v = pair(t)
   local vrf = link.vrf({ name = "red", netns = a, table = 10 })
   v:set({ master = vrf })
   v:add_address("fd00::1/64")
@@ -270,7 +261,7 @@ for _, row in ipairs({
   local kind, near, far, options, back = table.unpack(row, 1, 5)
   test.case(("%s carries packets over %s"):format(kind, far), function(t)
     t:requires(kind)
-    local _, _, a, b = pair(t)
+    local a, b = pair(t)
     local function tunnel(ns, from, to, number)
       local all = { name = "tun7", netns = ns, ["local"] = from, remote = to }
       all.address = { ("10.7.0.%d/24"):format(number), ("fd07::%d/64"):format(number) }
@@ -294,7 +285,7 @@ for _, row in ipairs({
 end
 
 test.case("up, down, set", function(t)
-  local v = pair(t)
+  local _, _, v = pair(t)
   v:down()
   t:equal(v:info().up, false)
   v:up()
@@ -308,7 +299,7 @@ test.case("up, down, set", function(t)
 end)
 
 test.case("addresses of both families", function(t)
-  local v = pair(t)
+  local _, _, v = pair(t)
   for _, case in ipairs({ { "10.1.0.1/16", "10.1.0.1/16" }, { "10.2.0.1", "10.2.0.1/32" },
     { "fd01::1/48", "fd01::1/48" }, { "fd02::1", "fd02::1/128" } }) do
     v:add_address(case[1])
@@ -325,7 +316,7 @@ test.case("addresses of both families", function(t)
 end)
 
 test.case("stats count real packets", function(t)
-  local v, w, a = pair(t)
+  local a, _, v, w = pair(t)
   for _, ip in ipairs({ "10.0.0.2", "fd00::2" }) do
     t:equal(probe.ping(a, ip, { count = 1, timeout = 3 }).received, 1)
     local before, there = v:stats(), w:stats()
@@ -340,7 +331,7 @@ test.case("stats count real packets", function(t)
 end)
 
 test.case("rename and move keep the handle", function(t)
-  local v, w, a, b = pair(t)
+  local a, b, v, w = pair(t)
   local c = t:netns("c")
   -- Links that are up can be renamed since Linux 6.2.
   if not pcall(v.rename, v, "new0") then
@@ -365,7 +356,7 @@ test.case("rename and move keep the handle", function(t)
 end)
 
 test.case("delete takes the other end; both handles say so", function(t)
-  local v, w, a, b = pair(t)
+  local a, b, v, w = pair(t)
   v:delete()
   for _, l in ipairs({ v, w }) do
     local error = t:raises(function()
@@ -414,7 +405,7 @@ test.case("names and options that are refused, before anything is made", functio
 end)
 
 test.case("duplicate names: EEXIST with the place", function(t)
-  local _, _, a, b = pair(t)
+  local a, b = pair(t)
   for _, case in ipairs({
     { { name = "v0", netns = a, peer = { name = "z", netns = b } }, a.name },
     { { name = "z", netns = a, peer = { name = "w0", netns = b } }, b.name },

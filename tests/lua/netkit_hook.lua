@@ -1,16 +1,11 @@
 --- Programs on netkit: each side runs when its end sends, attached through the primary end.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, link, netkit, probe, test = cnf.bpf, cnf.link, cnf.netkit, cnf.probe, cnf.test
+local hooks = require("hooks")
 
-local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 8);
-  __type(key, __u32);
-  __type(value, __u64);
-} hits SEC(".maps"), turns SEC(".maps");
+local SOURCE = hooks.COUNTED .. [[
 /* The device that a program sees: the one that receives. */
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -18,24 +13,17 @@ struct {
   __type(key, __u32);
   __type(value, __u32);
 } devices SEC(".maps");
-__u64 turn = 0;
-static __always_inline int ran(struct __sk_buff *skb, __u32 number, int result) {
-  __u64 *hit = bpf_map_lookup_elem(&hits, &number), *last = bpf_map_lookup_elem(&turns, &number);
+static __always_inline int seen(struct __sk_buff *skb, __u32 number, int result) {
   __u32 *device = bpf_map_lookup_elem(&devices, &number);
-  if (hit && last && device) {
-    __sync_fetch_and_add(hit, 1);
-    *last = ++turn;
-    *device = skb->ifindex;
-  }
-  return result;
+  if (device) *device = skb->ifindex;
+  return ran(number, result);
 }
-SEC("netkit/primary") int one(struct __sk_buff *skb) { return ran(skb, 1, -1); }
-SEC("netkit/peer") int two(struct __sk_buff *skb) { return ran(skb, 2, -1); }
-SEC("tc") int three(struct __sk_buff *skb) { return ran(skb, 3, -1); }
-SEC("tc") int four(struct __sk_buff *skb) { return ran(skb, 4, -1); }
-SEC("tc") int drop(struct __sk_buff *skb) { return ran(skb, 5, 2); }
+SEC("netkit/primary") int one(struct __sk_buff *skb) { return seen(skb, 1, -1); }
+SEC("netkit/peer") int two(struct __sk_buff *skb) { return seen(skb, 2, -1); }
+SEC("tc") int three(struct __sk_buff *skb) { return seen(skb, 3, -1); }
+SEC("tc") int four(struct __sk_buff *skb) { return seen(skb, 4, -1); }
+SEC("tc") int drop(struct __sk_buff *skb) { return seen(skb, 5, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
 local shared
@@ -61,14 +49,6 @@ local function pair(t, mode)
   return a, b, primary, peer
 end
 
-local function names(where, side)
-  local found = {}
-  for i, program in ipairs(netkit.query(where, side).programs) do
-    found[i] = program.name
-  end
-  return found
-end
-
 for _, mode in ipairs({ "l2", "l3" }) do
   test.case("each side meets its own programs, " .. mode, function(t)
     t:requires("netkit")
@@ -77,8 +57,8 @@ for _, mode in ipairs({ "l2", "l3" }) do
     local p, hits = o.programs, o.maps.hits
     netkit.attach(primary, "primary", p.one)
     netkit.attach(primary, "peer", p.two)
-    t:equal(names(primary, "primary"), { "one" })
-    t:equal(names(primary, "peer"), { "two" })
+    t:equal(hooks.names(netkit.query(primary, "primary")), { "one" })
+    t:equal(hooks.names(netkit.query(primary, "peer")), { "two" })
     for _, address in ipairs({ "10.0.0.2", "fd00::2" }) do
       t:equal(probe.ping(a, address, { count = 2, interval = 0.01 }).received, 2)
     end
@@ -115,7 +95,7 @@ test.case("order, revision, slots and replacement are as on tcx", function(t)
   netkit.attach(primary, "primary", p.one, { first = true })
   netkit.attach(primary, "primary", p.four, { last = true })
   netkit.attach(primary, "primary", p.three, { after = two })
-  t:equal(names(primary, "primary"), { "one", "two", "three", "four" })
+  t:equal(hooks.names(netkit.query(primary, "primary")), { "one", "two", "three", "four" })
   t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
   local turns = o.maps.turns
   for number = 1, 3 do
@@ -129,7 +109,7 @@ test.case("order, revision, slots and replacement are as on tcx", function(t)
   end, 'slot "one" is taken')
   t:equal(two:info().side, "primary")
   two:replace(p.drop)
-  t:equal(names(primary, "primary"), { "one", "drop", "three", "four" })
+  t:equal(hooks.names(netkit.query(primary, "primary")), { "one", "drop", "three", "four" })
   t:equal(probe.ping(a, "10.0.0.2", { count = 1, timeout = 0.2 }).received, 0)
   two:detach()
   t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
@@ -142,15 +122,7 @@ test.case("thirty replacements lose no packet", function(t)
   local p = o.programs
   local attachment = netkit.attach(primary, "peer", p.one)
   probe.ping(a, "10.0.0.2", { count = 1 })
-  local flood = cnf.task.spawn(function()
-    return probe.ping(a, "10.0.0.2", { count = 100, interval = 0.01, timeout = 5 })
-  end)
-  for round = 1, 30 do
-    attachment:replace(round % 2 == 1 and p.two or p.one)
-    cnf.task.sleep(0.02)
-  end
-  local reply = flood:join()
-  t:equal(reply.received, reply.sent)
+  hooks.take_turns(t, a, attachment, { p.one, p.two }, { rounds = 30, pause = 0.02, count = 100, interval = 0.01 })
   t:ok(o.maps.hits:get(1) > 0 and o.maps.hits:get(2) > 0)
 end)
 

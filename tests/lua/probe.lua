@@ -1,19 +1,11 @@
 --- Probes: ping, TCP, UDP and their servers, IPv4 and IPv6 alike.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
-local test, link, probe, task = cnf.test, cnf.link, cnf.probe, cnf.task
+local test, probe, task = cnf.test, cnf.probe, cnf.task
+local pair = require("pair")
 
 local V4, V6 = { "10.0.0.1", "10.0.0.2", "10.0.0.%s:%d" }, { "fd00::1", "fd00::2", "[fd00::%s]:%d" }
-
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local v, w = link.veth({
-    name = "v0",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "w0", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return a, b, v, w
-end
 
 for _, family in ipairs({ V4, V6 }) do
   local mine, theirs, place = table.unpack(family)

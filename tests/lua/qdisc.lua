@@ -1,17 +1,9 @@
 --- Queueing disciplines: set, listed, felt by packets.
-local cnf = require("cnf")
-local test, link, probe = cnf.test, cnf.link, cnf.probe
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local v, w = link.veth({
-    name = "v0",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "w0", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return v, w, a, b
-end
+local cnf = require("cnf")
+local test, probe = cnf.test, cnf.probe
+local pair = require("pair")
 
 local function at(l, parent)
   for _, q in ipairs(l:qdisc()) do
@@ -35,7 +27,7 @@ for number, row in ipairs({
   local kind, options = row[1], row[2]
   test.case(("%s is set, twice the same, and carries packets (%d)"):format(kind, number), function(t)
     t:requires(kind)
-    local v, _, a = pair(t)
+    local a, _, v = pair(t)
     options.kind = kind
     v:qdisc(options)
     v:qdisc(options)
@@ -50,7 +42,7 @@ end
 
 test.case("netem's delay and loss are seen by ping", function(t)
   t:requires("netem")
-  local v, _, a = pair(t)
+  local a, _, v = pair(t)
   for _, ip in ipairs({ "10.0.0.2", "fd00::2" }) do
     t:eventually(function()
       return probe.ping(a, ip, { count = 1, timeout = 0.5 }).received == 1
@@ -67,7 +59,7 @@ end)
 
 test.case("tbf limits the rate", function(t)
   t:requires("tbf")
-  local v, _, a, b = pair(t)
+  local a, b, v = pair(t)
   probe.serve(b, { tcp = 80 })
   local bytes = ("x"):rep(100000)
   v:qdisc({ kind = "tbf", rate = "4mbit", burst = "5k", latency = "1s" })
@@ -77,7 +69,7 @@ test.case("tbf limits the rate", function(t)
 end)
 
 test.case("bad disciplines", function(t)
-  local v = pair(t)
+  local _, _, v = pair(t)
   for _, row in ipairs({
     { "kind is missing", {} },
     { 'did you mean "netem"', { kind = "nettem" } },
@@ -98,7 +90,7 @@ test.case("bad disciplines", function(t)
 end)
 
 test.case("one that the kernel lacks is named", function(t)
-  local v = pair(t)
+  local _, _, v = pair(t)
   for _, kind in ipairs({ "netem", "fq", "fq_codel" }) do
     if not cnf.probe_feature(kind) then
       local error = t:raises(function()

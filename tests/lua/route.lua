@@ -1,17 +1,9 @@
 --- Routes: added, listed, taken by packets, deleted; IPv4 and IPv6 alike.
-local cnf = require("cnf")
-local test, link, probe = cnf.test, cnf.link, cnf.probe
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local v, w = link.veth({
-    name = "v0",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "w0", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return a, b, v, w
-end
+local cnf = require("cnf")
+local test, probe = cnf.test, cnf.probe
+local pair = require("pair")
 
 --- How many routes there are that the kernel did not make itself.
 local function count(ns)

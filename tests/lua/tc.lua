@@ -1,32 +1,17 @@
 --- Legacy clsact: the order words as priorities, filters replaced in place, and the qdisc left as it was found.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, link, netns, probe, tc, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.tc, cnf.test
+local hooks = require("hooks")
 
-local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 8);
-  __type(key, __u32);
-  __type(value, __u64);
-} turns SEC(".maps"), hits SEC(".maps");
-__u64 turn = 0;
-static __always_inline int ran(__u32 number, int result) {
-  __u64 *last = bpf_map_lookup_elem(&turns, &number), *hit = bpf_map_lookup_elem(&hits, &number);
-  if (last && hit) {
-    *last = ++turn;
-    __sync_fetch_and_add(hit, 1);
-  }
-  return result;
-}
+local SOURCE = hooks.COUNTED .. [[
 SEC("tc") int one(struct __sk_buff *skb) { return ran(1, -1); }
 SEC("tc") int two(struct __sk_buff *skb) { return ran(2, -1); }
 SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
 SEC("tc") int pass(struct __sk_buff *skb) { return ran(4, 0); }
 SEC("tc") int drop(struct __sk_buff *skb) { return ran(5, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
 local shared
@@ -48,27 +33,6 @@ local function pair(t)
   return a, near
 end
 
-local function names(where, direction)
-  local found = {}
-  for i, program in ipairs(tc.query(where, direction).programs) do
-    found[i] = program.name
-  end
-  return found
-end
-
-local function met(maps)
-  local numbers = {}
-  for number, turn in maps.turns:pairs() do
-    if turn > 0 then
-      numbers[#numbers + 1] = number
-    end
-  end
-  table.sort(numbers, function(a, b)
-    return maps.turns:get(a) < maps.turns:get(b)
-  end)
-  return numbers
-end
-
 for _, direction in ipairs({ "ingress", "egress" }) do
   test.case("order words become priorities, " .. direction, function(t)
     t:requires("clsact")
@@ -79,14 +43,14 @@ for _, direction in ipairs({ "ingress", "egress" }) do
     tc.attach(near, direction, p.one, { first = true })
     tc.attach(near, direction, p.pass, { last = true })
     tc.attach(near, direction, p.three, { before = p.pass })
-    t:equal(names(near, direction), { "one", "two", "three", "pass" })
+    t:equal(hooks.names(tc.query(near, direction)), { "one", "two", "three", "pass" })
     t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-    t:equal(met(o.maps), { 1, 2, 3, 4 })
+    t:equal(hooks.met(o.maps), { 1, 2, 3, 4 })
     two:detach()
     tc.attach(near, direction, p.two, { after = p.three.id })
     o.maps.turns:clear()
     t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-    t:equal(met(o.maps), { 1, 3, 2, 4 })
+    t:equal(hooks.met(o.maps), { 1, 3, 2, 4 })
     tc.attach(near, direction, p.drop, { after = p.one })
     t:equal(probe.ping(a, "10.0.0.2", { count = 1, timeout = 0.1 }).received, 0)
   end)
@@ -98,7 +62,7 @@ test.case("a priority is taken as given", function(t)
   local p = object().programs
   local ten = tc.attach(near, "ingress", p.one, { priority = 10 })
   tc.attach(near, "ingress", p.two, { priority = 5, handle = 7 })
-  t:equal(names(near, "ingress"), { "two", "one" })
+  t:equal(hooks.names(tc.query(near, "ingress")), { "two", "one" })
   local info = ten:info()
   t:equal({ info.priority, info.handle, info.hook, info.side }, { 10, 1, "tc", "ingress" })
   t:equal(info.link_id, nil)
@@ -135,16 +99,8 @@ test.case("fifty replacements lose no packet", function(t)
   local p = o.programs
   local attachment = tc.attach(near, "egress", p.one)
   probe.ping(a, "10.0.0.2", { count = 1 })
-  local flood = cnf.task.spawn(function()
-    return probe.ping(a, "10.0.0.2", { count = 150, interval = 0.005, timeout = 5 })
-  end)
-  for round = 1, 50 do
-    attachment:replace(round % 2 == 1 and p.two or p.one)
-    cnf.task.sleep(0.015)
-  end
-  local reply = flood:join()
-  t:equal(reply.received, reply.sent)
-  t:equal(names(near, "egress"), { "one" })
+  hooks.take_turns(t, a, attachment, { p.one, p.two }, { rounds = 50, pause = 0.015, count = 150, interval = 0.005 })
+  t:equal(hooks.names(tc.query(near, "egress")), { "one" })
   t:ok(o.maps.hits:get(1) > 0 and o.maps.hits:get(2) > 0)
   t:ok(o.maps.hits:get(1) + o.maps.hits:get(2) >= 150)
 end)

@@ -1,29 +1,11 @@
 --- tcx: programs in the order they were asked to run, replaced under traffic, and gone with their script.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, tcx, link, netns, probe, test = cnf.bpf, cnf.tcx, cnf.link, cnf.netns, cnf.probe, cnf.test
+local hooks = require("hooks")
 
-local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
-/* How often each program ran, and when it ran last, counted over all of them. */
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 8);
-  __type(key, __u32);
-  __type(value, __u64);
-} hits SEC(".maps"), turns SEC(".maps");
-__u64 turn = 0;
-
-static __always_inline int ran(__u32 number, int result) {
-  __u64 *hit = bpf_map_lookup_elem(&hits, &number), *last = bpf_map_lookup_elem(&turns, &number);
-  if (hit && last) {
-    __sync_fetch_and_add(hit, 1);
-    *last = ++turn;
-  }
-  return result;
-}
-
+local SOURCE = hooks.COUNTED .. [[
 SEC("tcx/ingress") int one(struct __sk_buff *skb) { return ran(1, -1); }
 SEC("tcx/egress") int two(struct __sk_buff *skb) { return ran(2, -1); }
 SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
@@ -31,7 +13,6 @@ SEC("classifier") int four(struct __sk_buff *skb) { return ran(4, -1); }
 SEC("tc") int pass(struct __sk_buff *skb) { return ran(5, 0); }
 SEC("tc") int drop(struct __sk_buff *skb) { return ran(6, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
 local shared
@@ -54,28 +35,6 @@ local function pair(t)
   return a, b, near, far
 end
 
-local function names(where, direction)
-  local found = {}
-  for i, program in ipairs(tcx.query(where, direction).programs) do
-    found[i] = program.name
-  end
-  return found
-end
-
---- The numbers of the programs that the last packet met, in the order it met them.
-local function met(maps)
-  local numbers = {}
-  for number, turn in maps.turns:pairs() do
-    if turn > 0 then
-      numbers[#numbers + 1] = number
-    end
-  end
-  table.sort(numbers, function(a, b)
-    return maps.turns:get(a) < maps.turns:get(b)
-  end)
-  return numbers
-end
-
 for _, direction in ipairs({ "ingress", "egress" }) do
   test.case("packets meet the programs in the order asked for, " .. direction, function(t)
     t:requires("tcx")
@@ -86,19 +45,19 @@ for _, direction in ipairs({ "ingress", "egress" }) do
     tcx.attach(near, direction, p.one, { first = true })
     local four = tcx.attach(near, direction, p.four, { last = true })
     tcx.attach(near, direction, p.three, { before = four })
-    t:equal(names(near, direction), { "one", "two", "three", "four" })
+    t:equal(hooks.names(tcx.query(near, direction)), { "one", "two", "three", "four" })
     t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-    t:equal(met(o.maps), { 1, 2, 3, 4 })
+    t:equal(hooks.met(o.maps), { 1, 2, 3, 4 })
 
     four:detach()
-    t:equal(names(near, direction), { "one", "two", "three" })
+    t:equal(hooks.names(tcx.query(near, direction)), { "one", "two", "three" })
     tcx.attach(near, direction, p.four, { after = p.one })
-    t:equal(names(near, direction), { "one", "four", "two", "three" })
+    t:equal(hooks.names(tcx.query(near, direction)), { "one", "four", "two", "three" })
     tcx.attach(near, direction, p.pass, { before = two })
-    t:equal(names(near, direction), { "one", "four", "pass", "two", "three" })
+    t:equal(hooks.names(tcx.query(near, direction)), { "one", "four", "pass", "two", "three" })
     o.maps.turns:clear()
     t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-    t:equal(met(o.maps), { 1, 4, 5 }, "a result other than next ends the chain")
+    t:equal(hooks.met(o.maps), { 1, 4, 5 }, "a result other than next ends the chain")
   end)
 
   test.case("a program that drops stops the traffic, " .. direction, function(t)
@@ -122,7 +81,7 @@ test.case("an anchor is an attachment, a program or a program's id", function(t)
     tcx.attach(near, "egress", p.two, { before = anchor }):detach()
     local two = tcx.attach(near, "egress", p.two, { before = anchor })
     local three = tcx.attach(near, "egress", p.three, { after = anchor })
-    t:equal(names(near, "egress"), { "two", "one", "three" })
+    t:equal(hooks.names(tcx.query(near, "egress")), { "two", "one", "three" })
     two:detach()
     three:detach()
   end
@@ -232,7 +191,7 @@ test.case("one program, one slot, one place", function(t)
   tcx.attach(far, "egress", p.one)
   first:detach()
   tcx.attach(near, "egress", p.two, { slot = "one" })
-  t:equal(names(near, "egress"), { "two" })
+  t:equal(hooks.names(tcx.query(near, "egress")), { "two" })
 end)
 
 test.case("a hundred replacements lose no packet", function(t)
@@ -245,17 +204,9 @@ test.case("a hundred replacements lose no packet", function(t)
   end)
   for _, direction in ipairs({ "ingress", "egress" }) do
     local attachment = tcx.attach(near, direction, p.one, { slot = "swapped" })
-    local flood = cnf.task.spawn(function()
-      return probe.ping(a, "10.0.0.2", { count = 200, interval = 0.005, timeout = 5 })
-    end)
-    for round = 1, 100 do
-      attachment:replace(round % 2 == 1 and p.two or p.one)
-      cnf.task.sleep(0.01)
-    end
-    local reply = flood:join()
-    t:equal(reply.received, reply.sent, direction)
+    hooks.take_turns(t, a, attachment, { p.one, p.two }, { rounds = 100, pause = 0.01, count = 200, interval = 0.005 })
     t:equal(attachment:info().program, "one")
-    t:equal(names(near, direction), { "one" })
+    t:equal(hooks.names(tcx.query(near, direction)), { "one" })
     attachment:detach()
   end
   local hits = o.maps.hits
@@ -279,7 +230,7 @@ test.case("what cannot take the place of a program does not", function(t)
   t:raises(function()
     attachment:replace("two")
   end, "must be a Program")
-  t:equal(names(near, "ingress"), { "one", "two" })
+  t:equal(hooks.names(tcx.query(near, "ingress")), { "one", "two" })
 end)
 
 test.case("a device that has gone takes its programs with it", function(t)
@@ -314,7 +265,7 @@ test.case("a link made again under the old index starts with free slots", functi
   for _ = 1, 2 do
     local near = link.veth({ name = "near", index = 77, netns = a, peer = { name = "far", netns = a } })
     tcx.attach(near, "ingress", p.one)
-    t:equal(names(near, "ingress"), { "one" })
+    t:equal(hooks.names(tcx.query(near, "ingress")), { "one" })
     near:delete()
   end
 end)
@@ -367,11 +318,11 @@ test.case("bpf.attach takes tcx where the kernel has it, else clsact", function(
   bpf.attach(near, "egress", o.programs.four, { last = true })
   bpf.attach(near, "egress", o.programs.two, { after = o.programs.one })
   t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-  t:equal(met(o.maps), { 1, 2, 3, 4 })
+  t:equal(hooks.met(o.maps), { 1, 2, 3, 4 })
   attachment:replace(o.programs.pass)
   o.maps.turns:clear()
   t:equal(probe.ping(a, "10.0.0.2", { count = 1 }).received, 1)
-  t:equal(met(o.maps), { 1, 2, 5 })
+  t:equal(hooks.met(o.maps), { 1, 2, 5 })
 end)
 
 test.case("nothing remains of a script that has ended", function(t)
@@ -403,7 +354,7 @@ test.case("nothing remains of a script that has ended", function(t)
   t:never(function()
     return #tcx.query(near, "ingress").programs ~= 1
   end, { during = 0.2 })
-  t:equal(names(near, "egress"), { "two" })
+  t:equal(hooks.names(tcx.query(near, "egress")), { "two" })
   t:equal(#cnf.xdp.query(near).programs, 1)
   t:equal(#cnf.tc.query(near, "egress").programs, 1)
   script:kill("TERM")

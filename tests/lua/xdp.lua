@@ -1,6 +1,9 @@
 --- XDP: native where the driver can, generic where it cannot, one program a device.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, link, probe, test, xdp = cnf.bpf, cnf.link, cnf.probe, cnf.test, cnf.xdp
+local hooks = require("hooks")
 
 local SOURCE = [[
 #include <linux/bpf.h>
@@ -113,15 +116,7 @@ test.case("a hundred replacements lose no frame", function(t)
   local p = object().programs
   local attachment = xdp.attach(near, p.pass)
   probe.ping(a, "10.0.0.2", { count = 1 })
-  local flood = cnf.task.spawn(function()
-    return probe.ping(a, "10.0.0.2", { count = 200, interval = 0.005, timeout = 5 })
-  end)
-  for round = 1, 100 do
-    attachment:replace(round % 2 == 1 and p.frags or p.pass)
-    cnf.task.sleep(0.01)
-  end
-  local reply = flood:join()
-  t:equal(reply.received, reply.sent)
+  hooks.take_turns(t, a, attachment, { p.pass, p.frags }, { rounds = 100, pause = 0.01, count = 200, interval = 0.005 })
   local hits = shared.maps.hits
   t:ok(hits:get(0) > 0 and hits:get(1) > 0 and hits:get(0) + hits:get(1) >= 200)
 end)
