@@ -1,4 +1,5 @@
---- Loads a map, or reads it, and prints the seconds of processor time that took: "packed", "table" or "get", and how many.
+--- Loads a map, or reads it, and prints the seconds of processor time that took: "packed", "table", "get" or
+--- "set", and how many.
 local cnf = require("cnf")
 local way, count = cnf.args[1], tonumber(cnf.args[2])
 
@@ -50,7 +51,18 @@ local function get()
   end
 end
 
-local work = ({ packed = packed, table = from_table, get = get })[way]()
+local function set()
+  for i = 0, 1023 do
+    map:set(i, 7)
+  end
+  return function()
+    for i = 1, count do
+      map:set(i & 1023, 7)
+    end
+  end
+end
+
+local work = ({ packed = packed, table = from_table, get = get, set = set })[way]()
 collectgarbage()
 local start = os.clock()
 work()

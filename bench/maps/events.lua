@@ -1,20 +1,61 @@
---- Takes the records of an object's ring buffer for some seconds: prints "ready PROGRAM_ID", then how many came a second.
+--- Takes the records of an object's ring buffer. "rate OBJECT SECONDS" prints "ready PROGRAM_ID", then how many came a second;
+--- "reads" and "keeps OBJECT ROUNDS PEER COUNT" have PEER fill the buffer, and print the seconds of processor time for
+--- each record, of a handler that reads a field and of one that keeps the whole record.
 local cnf = require("cnf")
-local object = cnf.bpf.load(cnf.args[1])
-local seconds = tonumber(cnf.args[2])
+local task = cnf.task
+local way, path = cnf.args[1], cnf.args[2]
+local object = cnf.bpf.load(path)
+local program = object.programs.send.id
 
-local events, bytes = 0, 0
-local subscription = object.maps.events:on_record(function(event)
+local events, bytes, last = 0, 0, nil
+
+local function reads(event)
   events = events + 1
   bytes = bytes + event.bytes
-end, { type = "struct event" })
-
-print("ready " .. object.programs.send.id)
-io.stdout:flush()
-while events == 0 do
-  cnf.task.sleep(0.001)
 end
-local before, start = events, cnf.task.now()
-cnf.task.sleep(seconds)
-print(("%.9g"):format((events - before) / (cnf.task.now() - start)))
-subscription:close()
+
+local function keeps(event)
+  events = events + 1
+  bytes = bytes + event.bytes
+  last = event
+end
+
+local function subscribe(handler)
+  return object.maps.events:on_record(handler, { type = "struct event" })
+end
+
+local function rate(seconds)
+  local subscription = subscribe(reads)
+  print("ready " .. program)
+  io.stdout:flush()
+  while events == 0 do
+    task.sleep(0.001)
+  end
+  local before, start = events, task.now()
+  task.sleep(seconds)
+  print(("%.9g"):format((events - before) / (task.now() - start)))
+  subscription:close()
+end
+
+local function drain(handler, rounds, peer, count)
+  local spent = 0
+  for round = 1, rounds do
+    assert(os.execute(("%s fill %d %d"):format(peer, program, count)))
+    local subscription = subscribe(handler)
+    local start = os.clock()
+    while events < round * count do
+      task.sleep(0.002)
+    end
+    spent = spent + os.clock() - start
+    subscription:close()
+  end
+  assert(handler == reads or last.bytes == bytes // events)
+  print(("%.9g"):format(spent / events))
+end
+
+if way == "rate" then
+  rate(tonumber(cnf.args[3]))
+else
+  local handlers = { reads = reads, keeps = keeps }
+  drain(handlers[way], tonumber(cnf.args[3]), cnf.args[4], tonumber(cnf.args[5]))
+end

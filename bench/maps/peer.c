@@ -3,8 +3,11 @@
  *   peer batch N     one map, N entries, one call of the batch update
  *   peer single N    the same, an update each
  *   peer get N       N lookups of keys that are there, the bare system call
+ *   peer set N       N updates of keys that are there, the bare system call
  *   peer send PROGRAM_ID SECONDS  runs a program, over and over
- *   peer events OBJECT SECONDS    prints "ready PROGRAM_ID", then how many records a second reach a callback
+ *   peer fill PROGRAM_ID N        runs a program N times
+ *   peer rate OBJECT SECONDS      prints "ready PROGRAM_ID", then how many records a second reach a callback
+ *   peer drain OBJECT ROUNDS N    fills a ring buffer with N records; the seconds of processor time to take one
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -59,7 +62,8 @@ static double load(uint32_t count, int batch)
 	return now(CLOCK_PROCESS_CPUTIME_ID) - start;
 }
 
-static double get(uint32_t count)
+/* Lookups, or updates, of keys that are there. */
+static double each(int command, uint32_t count)
 {
 	int fd = hash(1024);
 	uint64_t value = 7, sum = 0;
@@ -73,8 +77,8 @@ static double get(uint32_t count)
 		attr.map_fd = fd;
 		attr.key = (uint64_t)(unsigned long)&key;
 		attr.value = (uint64_t)(unsigned long)&value;
-		if (syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, sizeof(attr)))
-			die("BPF_MAP_LOOKUP_ELEM");
+		if (syscall(SYS_bpf, command, &attr, sizeof(attr)))
+			die("BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM");
 		sum += value;
 	}
 	double took = now(CLOCK_PROCESS_CPUTIME_ID) - start;
@@ -101,7 +105,7 @@ static int on_event(void *context, void *data, size_t size)
 	return 0;
 }
 
-static double consume(const char *path, double seconds)
+static struct ring_buffer *open_events(const char *path, uint32_t *id)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	if (!object || bpf_object__load(object))
@@ -115,7 +119,15 @@ static double consume(const char *path, double seconds)
 	struct ring_buffer *ring = ring_buffer__new(map, on_event, NULL, NULL);
 	if (!ring)
 		die("ring_buffer__new");
-	printf("ready %u\n", info.id);
+	*id = info.id;
+	return ring;
+}
+
+static double rate(const char *path, double seconds)
+{
+	uint32_t id;
+	struct ring_buffer *ring = open_events(path, &id);
+	printf("ready %u\n", id);
 	fflush(stdout);
 	while (!events)
 		ring_buffer__poll(ring, 100);
@@ -124,6 +136,32 @@ static double consume(const char *path, double seconds)
 	while (now(CLOCK_MONOTONIC) - start < seconds)
 		ring_buffer__poll(ring, 100);
 	return (events - before) / (now(CLOCK_MONOTONIC) - start);
+}
+
+static void fill(uint32_t id, int count)
+{
+	char packet[64] = {};
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet, .data_size_in = sizeof(packet),
+		    .repeat = count);
+	int fd = bpf_prog_get_fd_by_id(id);
+	if (fd < 0 || bpf_prog_test_run_opts(fd, &options))
+		die("bpf_prog_test_run_opts");
+}
+
+static double drain(const char *path, int rounds, int count)
+{
+	uint32_t id;
+	double spent = 0;
+	struct ring_buffer *ring = open_events(path, &id);
+	for (int round = 0; round < rounds; round++) {
+		fill(id, count);
+		double start = now(CLOCK_PROCESS_CPUTIME_ID);
+		ring_buffer__consume(ring);
+		spent += now(CLOCK_PROCESS_CPUTIME_ID) - start;
+	}
+	if (events != (uint64_t)rounds * count)
+		die("records");
+	return spent / events;
 }
 
 static void run(uint32_t id, double seconds)
@@ -142,16 +180,22 @@ static void run(uint32_t id, double seconds)
 
 int main(int argc, char **argv)
 {
-	if (argc == 4 && !strcmp(argv[1], "events"))
-		printf("%.9g\n", consume(argv[2], atof(argv[3])));
+	if (argc == 4 && !strcmp(argv[1], "rate"))
+		printf("%.9g\n", rate(argv[2], atof(argv[3])));
+	else if (argc == 5 && !strcmp(argv[1], "drain"))
+		printf("%.9g\n", drain(argv[2], atoi(argv[3]), atoi(argv[4])));
 	else if (argc == 4 && !strcmp(argv[1], "send"))
 		run(atoi(argv[2]), atof(argv[3]));
+	else if (argc == 4 && !strcmp(argv[1], "fill"))
+		fill(atoi(argv[2]), atoi(argv[3]));
 	else if (argc == 3 && !strcmp(argv[1], "batch"))
 		printf("%.9f\n", load(atoi(argv[2]), 1));
 	else if (argc == 3 && !strcmp(argv[1], "single"))
 		printf("%.9f\n", load(atoi(argv[2]), 0));
 	else if (argc == 3 && !strcmp(argv[1], "get"))
-		printf("%.9f\n", get(atoi(argv[2])));
+		printf("%.9f\n", each(BPF_MAP_LOOKUP_ELEM, atoi(argv[2])));
+	else if (argc == 3 && !strcmp(argv[1], "set"))
+		printf("%.9f\n", each(BPF_MAP_UPDATE_ELEM, atoi(argv[2])));
 	else
 		return 2;
 	return 0;

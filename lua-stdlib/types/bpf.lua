@@ -342,6 +342,9 @@ function Map:peek(value) end
 --- for ring buffers), or by `type`; without one it is a string. `rest` is what a record has behind its type, such as the
 --- packet that `bpf_perf_event_output` appends; of perf arrays it ends with up to 7 bytes of padding.
 ---
+--- A record is the handler's to keep. A handler that takes it by name and only reads fields of it (`record.bytes`) is about
+--- four times as fast as one that hands the record on, keeps it or goes through it: just these fields are decoded.
+---
 --- While a reload loads the script anew, records still go to the script that runs; the new one's come from the commit on.
 ---
 --- Nothing is lost silently. A perf array's records that find no room are counted by the kernel, as `lost`, and said. A

@@ -196,6 +196,78 @@ test.case("the type can be named where the map does not say it", function(t)
   t:equal(unknown.op, "map:on_record")
 end)
 
+test.case("a handler that only reads fields sees what one that keeps records sees", function(t)
+  local object, run = loaded()
+  local seen, kept, handed = {}, {}, nil
+  local function put(list, ...)
+    list[#list + 1] = { ... }
+  end
+  local function reads(e)
+    put(seen, e.number, e.source, e.port, e.verdict, e.name, e.low, e.high, e.wide, e.none)
+  end
+  local function keeps(e)
+    handed = e
+    put(kept, e.number, e.source, e.port, e.verdict, e.name, e.low, e.high, e.wide, e.none)
+  end
+  local subscription = object.maps.events:on_record(reads)
+  for i = 1, 3 do
+    run("ring", i)
+  end
+  t:eventually(function()
+    return #seen == 3
+  end)
+  subscription:close()
+  subscription = object.maps.events:on_record(keeps)
+  for i = 1, 3 do
+    run("ring", i)
+  end
+  t:eventually(function()
+    return #kept == 3
+  end)
+  t:equal(seen, kept)
+  t:equal(seen[3], { 3, "10.0.0.1", 443, "DROP", "ev", 5, 77, -1 })
+  t:equal(handed, event(3))
+end)
+
+test.case("a handler that only reads fields gets rests and errors as any other", function(t)
+  local object, run = loaded()
+  local seen = {}
+  local subscription = object.maps.plain:on_record(function(e, rest)
+    if rest == "end" and #seen == 2 then
+      seen[3] = "failed"
+      error("the third one")
+    end
+    seen[#seen + 1] = e.number .. (rest or "")
+  end, { type = "struct event" })
+  -- Too short, for the first and in the middle.
+  for _, name in ipairs({ "bytes", "trailed", "trailed", "bytes", "trailed", "trailed" }) do
+    run(name, 0)
+  end
+  t:eventually(function()
+    return subscription:stats().records == 6
+  end)
+  t:equal(seen, { "1end", "1end", "failed", "1end" })
+  t:equal(subscription:stats().errors, 3)
+end)
+
+test.case("records wait for a handler that reads them and waits itself", function(t)
+  local object, run = loaded()
+  local seen = {}
+  object.maps.events:on_record(function(e)
+    local before = e.number
+    task.sleep(0.005)
+    seen[#seen + 1] = { before, e.number }
+  end)
+  run("ring", 1)
+  run("ring", 2)
+  task.sleep(0.002)
+  run("ring", 3)
+  t:eventually(function()
+    return #seen == 3
+  end)
+  t:equal(seen, { { 1, 1 }, { 2, 2 }, { 3, 3 } })
+end)
+
 test.case("an error in a handler costs its record and nothing else", function(t)
   local object, run = loaded()
   local seen = 0

@@ -33,6 +33,7 @@ pub mod process;
 pub mod program;
 pub mod prompt;
 mod qdisc;
+mod reads;
 mod records;
 mod route;
 mod selector;

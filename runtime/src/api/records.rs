@@ -16,9 +16,9 @@ use super::host::Host;
 use super::map::Map;
 use super::module::{Args, Module};
 use super::option::Size;
-use super::stack;
-use crate::kernel::bpf::Type;
+use super::{reads, stack};
 use crate::kernel::bpf::records::{Batch, Line, Records, Trace};
+use crate::kernel::bpf::{Column, Type};
 use crate::record;
 use crate::{Error, Result};
 
@@ -68,8 +68,17 @@ struct Inner {
 }
 
 enum Source {
-    Records { records: Records, kind: Option<Type>, batch: Batch },
-    Trace { trace: Trace, lines: Vec<Line> },
+    Records {
+        records: Records,
+        kind: Option<Type>,
+        /// The fields that the handler reads, where it does nothing else with a record.
+        columns: Vec<Column>,
+        batch: Batch,
+    },
+    Trace {
+        trace: Trace,
+        lines: Vec<Line>,
+    },
 }
 
 /// Maps that have a subscription: a second one would take records away from the first.
@@ -81,6 +90,9 @@ const UNTIL_COMMIT: Duration = Duration::from_millis(5);
 
 /// Records taken at once: enough to hide the cost of a turn, few enough for other tasks to have theirs.
 const BATCH: usize = 512;
+
+/// A handler that reads more fields gets whole records: Lua has so many locals.
+const MOST_FIELDS: usize = 60;
 
 /// `open(map, options)`
 fn open(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> {
@@ -114,7 +126,12 @@ fn open(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> 
     reading.0.borrow_mut().insert(map.id());
     Ok(Returned(Stream(Rc::new(Inner {
         name: map.name().to_owned(),
-        source: RefCell::new(Some(Source::Records { records, kind, batch: Batch::default() })),
+        source: RefCell::new(Some(Source::Records {
+            records,
+            kind,
+            columns: Vec::new(),
+            batch: Batch::default(),
+        })),
         ready,
         listening: Cell::new(listening),
         interval,
@@ -183,6 +200,11 @@ impl Handle for Stream {
                 true => Ok(Taken::nothing()),
                 false => this.take(lua),
             })
+            .method("reads", |_, _, this, mut args| Ok(this.reads(&args.any())))
+            .method("fields", |lua, host, this, mut args| match host.stage.is_loading() {
+                true => Ok((0, Value::Nil, Value::Nil)),
+                false => this.fields(lua, args.any()),
+            })
             .method("close", |_, _, this, _| {
                 this.close();
                 Ok(())
@@ -247,12 +269,8 @@ impl Stream {
         let mut source = self.0.source.borrow_mut();
         let (taken, count) = match source.as_mut() {
             None => return Ok(Taken::nothing()),
-            Some(Source::Records { records, kind, batch }) => {
-                if !self.0.listening.replace(true) {
-                    records.listen()?;
-                }
-                batch.clear();
-                records.take(batch, BATCH);
+            Some(Source::Records { records, kind, batch, .. }) => {
+                self.0.next_batch(records, batch)?;
                 (stack::records(lua, kind.as_ref(), records.padding(), batch), batch.len())
             }
             Some(Source::Trace { trace, lines }) => {
@@ -261,10 +279,41 @@ impl Stream {
                 (stack::lines(lua, lines), lines.len())
             }
         };
-        self.0.losses.report(&self.0.name, source.as_ref(), count < BATCH);
-        self.0.taken.set(self.0.taken.get() + count as u64);
+        self.0.count(source.as_ref(), count);
         let taken = taken.map_err(from_lua)?;
         Ok(Taken((Some(taken.records), count, taken.rests, taken.short)))
+    }
+
+    /// `reads(handler) -> names`: the fields that [`Stream::fields`] gives from now on; nil when the handler must have whole
+    /// records, each a table of its own.
+    fn reads(&self, handler: &Value) -> Option<Vec<String>> {
+        let mut source = self.0.source.borrow_mut();
+        let Some(Source::Records { kind: Some(kind), columns, .. }) = source.as_mut() else {
+            return None;
+        };
+        let names = reads::fields_read(&handler.as_function()?.dump(true))?;
+        *columns = kind.columns(&names).filter(|columns| columns.len() <= MOST_FIELDS)?;
+        Some(columns.iter().map(|column| column.name().to_owned()).collect())
+    }
+
+    /// `fields(lists) -> how many, rests, lengths of short ones`: as [`Stream::take`], but each of [`Stream::reads`] into a
+    /// list of its own.
+    fn fields(&self, lua: &Lua, lists: Value) -> Result<(usize, Value, Value)> {
+        let nothing = (0, Value::Nil, Value::Nil);
+        let mut source = self.0.source.borrow_mut();
+        let (
+            Some(Source::Records { records, kind: Some(kind), columns, batch }),
+            Value::Table(lists),
+        ) = (source.as_mut(), lists)
+        else {
+            return Ok(nothing);
+        };
+        self.0.next_batch(records, batch)?;
+        let (padding, count) = (records.padding(), batch.len());
+        let taken = stack::columns(lua, kind, columns, lists, padding, batch);
+        self.0.count(source.as_ref(), count);
+        let (rests, short) = taken.map_err(from_lua)?;
+        Ok((count, rests, short))
     }
 
     /// Buffers and descriptors go now, whoever still holds the stream.
@@ -274,6 +323,23 @@ impl Stream {
         if let Some((id, reading)) = &self.0.reading {
             reading.0.borrow_mut().remove(id);
         }
+    }
+}
+
+impl Inner {
+    fn next_batch(&self, records: &mut Records, batch: &mut Batch) -> Result<()> {
+        if !self.listening.replace(true) {
+            records.listen()?;
+        }
+        batch.clear();
+        records.take(batch, BATCH);
+        Ok(())
+    }
+
+    /// So many have been taken at once.
+    fn count(&self, source: Option<&Source>, count: usize) {
+        self.losses.report(&self.name, source, count < BATCH);
+        self.taken.set(self.taken.get() + count as u64);
     }
 }
 

@@ -3,7 +3,7 @@
 use mlua::{Lua, Table, Value, ffi};
 
 use crate::kernel::bpf::records::{Batch, Line};
-use crate::kernel::bpf::{Build, Type};
+use crate::kernel::bpf::{Build, Column, Type};
 
 /// Makes one Lua value of bytes. Numbers, which are most, do not even enter Lua.
 pub fn value(lua: &Lua, kind: &Type, bytes: &[u8]) -> mlua::Result<Value> {
@@ -71,6 +71,54 @@ pub fn records(
         })?
     };
     Ok(Taken { records, rests, short })
+}
+
+/// Some fields of all records of a batch, each into a list of its own: the n-th of `lists` gets the n-th of `columns`, by
+/// record. What is left in a list of an earlier, longer batch stays there. Gives what [`Taken`] has beside the records.
+pub fn columns(
+    lua: &Lua,
+    kind: &Type,
+    columns: &[Column],
+    lists: Table,
+    padding: usize,
+    batch: &Batch,
+) -> mlua::Result<(Value, Value)> {
+    const LISTS: i32 = 1;
+    const RESTS: i32 = 2;
+    const SHORT: i32 = 3;
+    let size = kind.size();
+    // SAFETY: as in `build`; the closure starts with the lists alone on the stack, whose members are put above two values
+    // that it leaves there.
+    unsafe {
+        lua.exec_raw(lists, |state| {
+            let mut out = Stack { state, names: None };
+            out.nil();
+            out.nil();
+            ffi::luaL_checkstack(state, columns.len() as i32 + 5, std::ptr::null());
+            for number in 1..=columns.len() {
+                ffi::lua_rawgeti(state, LISTS, number as ffi::lua_Integer);
+                ffi::luaL_checktype(state, -1, ffi::LUA_TTABLE);
+            }
+            for (index, bytes) in batch.iter().enumerate() {
+                let at = index as ffi::lua_Integer + 1;
+                if bytes.len() < size {
+                    ffi::lua_pushinteger(state, bytes.len() as ffi::lua_Integer);
+                    put(state, SHORT, at);
+                    continue;
+                }
+                for (list, column) in (SHORT + 1..).zip(columns) {
+                    column.decode_to(bytes, &mut out);
+                    ffi::lua_rawseti(state, list, at);
+                }
+                if bytes.len() > size + padding {
+                    out.bytes(&bytes[size..]);
+                    put(state, RESTS, at);
+                }
+            }
+            ffi::lua_settop(state, SHORT);
+            ffi::lua_remove(state, LISTS);
+        })
+    }
 }
 
 /// Pops a value into the table at `place`, which is made when there is none.

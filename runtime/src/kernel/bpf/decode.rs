@@ -40,6 +40,14 @@ impl Type {
         }
     }
 
+    /// Those fields of a struct that have one of these names; none when it is no struct.
+    pub fn columns(&self, names: &[String]) -> Option<Vec<Column>> {
+        let Shape::Struct { fields, .. } = &self.shape else { return None };
+        // Of two of one name the last counts, as where all are put into one table.
+        let named = |name: &String| fields.iter().rfind(|field| field.name == *name);
+        Some(names.iter().filter_map(named).map(|field| Column(field.clone())).collect())
+    }
+
     /// The number, where the type is nothing but one: what is read most is read fastest.
     pub fn number(&self, bytes: &[u8]) -> Option<i64> {
         match self.shape {
@@ -48,6 +56,21 @@ impl Type {
             }
             _ => None,
         }
+    }
+}
+
+/// One field of a struct, to be read by itself.
+#[derive(Debug, Clone)]
+pub struct Column(Field);
+
+impl Column {
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The field's value, of the bytes of the whole struct.
+    pub fn decode_to(&self, bytes: &[u8], out: &mut impl Build) {
+        read_field(&self.0, bytes, out);
     }
 }
 

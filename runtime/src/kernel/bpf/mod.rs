@@ -25,7 +25,7 @@ pub mod sys;
 pub mod verifier;
 
 pub use btf::{Type, Value};
-pub use decode::Build;
+pub use decode::{Build, Column};
 pub use hook::{Anchor, Attachment, Hook, Order, Target, XdpMode, attach, attach_auto, query};
 pub use map::{Map, MapKind, MapSpec, Write};
 pub use object::{LoadOptions, Object, ObjectFile};

@@ -54,11 +54,15 @@ impl Ring {
         loop {
             let start = position.load(SeqCst);
             let mut at = start;
+            let mut written = start;
             while batch.len() - before < max {
-                let written = self.producer.u64_at(0).load(SeqCst);
-                self.fullest = self.fullest.max(written.saturating_sub(at));
+                // Programs write it all the time: looked at only when it has to be.
                 if at >= written {
-                    break;
+                    written = self.producer.u64_at(0).load(SeqCst);
+                    self.fullest = self.fullest.max(written.saturating_sub(at));
+                    if at >= written {
+                        break;
+                    }
                 }
                 let offset = page + (at as usize & (self.size - 1));
                 let header = self.producer.u32_at(offset).load(SeqCst);
