@@ -269,6 +269,104 @@ fn a_killed_instance_routes_on_and_is_taken_over() {
     assert_eq!(room.namespaces(), [""; 0]);
 }
 
+/// One way, then two: flows that were there stay on the first until they are idle.
+const WAYS: &str = "
+local router = cnf.policy.router { name = 'edge', attach = { { rc, 'ingress' } }, default = { action = 'pass' } }
+router:set { { from = '10.9.0.0/24', action = 'drop' },
+  { from = '10.1.0.0/24', nexthops = { { via = '10.2.0.2', weight = WEIGHT }, { via = '10.3.0.2', weight = 1 } } } }
+cnf.wait()
+cnf.task.every('10ms', function()
+  local stats = router:stats()
+  print('counted ' .. stats[2].packets .. ' of ' .. stats.total.routed.packets)
+end)
+";
+
+impl Room {
+    /// How many of these flows, told apart by their ports, go to each end.
+    fn spread(&self, ports: std::ops::Range<u16>) -> [usize; 2] {
+        let inside =
+            |name: &str| named::open(&format!("{}{name}", self.prefix)).expect("it is there");
+        let socket = |name: &str, at: String| {
+            let bind = || Ok(UdpSocket::bind(&at).expect("free"));
+            inside(name).fd.within(bind).expect("in the namespace")
+        };
+        let ends = ["a", "b"].map(|name| socket(name, "203.0.113.1:9000".to_owned()));
+        for port in ports {
+            let client = socket("c", format!("10.1.0.2:{port}"));
+            client.send_to(b"x", "203.0.113.1:9000").expect("sent");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        ends.map(|end| {
+            end.set_nonblocking(true).expect("a socket");
+            std::iter::from_fn(|| end.recv(&mut [0; 8]).ok()).count()
+        })
+    }
+
+    #[track_caller]
+    fn eventually_says(&self, line: &str) {
+        eventually(|| self.run(&["logs", "edge"]).out.lines().last() == Some(line));
+    }
+
+    #[track_caller]
+    fn counted(&self, packets: usize) {
+        self.eventually_says(&format!("counted {packets} of {packets}"));
+    }
+
+    /// Packets that the policy has counted, when that does not change any more.
+    fn counts(&self) -> usize {
+        let now = || {
+            let log = self.run(&["logs", "edge"]).out;
+            let last = log.lines().rev().find_map(|line| line.strip_prefix("counted "));
+            last.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or(0)
+        };
+        loop {
+            let before = now();
+            std::thread::sleep(Duration::from_millis(100));
+            if before == now() {
+                return before;
+            }
+        }
+    }
+
+    fn killed(&self) {
+        let pid = self.pid("edge");
+        self.signal("edge", Signal::SIGKILL);
+        eventually(|| nix::sys::signal::kill(pid, None).is_err() || zombie(pid));
+    }
+}
+
+#[test]
+fn counters_and_flows_go_on_in_the_process_after() {
+    let room = Room::new();
+    let script = |weight: &str| format!("{NET}{}", WAYS.replace("WEIGHT", weight));
+    room.up("edge", &script("100"));
+    // The neighbours are resolved by it.
+    eventually(|| room.spread(5000..5032).iter().sum::<usize>() == 32);
+    let before = room.counts();
+    let spread = room.spread(5000..5032);
+    assert!(spread[0] > 24, "{spread:?}");
+    let equal = script("1");
+    room.reload(&equal);
+    assert_eq!(room.spread(5000..5032), spread, "they stay where they are");
+    room.counted(before + 64);
+    // Twice: what was taken over is left for the next.
+    for life in 1..=2 {
+        room.killed();
+        assert_eq!(room.spread(5000..5032), spread);
+        room.up("edge", &equal);
+        assert_eq!(room.spread(5000..5032), spread, "life {life}");
+        room.counted(before + 64 + life * 64);
+    }
+    room.killed();
+    // Another match is another policy, with a counter of its own.
+    let total = before + 64 * 3;
+    room.up("edge", &equal.replace("from = '10.1.0.0/24', n", "from = '10.1.0.0/16', n"));
+    assert_eq!(room.spread(5000..5032).iter().sum::<usize>(), 32);
+    room.eventually_says(&format!("counted 32 of {}", total + 32));
+    room.run(&["down", "edge"]).expect(0, "is down");
+    assert_eq!(room.namespaces(), [""; 0]);
+}
+
 fn zombie(pid: nix::unistd::Pid) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z "))
 }

@@ -211,7 +211,8 @@ struct state {
 /* Slots of the map of maps. */
 #define SETS_ARENA 0	/* + plan index */
 #define SETS_COUNTERS 2 /* + plan index */
-#define SETS_ENTRIES 4
+#define SETS_MEMORY 4	/* + plan index; the host's own, which programs do not read */
+#define SETS_ENTRIES 6
 
 /* The addresses a router answers with from the device that a packet came in by. */
 struct port {

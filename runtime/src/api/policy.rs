@@ -93,6 +93,12 @@ fn make(
             let fd = netns.fd.clone();
             let spec = RouterSpec { name: name.clone(), netns: fd, attach, default: None };
             let router = router::Router::idle(&spec)?;
+            if host.instance.pins.is_some() {
+                router.remember();
+            }
+            if stage.is_loading() {
+                book.inherit(&router);
+            }
             let undone = router.clone();
             let entry = Owned::Other {
                 netns: Some(netns),

@@ -216,6 +216,18 @@ impl Book {
         }
     }
 
+    /// Lets a new router go on where that of a dead process is, if its programs still stand on their hooks.
+    pub fn inherit(&self, router: &router::Router) {
+        let entries = self.ledger.entries(|_, owned| is_of(owned, &self.slot));
+        let Some(there) = entries.iter().find_map(|(_, owned)| owned.find_mounted()) else {
+            return;
+        };
+        if let Err(error) = router.inherit(&there.program()) {
+            let name = router.name();
+            tracing::warn!("router {name}: its counters and flows begin anew: {}", error.message());
+        }
+    }
+
     fn place(&self, attach: &Attach, hook: bpf::Hook) -> Option<AttachmentPlace> {
         let places = self.places.borrow();
         let same = |place: &&AttachmentPlace| {

@@ -39,6 +39,7 @@ pub const PLAN_NEEDS_PORTS: u32 = 0x01;
 /// Slots of the map of maps; + the plan's index.
 pub const SETS_ARENA: u32 = 0;
 pub const SETS_COUNTERS: u32 = 2;
+pub const SETS_MEMORY: u32 = 4;
 
 /// Offsets in `struct state`.
 pub const STATE_LIVE: usize = 0;

@@ -58,6 +58,21 @@ impl Counters {
         Ok(Counters { memory: map.mmap()?, map, capacity, shards })
     }
 
+    /// Those that another process has made, when they are what it says.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn of(map: Map, capacity: u32, shards: u32) -> Result<Option<Counters>> {
+        let fits = capacity >= FIRST_POLICY_ID
+            && shards.is_power_of_two()
+            && u64::from(capacity) * u64::from(shards)
+                == u64::from(map.info().max_entries) * u64::from(PER_CELL);
+        if !fits {
+            return Ok(None);
+        }
+        Ok(Some(Counters { memory: map.mmap()?, map, capacity, shards }))
+    }
+
     pub fn get(&self, id: u32) -> Count {
         if id >= self.capacity {
             return Count::default();

@@ -1,5 +1,6 @@
 //! A router: its kernel objects, its policies, and what a script can do with them.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -12,10 +13,11 @@ use super::explain::{Explanation, Live, Query, explain};
 use super::group::Bucket;
 use super::hops::Neighbourhood;
 use super::links::Links;
+use super::memory::{self, Left};
 use super::monitor;
 use super::policy::{Family, Match, Policy};
 use super::programs::{Place, Programs};
-use super::set::{self, Ancestors, Entry};
+use super::set::{self, Ancestors, Compiled, Entry};
 use super::slots::Slots;
 use super::spec::{Hooked, NoKeeper, PolicyStats, RouterSpec, Stats, Totals, Wanted};
 use crate::kernel::bpf::{Attachment, Program};
@@ -51,7 +53,13 @@ pub(super) struct Sets {
     counters: Arc<Counters>,
     /// Counters that packets of the set before may still add to, and what those before them held.
     retired: Vec<Arc<Counters>>,
+    /// What the totals held before `counters` and `retired`.
+    totals: Vec<Count>,
     ancestors: Ancestors,
+    /// The kernel is told what the process after this one is to know.
+    remembers: bool,
+    /// What the process before this one left; none once a set of this one is live.
+    left: Option<Left>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +113,10 @@ impl Router {
             next_id: FIRST_POLICY_ID,
             counters: Arc::new(Counters::new(FIRST_POLICY_ID)?),
             retired: Vec::new(),
+            totals: Vec::new(),
             ancestors: Ancestors::default(),
+            remembers: false,
+            left: None,
         };
         Ok(Router(Arc::new(Inner {
             name: spec.name.clone(),
@@ -116,6 +127,26 @@ impl Router {
             detached: AtomicBool::new(false),
             sets: Mutex::new(sets),
         })))
+    }
+
+    /// From the next set on, leaves in the kernel what [`Router::inherit`] wants.
+    pub fn remember(&self) {
+        self.sets().remembers = true;
+    }
+
+    /// Goes on with the counters and flows of a dead process's router, whose program this is: packets still run through
+    /// it, and it is not changed by this.
+    ///
+    /// # Errors
+    /// ENOENT when it left nothing, EPROTO when another version of it did: they begin anew.
+    pub fn inherit(&self, program: &Program) -> Result<()> {
+        let mut left = Left::of(program)?;
+        let mut sets = self.sets();
+        sets.next_id = left.next_id;
+        sets.totals = std::mem::take(&mut left.totals);
+        sets.counters = Arc::clone(&left.counters);
+        sets.left = Some(left);
+        Ok(())
     }
 
     pub fn name(&self) -> &str {
@@ -302,10 +333,39 @@ impl Sets {
     }
 
     fn count(&self, id: u32) -> Count {
-        self.retired
-            .iter()
-            .chain([&self.counters])
-            .fold(Count::default(), |sum, counters| sum.plus(counters.get(id)))
+        self.count_before(id).plus(self.counters.get(id))
+    }
+
+    /// What counters that are no longer written held.
+    fn count_before(&self, id: u32) -> Count {
+        let before = self.totals.get(id as usize).copied().unwrap_or_default();
+        self.retired.iter().fold(before, |sum, counters| sum.plus(counters.get(id)))
+    }
+
+    /// What the process after this one is to know of a set about to be live.
+    fn memory(
+        &self,
+        compiled: &Compiled,
+        ids: &FxHashMap<Match, Id>,
+        next_id: u32,
+        counters: &Arc<Counters>,
+    ) -> Option<Vec<u64>> {
+        let same = Arc::ptr_eq(counters, &self.counters);
+        let retired = |id: u32| match same {
+            true => self.count_before(id),
+            false => self.count(id),
+        };
+        let mut owners = ids.iter().map(|(matching, id)| (matching, id.id, id.before));
+        self.remembers.then(|| memory::words(compiled, counters, next_id, &mut owners, &retired))
+    }
+
+    /// The id of a policy that has one, in this process or the one before.
+    fn id(&self, matching: &Match) -> Option<Id> {
+        let left = || {
+            let (id, before) = self.left.as_ref()?.owner(matching)?;
+            Some(Id { id, before })
+        };
+        self.ids.get(matching).copied().or_else(left)
     }
 
     /// Makes `policies` the live set. Ids, buckets and devices of the old set are let go only when it is.
@@ -319,7 +379,7 @@ impl Sets {
         let fallback = fallback.filter(|_| !overridden);
         let has_fallback = fallback.is_some();
         for policy in policies.into_iter().chain(fallback) {
-            let id = self.ids.get(&policy.matching).copied().unwrap_or_else(|| {
+            let id = self.id(&policy.matching).unwrap_or_else(|| {
                 let id = free.pop().unwrap_or_else(|| {
                     next_id += 1;
                     next_id - 1
@@ -331,19 +391,29 @@ impl Sets {
         }
         let fallback = has_fallback.then(|| entries.pop()).flatten();
         let devices = links.devices(entries.iter().chain(&fallback).map(|entry| &entry.policy))?;
-        self.read_buckets();
+        match &self.left {
+            Some(left) => {
+                self.ancestors = left.ancestors(entries.iter().chain(&fallback).collect());
+            }
+            None => self.read_buckets(),
+        }
         let mut compiled = set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
         let counters = match next_id > self.counters.capacity {
             true => Arc::new(Counters::new(next_id)?),
             false => self.counters.clone(),
         };
-        self.slots.publish(&mut compiled, &counters)?;
+        let memory = self.memory(&compiled, &ids, next_id, &counters);
+        self.slots.publish(&mut compiled, &counters, memory.as_deref())?;
         if !Arc::ptr_eq(&counters, &self.counters) {
             let old = std::mem::replace(&mut self.counters, counters);
             self.retired.push(old);
         }
         let gone = self.ids.iter().filter(|(matching, _)| !ids.contains_key(*matching));
         free.extend(gone.map(|(_, id)| id.id));
+        if self.left.take().is_some() {
+            let used: HashSet<u32> = ids.values().map(|id| id.id).collect();
+            free.extend((FIRST_POLICY_ID..next_id).filter(|id| !used.contains(id)));
+        }
         (self.ids, self.free, self.next_id) = (ids, free, next_id);
         self.ancestors = Ancestors { groups: compiled.groups, of: compiled.group_of };
         self.policies = entries.into_iter().map(|entry| entry.policy).collect();

@@ -2,7 +2,7 @@
 //!
 //! `policy` is what a script says, `set` turns a set of policies into the bytes that packets read (`abi` their layout,
 //! `table` their hash tables, `group` the hops' shares), `explain` evaluates the same policies plainly. `instance` owns the
-//! kernel's objects, `turn` makes it into another in one step (`programs` on their hooks, `slots` the two sets, `counters`), `hops` asks the kernel about next
+//! kernel's objects, `turn` makes it into another in one step (`programs` on their hooks, `slots` the two sets, `counters`, `memory` for the process after this one), `hops` asks the kernel about next
 //! hops, `links` and `monitor` follow its links.
 
 mod abi;
@@ -12,6 +12,7 @@ mod group;
 mod hops;
 mod instance;
 mod links;
+mod memory;
 mod monitor;
 mod policy;
 mod programs;

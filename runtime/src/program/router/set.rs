@@ -40,6 +40,18 @@ pub struct Group {
     first_hop: u32,
 }
 
+impl Group {
+    /// As it was in a set before: what tells flows where they are.
+    pub fn before(
+        hops: Vec<HopKey>,
+        weights: Vec<u32>,
+        buckets: Vec<Bucket>,
+        buckets_at: usize,
+    ) -> Group {
+        Group { hops, weights, buckets, buckets_at, action: 0, mirror: None, first_hop: 0 }
+    }
+}
+
 /// The groups of the set before, with their buckets as they are now: flows stay where they are.
 #[derive(Debug, Default)]
 pub struct Ancestors {

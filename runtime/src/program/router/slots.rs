@@ -25,6 +25,7 @@ pub const INNER_FLAGS: u32 = sys::F_MMAPABLE | F_INNER_MAP;
 #[derive(Debug, Default)]
 struct Slot {
     arena: Option<Mapped>,
+    memory: Option<Mapped>,
     counters: Option<Arc<Counters>>,
 }
 
@@ -62,32 +63,37 @@ impl Slots {
         (index * 8 < arena.len()).then(|| arena.u64_at(index * 8).load(Ordering::Relaxed))
     }
 
-    /// Writes the set into the other slot and makes it live. Nothing that packets see has changed after an error.
+    /// Writes the set into the other slot and makes it live, with what the process after this one is to know of it, if it
+    /// is to know anything. Nothing that packets see has changed after an error.
     ///
     /// # Errors
     /// ENOMEM, EPERM.
-    pub fn publish(&mut self, compiled: &mut Compiled, counters: &Arc<Counters>) -> Result<()> {
+    pub fn publish(
+        &mut self,
+        compiled: &mut Compiled,
+        counters: &Arc<Counters>,
+        memory: Option<&[u64]>,
+    ) -> Result<()> {
         self.wait();
         let next = 1 - self.live;
         let slot = &mut self.slots[next];
-        let bytes = compiled.arena.len() * 8;
-        if slot.arena.as_ref().is_none_or(|arena| arena.len() < bytes) {
-            // Head room: a set that grows a little finds place.
-            let cells = (compiled.arena.len() / CELL_WORDS + 1).next_power_of_two().max(64);
-            let spec = MapSpec::new("router_arena", MapKind::ARRAY, 4, CELL_BYTES, cells as u32);
-            let map = Map::create(&spec.flags(INNER_FLAGS))?;
-            let memory = map.mmap()?;
-            self.sets.update_fd(&key(abi::SETS_ARENA, next), map.as_fd())?;
-            slot.arena = Some(memory);
+        if let Some(made) = room_for("router_arena", slot.arena.as_ref(), &compiled.arena)? {
+            self.sets.update_fd(&key(abi::SETS_ARENA, next), made.0.as_fd())?;
+            slot.arena = Some(made.1);
+        }
+        if let Some(words) = memory {
+            if let Some(made) = room_for("router_memory", slot.memory.as_ref(), words)? {
+                self.sets.update_fd(&key(abi::SETS_MEMORY, next), made.0.as_fd())?;
+                slot.memory = Some(made.1);
+            }
+            slot.memory.iter().for_each(|memory| write(memory, words));
         }
         if slot.counters.as_ref().is_none_or(|c| !Arc::ptr_eq(c, counters)) {
             self.sets.update_fd(&key(abi::SETS_COUNTERS, next), counters.map.as_fd())?;
             slot.counters = Some(counters.clone());
         }
         let arena = slot.arena.as_ref().expect("made above");
-        for (i, word) in compiled.arena.iter().enumerate() {
-            arena.u64_at(i * 8).store(*word, Ordering::Relaxed);
-        }
+        write(arena, &compiled.arena);
         compiled.plan.counter_capacity = counters.capacity;
         compiled.plan.shard_mask = counters.shards - 1;
         let plan = abi::STATE_PLAN + next * abi::PLAN_BYTES;
@@ -112,6 +118,25 @@ impl Slots {
         if let Some(grace) = self.grace.take() {
             let _ = grace.join();
         }
+    }
+}
+
+/// An array that holds these words, and its memory, unless they fit what there is.
+fn room_for(name: &str, there: Option<&Mapped>, words: &[u64]) -> Result<Option<(Map, Mapped)>> {
+    if there.is_some_and(|there| there.len() >= words.len() * 8) {
+        return Ok(None);
+    }
+    // Head room: a set that grows a little finds place.
+    let cells = (words.len() / CELL_WORDS + 1).next_power_of_two().max(64);
+    let spec = MapSpec::new(name, MapKind::ARRAY, 4, CELL_BYTES, cells as u32);
+    let map = Map::create(&spec.flags(INNER_FLAGS))?;
+    let memory = map.mmap()?;
+    Ok(Some((map, memory)))
+}
+
+fn write(memory: &Mapped, words: &[u64]) {
+    for (i, word) in words.iter().enumerate() {
+        memory.u64_at(i * 8).store(*word, Ordering::Relaxed);
     }
 }
 
