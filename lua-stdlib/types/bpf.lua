@@ -22,8 +22,10 @@ local bpf = {}
 --- `xdp.frags`, `xdp/devmap`, `xdp/cpumap`, `socket`, `cgroup_skb/ingress`, `cgroup_skb/egress`, `cgroup/connect4`, `6`,
 --- `bind`, `sendmsg`, `recvmsg`, `getpeername`, `getsockname`, `post_bind` (each `4` and `6`), `cgroup/sock_create`,
 --- `sock_release`, `getsockopt`, `setsockopt`, `dev`, `sysctl`, `sockops`, `sk_lookup`, `tracepoint/GROUP/NAME`,
---- `raw_tp/NAME`, `kprobe/FUNCTION`, `kretprobe/FUNCTION`, `fentry/FUNCTION`, `fexit/FUNCTION`, `tp_btf/NAME`; those
---- without a target in capitals with or without a trailing `/name`.
+--- `raw_tp/NAME`, `kprobe/FUNCTION`, `kretprobe/FUNCTION`, `fentry/FUNCTION`, `fexit/FUNCTION`, `tp_btf/NAME`; and,
+--- to be attached by others through a pin (`ip route ... encap bpf`, `bpftool prog attach`), `sk_skb/stream_parser`,
+--- `sk_skb/stream_verdict`, `sk_skb/verdict`, `sk_msg`, `sk_reuseport`, `flow_dissector`, `lwt_in`, `lwt_out`, `lwt_xmit`,
+--- `lwt_seg6local`, `perf_event`, `raw_tp.w/NAME`. Those without a target in capitals with or without a trailing `/name`.
 --- Any other raises EINVAL and names the nearest. An object has the licence its `SEC("license")` states; without one it has
 --- none, and the verifier refuses it the helpers that are for GPL programs only.
 ---

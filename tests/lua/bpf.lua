@@ -95,6 +95,65 @@ test.case("every spelling of a section", function(t)
   end
 end)
 
+local BEYOND = {
+  { "sk_skb/stream_parser", "sk_skb" },
+  { "sk_skb/stream_verdict/named", "sk_skb" },
+  { "sk_skb/verdict", "sk_skb" },
+  { "sk_skb", "sk_skb" },
+  { "sk_msg", "sk_msg" },
+  { "sk_reuseport/migrate", "sk_reuseport" },
+  { "sk_reuseport", "sk_reuseport" },
+  { "flow_dissector", "flow_dissector" },
+  { "lwt_in", "lwt_in" },
+  { "lwt_out", "lwt_out" },
+  { "lwt_xmit/named", "lwt_xmit" },
+  { "lwt_seg6local", "lwt_seg6local" },
+  { "perf_event", "perf_event" },
+  { "raw_tp.w/bpf_test_finish", "raw_tracepoint_writable" },
+  { "raw_tracepoint.w/bpf_test_finish", "raw_tracepoint_writable" },
+}
+
+test.case("programs that others attach, by their pins", function(t)
+  local loaded = 0
+  for _, section in ipairs(BEYOND) do
+    if bpf.has("prog_" .. section[2]).available then
+      local o = compile(('SEC("%s") int p(void *ctx) { return 0; }\n'):format(section[1]))
+      t:equal(o.programs.p.type, section[2], section[1])
+      loaded = loaded + 1
+    end
+  end
+  t:ok(loaded >= 8, loaded)
+end)
+
+test.case("a route's encapsulation runs a pinned program", function(t)
+  t:requires("prog_lwt_xmit")
+  local mount = bpffs(t)
+  local o = compile([[
+__u64 packets;
+SEC("lwt_xmit") int count(struct __sk_buff *skb) {
+  __sync_fetch_and_add(&packets, 1);
+  return 0;
+}
+]])
+  local a, b = t:netns("a"), t:netns("b")
+  link.veth({
+    name = "near",
+    netns = a,
+    address = "10.0.0.1/24",
+    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "10.1.0.1/24" } },
+  })
+  o.programs.count:pin(mount .. "/count")
+  local added = a:exec(
+    "ip route add 10.1.0.0/24 encap bpf xmit pinned " .. mount .. "/count via 10.0.0.2",
+    { check = false }
+  )
+  if added.code ~= 0 then
+    t:skip("this kernel, or its ip, has no routes with programs: " .. added.stderr)
+  end
+  t:equal(probe.ping(a, "10.1.0.1", { count = 3, interval = 0.01 }).received, 3)
+  t:equal(o.globals.packets, 3)
+end)
+
 local MISSPELT = {
   { "tcx/ingres", "tcx/ingress" },
   { "tcx", "tcx/egress" },

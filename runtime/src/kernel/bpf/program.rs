@@ -62,14 +62,26 @@ impl ProgramKind {
     pub const TC_ACTION: ProgramKind = ProgramKind(4);
     pub const TRACEPOINT: ProgramKind = ProgramKind(5);
     pub const XDP: ProgramKind = ProgramKind(6);
+    pub const PERF_EVENT: ProgramKind = ProgramKind(7);
     pub const CGROUP_SKB: ProgramKind = ProgramKind(8);
     pub const CGROUP_SOCK: ProgramKind = ProgramKind(9);
+    /// Of a route's encapsulation (ip-route(8), `encap bpf`).
+    pub const LWT_IN: ProgramKind = ProgramKind(10);
+    pub const LWT_OUT: ProgramKind = ProgramKind(11);
+    pub const LWT_XMIT: ProgramKind = ProgramKind(12);
     pub const SOCK_OPS: ProgramKind = ProgramKind(13);
+    /// Of the connections in a sockmap: what they receive, what they send.
+    pub const SK_SKB: ProgramKind = ProgramKind(14);
     pub const CGROUP_DEVICE: ProgramKind = ProgramKind(15);
+    pub const SK_MSG: ProgramKind = ProgramKind(16);
     pub const RAW_TRACEPOINT: ProgramKind = ProgramKind(17);
     /// connect, bind, sendmsg ... of sockets in a cgroup.
     pub const CGROUP_SOCK_ADDR: ProgramKind = ProgramKind(18);
+    pub const LWT_SEG6LOCAL: ProgramKind = ProgramKind(19);
+    pub const SK_REUSEPORT: ProgramKind = ProgramKind(21);
+    pub const FLOW_DISSECTOR: ProgramKind = ProgramKind(22);
     pub const CGROUP_SYSCTL: ProgramKind = ProgramKind(23);
+    pub const RAW_TRACEPOINT_WRITABLE: ProgramKind = ProgramKind(24);
     pub const CGROUP_SOCKOPT: ProgramKind = ProgramKind(25);
     /// fentry, fexit.
     pub const TRACING: ProgramKind = ProgramKind(26);

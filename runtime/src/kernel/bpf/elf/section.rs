@@ -51,7 +51,7 @@ const fn frags(row: Row) -> Row {
 use ProgramKind as Kind;
 
 /// The longer word stands before the one it starts with.
-const KNOWN: [Row; 51] = [
+const KNOWN: [Row; 66] = [
     plain("tc", Kind::TC),
     plain("tcx/ingress", Kind::TC),
     plain("tcx/egress", Kind::TC),
@@ -103,13 +103,30 @@ const KNOWN: [Row; 51] = [
     plain("tp", Kind::TRACEPOINT),
     row("cgroup/dev", Kind::CGROUP_DEVICE, BPF_CGROUP_DEVICE),
     row("cgroup/sysctl", Kind::CGROUP_SYSCTL, BPF_CGROUP_SYSCTL),
+    // What other programs attach, by a pin: `bpftool prog attach pinned ...`, `ip route ... encap bpf`.
+    row("sk_skb/stream_parser", Kind::SK_SKB, BPF_SK_SKB_STREAM_PARSER),
+    row("sk_skb/stream_verdict", Kind::SK_SKB, BPF_SK_SKB_STREAM_VERDICT),
+    row("sk_skb/verdict", Kind::SK_SKB, BPF_SK_SKB_VERDICT),
+    plain("sk_skb", Kind::SK_SKB),
+    row("sk_msg", Kind::SK_MSG, BPF_SK_MSG_VERDICT),
+    row("sk_reuseport/migrate", Kind::SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT_OR_MIGRATE),
+    row("sk_reuseport", Kind::SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT),
+    row("flow_dissector", Kind::FLOW_DISSECTOR, BPF_FLOW_DISSECTOR),
+    plain("lwt_in", Kind::LWT_IN),
+    plain("lwt_out", Kind::LWT_OUT),
+    plain("lwt_xmit", Kind::LWT_XMIT),
+    plain("lwt_seg6local", Kind::LWT_SEG6LOCAL),
+    plain("perf_event", Kind::PERF_EVENT),
+    plain("raw_tracepoint.w", Kind::RAW_TRACEPOINT_WRITABLE),
+    plain("raw_tp.w", Kind::RAW_TRACEPOINT_WRITABLE),
 ];
 
 /// What the error for an unknown section lists.
 pub(super) const SPELLINGS: &str = "tc, tc/NAME, tcx/ingress, tcx/egress, netkit/primary, netkit/peer, classifier, action, \
                                     xdp, xdp.frags, xdp/devmap, xdp/cpumap, socket, cgroup_skb/ingress, \
                                     cgroup_skb/egress, cgroup/connect4, cgroup/sendmsg4 ..., sockops, sk_lookup, \
-                                    tracepoint/GROUP/NAME, raw_tp/NAME, kprobe/FUNCTION, fentry/FUNCTION";
+                                    tracepoint/GROUP/NAME, raw_tp/NAME, kprobe/FUNCTION, fentry/FUNCTION, \
+                                    sk_skb/stream_verdict, sk_msg, sk_reuseport, flow_dissector, lwt_xmit ...";
 
 /// The words that sections with programs of a kind start with.
 pub(in crate::kernel::bpf) fn sections_of(kind: ProgramKind) -> Vec<&'static str> {
