@@ -11,6 +11,7 @@ local bpf = {}
 ---@field globals? table<string, any> Values of global variables, `const volatile` ones too, set before the programs are verified. An unknown name raises ENOENT and names the nearest; a value that does not fit raises EINVAL or ERANGE.
 ---@field max_entries? table<string, integer> Sizes of maps, in entries, by name.
 ---@field maps? table<string, cnf.Map> Maps that exist already, used in place of the object's own of that name: this is how objects share maps. Type, key and value size must agree (EINVAL).
+---@field pins? string A folder on a bpffs for the maps that are declared to be pinned by name (`__uint(pinning, LIBBPF_PIN_BY_NAME)`): they are opened there, from whatever object has pinned them, or pinned there, and stay. Without it such maps are the object's own. EINVAL for a pin of another type.
 ---@field fresh? string[] Maps that a later load of the script makes anew: it goes on with the others, where their shape is the same.
 ---@field said? string What the script says with the object, where some of its maps are fresh: a later load that says the same, of the same object with the same options, keeps those too.
 ---@field programs? string[] Only these programs; by default all but those in optional sections (`SEC("?tc")`).

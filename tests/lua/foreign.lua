@@ -1,6 +1,9 @@
 --- Objects that were not compiled here: by clang alone against libbpf's headers, by rustc with aya-ebpf, by a
 --- distribution, loaded by bpftool.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
+local bpffs = require("bpffs")
 local bpf, link, netns, packet, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.packet, cnf.probe, cnf.test
 
 local host = netns.host()
@@ -91,6 +94,68 @@ test.case("xdp-filter of xdp-tools drops what its map names", function(t)
   end
   t:equal(o.maps.xdp_stats_map:info().value_type, "struct xdp_stats_record")
   t:ok(total(dropped) >= 2 and total(passed) >= 2, total(dropped))
+end)
+
+test.case("maps that are declared to be pinned by name are shared through their pins", function(t)
+  local mount = bpffs(t)
+  local object = clang(t, "flows.bpf.c")
+  local first = bpf.load(object, { pins = mount })
+  t:equal(bpf.pinned(mount .. "/flow_table"), first.maps.flow_table)
+  local frame = packet.build({ ip = { src = "10.0.0.1", dst = "10.0.0.2" }, udp = { dport = 7 } })
+  local key = { saddr = "10.0.0.1", daddr = "10.0.0.2", dport = 7, protocol = 17 }
+  first.programs.count_flows:test_run({ packet = frame })
+  local second = bpf.load(object, { pins = mount })
+  t:equal(second.maps.flow_table, first.maps.flow_table)
+  second.programs.count_flows:test_run({ packet = frame })
+  t:equal(first.maps.flow_table:get(key).packets, 2)
+  local own = bpf.load(object)
+  t:ok(own.maps.flow_table ~= first.maps.flow_table, "without a folder it is the object's own")
+  local given = bpf.load(object, { pins = mount, maps = { flow_table = own.maps.flow_table } })
+  t:equal(given.maps.flow_table, own.maps.flow_table)
+  -- The other way round: what bpftool loads by the same declaration.
+  os.remove(mount .. "/flow_table")
+  if os.execute("command -v bpftool >/dev/null") then
+    bpf.load(object, { pins = mount }).programs.count_flows:test_run({ packet = frame })
+    local dumped = host:exec(("bpftool -j map dump pinned %s/flow_table"):format(mount)).stdout
+    t:ok(dumped:find('"packets":1', 1, true), dumped)
+  end
+end)
+
+test.case("a pin of another type, or of none, is no map of the object", function(t)
+  local mount = bpffs(t)
+  local object = clang(t, "flows.bpf.c")
+  local other = bpf.compile({ source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } m SEC(".maps");
+SEC("tc") int p(struct __sk_buff *skb) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+]] })
+  other.maps.m:pin(mount .. "/flow_table")
+  local e = t:raises(function()
+    bpf.load(object, { pins = mount })
+  end, "EINVAL")
+  t:ok(e.message:find("type is lru_hash in the source and array in the map", 1, true), e.message)
+  t:ok(e.hint:find(mount .. "/flow_table is of another object", 1, true), e.hint)
+  os.remove(mount .. "/flow_table")
+  other.programs.p:pin(mount .. "/flow_table")
+  t:raises(function()
+    bpf.load(object, { pins = mount })
+  end, "a program is pinned there, not a map")
+  os.remove(mount .. "/flow_table")
+  t:raises(function()
+    bpf.load(object, { pins = mount .. "/nowhere" })
+  end, "ENOENT")
+  -- Refused after its maps were made: nothing of it stays.
+  t:raises(function()
+    bpf.load(object, { pins = mount, globals = { only_prt = 1 } })
+  end, "ENOENT")
+  t:raises(function()
+    bpf.load(object, { pins = "/tmp" })
+  end, "the path is not on a bpf file system")
+  t:raises(function()
+    bpf.pinned(mount .. "/flow_table")
+  end, "nothing is pinned there")
 end)
 
 test.case("an XDP program of aya-ebpf", function(t)

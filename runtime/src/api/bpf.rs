@@ -108,6 +108,7 @@ fn load_options(options: &mut Options, default_name: String) -> Result<LoadOptio
             }
         }
     }
+    load.pins = options.get::<String>("pins")?.map(PathBuf::from);
     let programs: Option<Vec<String>> = options.get("programs")?;
     load.programs = programs.map(BTreeSet::from_iter);
     let fresh: Option<Vec<String>> = options.get("fresh")?;

@@ -69,7 +69,8 @@ impl Object {
                 for difference in differences {
                     tracing::warn!("{}: {difference}", options.name);
                 }
-                let own = object.maps.values().filter(|map| {
+                let own = object.maps.iter().filter(|(name, _)| !object.pinned.contains(*name));
+                let own = own.map(|(_, map)| map).filter(|map| {
                     let shared = old.is_some_and(|old| old.maps.values().any(|o| o == *map));
                     !shared && !options.maps.values().any(|given| given == *map)
                 });

@@ -3,6 +3,7 @@
 //! `aya_obj` parses and relocates; here are the maps made, globals set, BTF and programs loaded, so that existing maps can
 //! be used again, only some programs loaded, and the kernel's BTF parsed once and only when needed.
 
+mod by_name;
 mod maps;
 mod shapes;
 
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use aya_obj::btf::BtfFeatures;
@@ -38,6 +40,8 @@ pub struct LoadOptions {
     /// Shapes of the inner maps of maps of maps, where the source does not say (`__array(values, ...)`).
     pub inner: BTreeMap<String, MapSpec>,
     pub max_entries: BTreeMap<String, u32>,
+    /// The folder on a bpffs for maps that are declared to be pinned by name; without it they are not.
+    pub pins: Option<PathBuf>,
     /// Maps that a new version of the object makes anew, whatever the one before had in them.
     pub fresh: BTreeSet<String>,
     /// A digest of what a script says with it: fresh maps stay too where a new version says the same.
@@ -69,6 +73,8 @@ pub struct Object {
     pub name: String,
     pub programs: BTreeMap<String, Program>,
     pub maps: BTreeMap<String, Map>,
+    /// Those of its maps that were pinned before it was loaded: others may use them.
+    pub pinned: BTreeSet<String>,
     shapes: Shapes,
 }
 
@@ -254,8 +260,13 @@ impl ObjectFile {
         let shapes = self.shapes(options);
         let kept = old.map(|old| shapes.kept_of(old, &options.fresh)).unwrap_or_default();
         let mut options = options.clone();
+        let (pins, opened) = (self.pins(&options), self.open_pins(&options)?);
+        let pinned = opened.keys().cloned().collect();
         options.maps.extend(kept.maps);
-        let object = self.put_together(&options, shapes)?;
+        options.maps.extend(opened);
+        let mut object = self.put_together(&options, shapes)?;
+        object.pinned = pinned;
+        object.pin_by_name(&pins)?;
         Ok((object, kept.differences))
     }
 
@@ -270,7 +281,7 @@ impl ObjectFile {
         guarded(|| self.relocate(&maps))?;
         let programs = self.load_programs(options, btf_fd.as_ref())?;
         self.fill_slots(options, &maps, &programs)?;
-        Ok(Object { name: options.name.clone(), programs, maps, shapes })
+        Ok(Object { name: options.name.clone(), programs, maps, pinned: BTreeSet::new(), shapes })
     }
 
     fn check_names(&self, options: &LoadOptions) -> Result<()> {

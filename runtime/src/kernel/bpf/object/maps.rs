@@ -186,7 +186,7 @@ fn data_name(object: &str, section: &str) -> String {
 }
 
 /// An existing map in place of a declared one: it must look the same to the program.
-fn reuse(spec: &MapSpec, map: &Map) -> Result<Map> {
+pub(super) fn reuse(spec: &MapSpec, map: &Map) -> Result<Map> {
     let info = map.info();
     let differences: Vec<String> = [
         ("type", spec.kind.to_string(), info.kind.to_string()),
