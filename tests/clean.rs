@@ -286,3 +286,84 @@ fn what_someone_else_has_changed_since_is_left_and_said() {
     assert!(link.contains("mtu 1500") && link.contains("alias theirs"), "{link}");
     assert!(link.contains("qlen 1000"), "{link}");
 }
+
+/// Where the pins of an instance in that room are.
+fn pins(room: &Room, name: &str) -> Option<PathBuf> {
+    let all = std::fs::read_dir("/sys/fs/bpf/cnfscript").into_iter().flatten().flatten();
+    let name = format!("{}{name}%", room.prefix);
+    let mut mine = all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&name));
+    mine.next().map(|entry| entry.path())
+}
+
+#[test]
+fn pins_of_instances_that_nobody_knows_of_go_with_all() {
+    let room = Room::new();
+    let elsewhere = Room::new();
+    let text = "local ns = cnf.netns.new 'PREFIXpins'
+        local d0 = cnf.link.veth { name = 'd0', netns = ns, peer = { name = 'd1', netns = ns } }
+        cnf.policy.router { attach = { { d0, 'ingress' } }, default = { action = 'pass' } }";
+    let up = |room: &Room, name: &str| {
+        let script = room.script(name, text);
+        let said = room.run(&["up", "--name", &format!("{}{name}", room.prefix), &script]);
+        assert_eq!(said.status, 0, "{}", said.err);
+        let record = room.directory().join(format!("{}{name}/instance.json", room.prefix));
+        let record = std::fs::read(record).expect("there is one");
+        let record: serde_json::Value = serde_json::from_slice(&record).expect("it is JSON");
+        nix::unistd::Pid::from_raw(record["pid"].as_i64().expect("a number") as i32)
+    };
+    let (pid, other) = (up(&room, "a"), up(&elsewhere, "a"));
+    let (mine, theirs) = (pins(&room, "a").expect("made"), pins(&elsewhere, "a").expect("made"));
+    // Somebody empties the directory under a living one: it stays as it is.
+    std::fs::remove_dir_all(room.directory()).expect("ours");
+    let name = format!("{}a", room.prefix);
+    let said = room.run(&["clean", "--all"]);
+    assert_eq!(
+        (said.out, said.status),
+        (
+            format!(
+                "{name}: left, process {pid} lives, though its directory is gone\n  = hint: kill {pid} ends it in order\n"
+            ),
+            0
+        )
+    );
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    let told = room.run(&["clean", "--all", "--dry-run"]);
+    let count = std::fs::read_dir(&mine).expect("still there").count();
+    assert!(count > 0);
+    let words = if count == 1 { "1 pin".to_owned() } else { format!("{count} pins") };
+    let expected = format!("{name}: would remove\n  {words} of an instance that is no more\n");
+    assert_eq!(told.out, expected);
+    // Without --all they stay.
+    assert_eq!(room.run(&["clean"]).out, "nothing to clean\n");
+    assert!(mine.exists());
+    let said = room.run(&["clean", "--all"]);
+    let expected = format!("{name}: removed {words} of an instance that is no more\n");
+    assert_eq!((said.out, said.err.as_str(), said.status), (expected, "", 0));
+    assert!(!mine.exists() && room.left().is_empty(), "{:?}", room.left());
+    assert!(theirs.exists(), "another directory's instances are left");
+    nix::sys::signal::kill(other, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    while !elsewhere.run(&["clean", "--all"]).out.contains("removed") {}
+    assert!(!theirs.exists());
+}
+
+#[test]
+fn directories_of_the_dead_who_made_nothing_go_by_themselves() {
+    let room = Room::new();
+    let script = room.script("husk", "print 'ready' io.stdout:flush() cnf.task.sleep(1000)");
+    for words in
+        [&[script.as_str()] as &[&str], &["-e", "print 'ready' io.stdout:flush() task.sleep(1000)"]]
+    {
+        kill(room.until_ready(words, ""));
+        assert_eq!(room.left().len(), 1);
+        assert_eq!(room.run(&["status"]).out, "no instances\n");
+        assert_eq!(room.run(&["status", "--json"]).out, "[]\n");
+        // Whoever comes next removes it: under another name here.
+        assert_eq!(room.run(&["-e", ""]).status, 0);
+        assert_eq!(room.left(), [""; 0]);
+    }
+    // What something was left of, is told and stays.
+    room.dead("a");
+    assert_eq!(room.run(&["-e", ""]).status, 0);
+    assert!(room.run(&["status"]).out.contains("a      dead") && room.has_netns("a"));
+    assert_eq!(room.run(&["clean"]).out, "a: removed 1 netns\n");
+}

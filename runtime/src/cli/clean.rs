@@ -20,7 +20,8 @@ pub struct CleanArgs {
     /// The instances, or their scripts; every dead one that ran in the foreground by default
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Dead background instances too, through which packets may still flow, and the logs of ended ones
+    /// Dead background instances too, through which packets may still flow, the logs of ended ones, and pins of instances
+    /// whose directory is gone
     #[arg(long, conflicts_with = "names")]
     all: bool,
     /// Show what would be removed, and remove nothing
@@ -52,6 +53,9 @@ pub fn clean(args: &CleanArgs) -> Result<u8> {
         });
         outcomes.push(outcome);
     }
+    if args.all {
+        outcomes.extend(clean_pins(args.dry_run));
+    }
     let any = |wanted: fn(&Outcome) -> bool| outcomes.iter().any(wanted);
     if !any(|o| matches!(o, Outcome::Cleaned | Outcome::Failed | Outcome::Spared)) {
         say("nothing to clean");
@@ -74,6 +78,39 @@ fn clean_one(found: &Found, args: &CleanArgs) -> Result<Outcome> {
         return show(found, rebooted);
     }
     remove(found, seized, rebooted)
+}
+
+/// Pins of instances whose directories are gone, with whatever else knew of them.
+fn clean_pins(dry_run: bool) -> Vec<Outcome> {
+    let instances = Instances::here();
+    let clean = |name: &String| {
+        if let Some(pid) = instances.holder_without_directory(name) {
+            say(&format!("{name}: left, process {pid} lives, though its directory is gone"));
+            say(&format!("  = hint: kill {pid} ends it in order"));
+            return Outcome::Spared;
+        }
+        let pins = |count: usize| match count {
+            1 => "1 pin".to_owned(),
+            _ => format!("{count} pins"),
+        };
+        if dry_run {
+            say(&format!("{name}: would remove"));
+            say(&format!("  {} of an instance that is no more", pins(instances.pins_of(name))));
+            return Outcome::Cleaned;
+        }
+        match instances.remove_pins_of(name) {
+            Ok(None) => Outcome::Untouched,
+            Ok(Some(count)) => {
+                say(&format!("{name}: removed {} of an instance that is no more", pins(count)));
+                Outcome::Cleaned
+            }
+            Err(error) => {
+                report::error(&error.operation(OP).about(name), None);
+                Outcome::Failed
+            }
+        }
+    };
+    instances.only_pinned().iter().map(clean).collect()
 }
 
 /// One that is left as it is, in a line if it is of interest.

@@ -32,7 +32,9 @@ pub struct StatusArgs {
 pub fn status(args: &StatusArgs) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     let Some(name) = &args.name else {
-        let all: Vec<Map<String, Value>> = Instances::here().all()?.iter().map(describe).collect();
+        let all = Instances::here().all()?;
+        let all: Vec<Map<String, Value>> =
+            all.iter().filter(|found| !found.is_husk()).map(describe).collect();
         let text = match args.json {
             true => format!("{}\n", json!(all)),
             false => table(&all),

@@ -5,6 +5,7 @@
 //! Under systemd, containers or tests another directory may serve: CNFSCRIPT_RUN_DIR. Without root it is
 //! `$XDG_RUNTIME_DIR/cnfscript`, else one of the user's own in the temporary directory.
 
+mod leftover;
 mod lock;
 mod record;
 #[cfg(test)]
@@ -33,6 +34,7 @@ const PINS: &str = "/sys/fs/bpf/cnfscript";
 const NAME_MAX: usize = 85;
 /// How long a holder that has just come may take to write who it is.
 const INTRODUCTION: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// An instance that is ours as long as this lives.
 #[derive(Debug)]
@@ -56,11 +58,7 @@ impl Paths {
     fn of(directory: &Path, name: &str) -> Paths {
         // bpffs refuses dots (`bpf_lookup`, kernel/bpf/inode.c).
         let mut pins = name.replace('%', "%25").replace('.', "%2E");
-        // The bpffs is one for all: instances of one name in several places have pins of their own.
-        if directory != Path::new(DIRECTORY) {
-            let hash = Sha256::digest(directory.as_os_str().as_bytes());
-            pins += &format!("%{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
-        }
+        pins += &pins_suffix(directory);
         Paths { directory: directory.join(name), pins: Path::new(PINS).join(pins) }
     }
 
@@ -100,6 +98,16 @@ impl Paths {
     }
 }
 
+/// What the pins of a directory's instances end with: the bpffs is one for all, and instances of one name in several places
+/// have pins of their own.
+fn pins_suffix(directory: &Path) -> String {
+    if directory == Path::new(DIRECTORY) {
+        return String::new();
+    }
+    let hash = Sha256::digest(directory.as_os_str().as_bytes());
+    format!("%{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+}
+
 /// All instances of a directory.
 #[derive(Debug, Clone)]
 pub struct Instances {
@@ -127,13 +135,22 @@ impl Instances {
         check_name(name)?;
         let paths = Paths::of(&self.directory, name);
         make_directory(&self.directory)?;
+        let mut patience = INTRODUCTION;
         let lock = loop {
             fault::point();
             make_directory(paths.directory())?;
             fault::point();
             match lock::take(&paths.lock()).map_err(|e| unwritable(&paths.lock(), &e))? {
                 lock::Taken::Ours(lock) => break lock,
-                lock::Taken::Theirs => return Err(busy(&paths, name, script)),
+                lock::Taken::Theirs => match holder(&paths) {
+                    Some(holder) => return Err(busy(&holder, name, script)),
+                    None if patience.is_zero() => return Err(busy_with_somebody(name)),
+                    // It has not written who it is yet, or removes what a dead one left.
+                    None => {
+                        std::thread::sleep(LOOK_AGAIN);
+                        patience = patience.saturating_sub(LOOK_AGAIN);
+                    }
+                },
                 // Its last holder has just removed it.
                 lock::Taken::Gone => continue,
             }
@@ -160,6 +177,7 @@ impl Instances {
             }
             return Err(error);
         }
+        self.sweep();
         Ok(claim)
     }
 
@@ -421,20 +439,19 @@ pub fn check_name(name: &str) -> Result<()> {
     Err(Error::invalid("instance", wrong).subject(name).hint("--name gives it another one"))
 }
 
+/// Who has the name, if what is written is of a process that lives.
+fn holder(paths: &Paths) -> Option<Record> {
+    Record::read(&paths.record()).filter(|r| r.ended.is_none() && r.process_exists())
+}
+
+fn busy_with_somebody(name: &str) -> Error {
+    Error::new("instance", "EBUSY", "already runs, in a process that has not said which")
+        .subject(name)
+}
+
 /// Somebody alive has the name.
-fn busy(paths: &Paths, name: &str, script: Option<&Path>) -> Error {
-    // The holder may have taken it just now, with an older record still there.
-    let attempts = INTRODUCTION.as_millis() / 10;
-    let holder = (0..attempts).find_map(|attempt| {
-        if attempt > 0 {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Record::read(&paths.record()).filter(|r| r.ended.is_none() && r.process_exists())
-    });
+fn busy(holder: &Record, name: &str, script: Option<&Path>) -> Error {
     let error = |message: String| Error::new("instance", "EBUSY", message).subject(name);
-    let Some(holder) = holder else {
-        return error("already runs, in a process that has not said which".into());
-    };
     let theirs = holder.script.as_deref();
     let error = error(match theirs {
         Some(path) => format!("already runs: pid {}, {}", holder.pid, path.display()),
