@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+#[path = "room/place.rs"]
+mod place;
+
+use place::{DIRECTORY_VARIABLE, place};
+
 /// Writes as many elements as take the seconds of its argument; prints how many, and for how many seconds it wrote.
 const SCRIPT: &str = r#"
 local cnf = require("cnf")
@@ -42,6 +47,7 @@ fn start(seconds: &str, script: &tempfile::NamedTempFile) -> (Child, File) {
     let child = Command::new(env!("CARGO_BIN_EXE_cnfscript"))
         .args([script.path().as_os_str(), seconds.as_ref()])
         .env("TERM", "xterm")
+        .env(DIRECTORY_VARIABLE, place())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(pty.slave))

@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+#[path = "room/place.rs"]
+mod place;
+
+use place::{DIRECTORY_VARIABLE, place};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
 /// No run of these tests takes longer, whatever goes wrong.
@@ -15,7 +20,7 @@ const BOUND: &str = "30";
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=2", BOUND, BINARY]).args(args);
-    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env(DIRECTORY_VARIABLE, place()).stdin(Stdio::null());
     command
 }
 
@@ -149,6 +154,7 @@ fn start(text: &str) -> (Child, tempfile::NamedTempFile) {
     let mut child = Command::new(BINARY)
         .arg(file.path())
         .env("NO_COLOR", "1")
+        .env(DIRECTORY_VARIABLE, place())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -19,6 +19,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sched::{CloneFlags, unshare};
 
+#[path = "room/place.rs"]
+mod place;
+
+use place::{DIRECTORY_VARIABLE, place};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
 struct Golden {
@@ -61,6 +66,7 @@ impl Golden {
             .args(&self.args)
             .current_dir(self.script.parent().expect("it is in a directory"))
             .env("NO_COLOR", "1")
+            .env(DIRECTORY_VARIABLE, place())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -76,7 +82,10 @@ impl Golden {
             let probe = format!(
                 "local there, why = cnf.probe_feature({feature:?}); if not there then print(why) end"
             );
-            let output = Command::new(BINARY).args(["-e", &probe]).output().expect("it starts");
+            let output = Command::new(BINARY)
+                .args(["-e", &probe])
+                .env(DIRECTORY_VARIABLE, place())
+                .output().expect("it starts");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             let why = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             (!why.is_empty()).then_some(why)

@@ -1,10 +1,14 @@
 //! What the binary tells about itself, the kernel and programs: the verifier's log, features, completions, type stubs, global
 //! variables through reloads.
 
+#[path = "room/place.rs"]
+mod place;
 mod room;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use place::{DIRECTORY_VARIABLE, place};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
@@ -15,6 +19,7 @@ fn run(args: &[&str]) -> Output {
         .args(args)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors"))
         .env("NO_COLOR", "1")
+        .env(DIRECTORY_VARIABLE, place())
         .stdin(Stdio::null())
         .output()
         .expect("the binary starts")

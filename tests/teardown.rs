@@ -4,12 +4,18 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "room/place.rs"]
+mod place;
+
+use place::{DIRECTORY_VARIABLE, place};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
 /// Starts a chunk and waits until it prints "ready".
 fn start(chunk: &str) -> Child {
     let mut child = Command::new(BINARY)
         .args(["-e", chunk])
+        .env(DIRECTORY_VARIABLE, place())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

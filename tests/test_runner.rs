@@ -3,6 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[path = "room/place.rs"]
+mod place;
+
+use place::{DIRECTORY_VARIABLE, place};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
 const HEAD: &str = "local cnf = require('cnf') local test, task = cnf.test, cnf.task\n";
@@ -22,6 +27,7 @@ fn run(directory: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(directory)
         .env("NO_COLOR", "1")
+        .env(DIRECTORY_VARIABLE, place())
         .stdin(Stdio::null())
         .output()
         .expect("the binary starts")
