@@ -280,6 +280,19 @@ end)
 
 -- Real connections ---------------------------------------------------------------------------------------------------
 
+--- Routes of a host that says it takes full segments, whatever its own link carries: what is too large for that link is
+--- then for ICMP to tell.
+local function default_routes(ns, via4, via6)
+  ns:exec(("ip route add default via %s advmss 1460"):format(via4))
+  ns:exec(("ip route add default via %s advmss 1440"):format(via6))
+end
+
+--- How often a namespace's kernel has said that a packet is too large to be forwarded.
+local function too_big(ns)
+  local counters = ns:exec("nstat -az IpFragFails Icmp6OutPktTooBigs").stdout
+  return tonumber(counters:match("IpFragFails%s+(%d+)")) + tonumber(counters:match("Icmp6OutPktTooBigs%s+(%d+)"))
+end
+
 --- A client, a balancer, backends with servers that answer with their number.
 local function stage(t, count, options)
   options = options or {}
@@ -295,14 +308,14 @@ local function stage(t, count, options)
   for i = 1, count do
     local ns = t:netns("lb-b" .. i)
     link.veth({
-      name = "eth0", netns = ns, address = { ("10.1.%d.2/24"):format(i), ("fd01:%d::2/64"):format(i) },
+      name = "eth0", netns = ns, mtu = options.mtu,
+      address = { ("10.1.%d.2/24"):format(i), ("fd01:%d::2/64"):format(i) },
       peer = {
         name = "b" .. i, netns = net.gate, mtu = options.mtu,
         address = { ("10.1.%d.1/24"):format(i), ("fd01:%d::1/64"):format(i) },
       },
     })
-    ns:route({ dst = "default", via = ("10.1.%d.1"):format(i) })
-    ns:route({ dst = "default", via = ("fd01:%d::1"):format(i) })
+    default_routes(ns, ("10.1.%d.1"):format(i), ("fd01:%d::1"):format(i))
     net.backends[i] = ns
     for _, proto in ipairs(protocols) do
       net.servers[proto .. i] = probe.serve(ns, { [proto] = 8080, reply = options.reply and options.reply .. i })
@@ -362,15 +375,14 @@ test.case("much data, segments and fragments both ways", function(t)
 end)
 
 test.case("ICMP errors come to whom they concern", function(t)
-  if os.getenv("CNF_SLOW") then
-    t:skip("the emulated machine takes longer than the probes wait until TCP has found the path's size")
-  end
   -- The links to the backends carry less than the client's, and nobody but ICMP tells it.
   local net = stage(t, 1, { mtu = 1280 })
   for _, row in ipairs(families) do
     local s = lb.service({ name = "tcp", vip = row.text, attach = { net.front }, backends = backends(row, 1) })
     local text = ("0123456789abcdef"):rep(20000)
+    local said = too_big(net.gate)
     t:equal(probe.tcp(net.client, row.text, { send = text, timeout = 10 }).reply == text, true, "requests find their size")
+    t:ok(too_big(net.gate) > said, "by what the gate says")
     s:detach()
     -- The backend's own refusal: port unreachable, from the virtual address.
     local dead = { address = row.backend:format(1), port = 9999 }
@@ -383,9 +395,6 @@ test.case("ICMP errors come to whom they concern", function(t)
 end)
 
 test.case("a backend hears of the path's MTU behind the balancer", function(t)
-  if os.getenv("CNF_SLOW") then
-    t:skip("the emulated machine takes longer than the probes wait until TCP has found the path's size")
-  end
   local net = stage(t, 1)
   -- client --- far --- uplink: the link to the client carries less than the backend's.
   local far = t:netns("lb-far")
@@ -395,7 +404,7 @@ test.case("a backend hears of the path's MTU behind the balancer", function(t)
   })
   link.veth({
     name = "down", netns = far, mtu = 1280, address = { "10.8.0.1/24", "fd08::1/64" },
-    peer = { name = "up", netns = net.client, address = { "10.8.0.2/24", "fd08::2/64" } },
+    peer = { name = "up", netns = net.client, mtu = 1280, address = { "10.8.0.2/24", "fd08::2/64" } },
   })
   far:sysctl("net.ipv4.ip_forward", 1)
   far:sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -405,13 +414,15 @@ test.case("a backend hears of the path's MTU behind the balancer", function(t)
   net.gate:route({ dst = "fd08::/64", via = "fd07::2" })
   for i, row in ipairs(families) do
     local six = row.family == 6
-    net.client:route({ dst = row.vip .. (six and "/128" or "/32"), via = six and "fd08::1" or "10.8.0.1" })
+    net.client:exec(("ip route add %s via %s"):format(row.vip, six and "fd08::1 advmss 1440" or "10.8.0.1 advmss 1460"))
     local s = lb.service({ name = "web" .. i, vip = row.text, attach = { uplink }, backends = backends(row, 1) })
     local text = ("0123456789abcdef"):rep(20000)
+    local said = too_big(far)
     local answer = probe.tcp(net.client, row.text, {
       send = text, timeout = 10, source = six and "fd08::2" or "10.8.0.2",
     })
     t:equal(answer.reply == text, true, "replies find their size")
+    t:ok(too_big(far) > said, "by what the router before the client says")
     s:detach()
   end
 end)
