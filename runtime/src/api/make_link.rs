@@ -281,6 +281,10 @@ impl Staged for Swap {
         self.ends.iter().find(|end| end.old.is_some()).map(|end| end.netns.cookie)
     }
 
+    fn unsettled(&self) -> Vec<u64> {
+        self.ends.iter().map(|end| end.netns.cookie).collect()
+    }
+
     fn apply(&mut self) -> Result<()> {
         for at in 0..self.ends.len() {
             if let Err(error) = self.ends[at].take_place() {

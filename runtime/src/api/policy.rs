@@ -85,6 +85,7 @@ fn make(
     let (number, router) = match adopted {
         Some((number, router)) => {
             book.adopt(host, |_| true);
+            book.mend(&router);
             (number, (*router).clone())
         }
         None => {

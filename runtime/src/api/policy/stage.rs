@@ -216,6 +216,41 @@ impl Book {
         }
     }
 
+    /// Pins again what somebody else has unpinned.
+    pub fn mend(&self, router: &router::Router) {
+        for (attachment, owned) in self.entries_of(router) {
+            let Owned::Attachment { place, pin: Some(path), .. } = &owned else { continue };
+            if path.exists() {
+                continue;
+            }
+            let (name, shown) = (router.name(), path.display());
+            tracing::warn!(
+                "the pin of router {name} on {}, {shown}, was removed by someone else; it is pinned again",
+                place.link
+            );
+            if let Err(error) = keep_pinned(&attachment, path, place) {
+                tracing::warn!("not pinned: {error}");
+            }
+        }
+    }
+
+    /// A live router's attachments, each with its entry.
+    fn entries_of(&self, router: &router::Router) -> Vec<(Attachment, Owned)> {
+        let entries = self.ledger.entries(|_, owned| is_of(owned, &self.slot));
+        let is = |attachment: &Attachment, owned: &Owned| {
+            let Owned::Attachment { place, .. } = owned else { return false };
+            attachment.hook() == place.hook
+                && attachment.target().is_ok_and(|target| {
+                    target.index == place.index && target.netns.same(&place.netns.fd)
+                })
+        };
+        let found = router.attachments().into_iter().filter_map(|attachment| {
+            let (_, owned) = entries.iter().find(|(_, owned)| is(&attachment, owned))?;
+            Some((attachment, owned.clone()))
+        });
+        found.collect()
+    }
+
     /// Lets a new router go on where that of a dead process is, if its programs still stand on their hooks.
     pub fn inherit(&self, router: &router::Router) {
         let entries = self.ledger.entries(|_, owned| is_of(owned, &self.slot));

@@ -8,6 +8,8 @@ mod prepare;
 mod put;
 mod undo;
 
+use std::path::Path;
+
 pub use put::keep_pinned;
 
 use crate::Result;
@@ -85,6 +87,21 @@ impl Owned {
                 find_mounted(place, pin.as_deref(), *filter, trace)
             }
             _ => None,
+        }
+    }
+
+    /// Whether somebody else has taken it off its hook, or its pin away, since this process put it there. What a script says
+    /// again is then put there again.
+    pub fn is_severed(&self) -> bool {
+        let unpinned = |pin: Option<&Path>| pin.is_some_and(|pin| !pin.exists());
+        match self {
+            Owned::Attachment { mounted: Some(mounted), pin, .. } => {
+                let there = mounted.attached.as_ref().map(Attachment::info);
+                there.is_some_and(|there| there.is_ok_and(|info| info.index == 0))
+                    || unpinned(pin.as_deref())
+            }
+            Owned::Pin { map: Some(_), path, .. } => unpinned(Some(path)),
+            _ => false,
         }
     }
 

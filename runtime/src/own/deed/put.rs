@@ -23,7 +23,10 @@ impl Owned {
     pub fn put(&mut self, old: Option<&Owned>, at: &Place<'_>) -> Result<()> {
         let netlink = at.netlink;
         match self {
-            Owned::Pin { path, map: Some(map), .. } => pin(map, path),
+            Owned::Pin { path, map: Some(map), text, .. } => {
+                tell_unpinned(old, text);
+                pin(map, path)
+            }
             Owned::Pin { .. } => Ok(()),
             Owned::Netns(_) | Owned::Process { .. } | Owned::Other { .. } => Ok(()),
             Owned::Link { netns, index, name, end } => match old {
@@ -92,6 +95,7 @@ impl Owned {
             Owned::Qdisc { index, qdisc, .. } => qdisc::replace(netlink, *index, qdisc),
             Owned::Attachment { place, pin, filter, mounted: Some(mounted), .. } => {
                 let attached = mount(place, mounted, old, at.repair)?;
+                tell_unpinned(old, &format!("{} on {}", place.slot, place.link));
                 *filter = attached.filter_place();
                 if let (Some(path), None) = (pin.as_deref(), &*filter) {
                     keep_pinned(&attached, path, place)?;
@@ -171,11 +175,12 @@ fn mount(
             Ok(()) => Ok(attached),
             // Severed, or detached by somebody else.
             Err(error) if repair && ["ENOLINK", "ENODEV", "ENOENT"].contains(&error.code()) => {
+                let made = attach()?;
                 let AttachmentPlace { link, slot, .. } = place;
                 tracing::warn!(
                     "{slot} on {link} was taken off by someone else; it is attached again"
                 );
-                attach()
+                Ok(made)
             }
             Err(error) => Err(error),
         };
@@ -188,6 +193,26 @@ fn mount(
     let made = attach()?;
     attached.detach()?;
     Ok(made)
+}
+
+/// Says that the pin of what is about to be pinned again was removed by somebody else.
+fn tell_unpinned(old: Option<&Owned>, what: &str) {
+    let live = |owned: &&Owned| match owned {
+        Owned::Attachment { mounted, .. } => mounted.is_some(),
+        Owned::Pin { map, .. } => map.is_some(),
+        _ => false,
+    };
+    let (Some(Owned::Attachment { pin: Some(path), .. }) | Some(Owned::Pin { path, .. })) =
+        old.filter(live)
+    else {
+        return;
+    };
+    if !path.exists() {
+        let path = path.display();
+        tracing::warn!(
+            "the pin of {what}, {path}, was removed by someone else; it is pinned again"
+        );
+    }
 }
 
 /// Pins a map, in the place of the one that is pinned there.

@@ -44,6 +44,10 @@ pub trait Staged {
     fn shakes(&self) -> Option<u64> {
         None
     }
+    /// Namespaces, by their cookies, where a link is only there after this: routes by it wait, too.
+    fn unsettled(&self) -> Vec<u64> {
+        Vec::new()
+    }
     /// Whether there is nothing to do after all.
     fn is_void(&self) -> bool {
         false
@@ -83,6 +87,8 @@ pub struct Stage {
     ordinals: RefCell<HashMap<String, usize>>,
     /// Namespaces where links or addresses went, and routes with them.
     shaken: RefCell<HashSet<u64>>,
+    /// Namespaces with links that take their places at the commit.
+    unsettled: RefCell<HashSet<u64>>,
     hooks: Rc<Hooks>,
     shelf: Rc<Shelf>,
     /// Let go at the commit, with all of it that was not taken.
@@ -124,6 +130,7 @@ impl Stage {
             kept: RefCell::default(),
             ordinals: RefCell::default(),
             shaken: RefCell::default(),
+            unsettled: RefCell::default(),
             hooks: Rc::default(),
             shelf: Rc::default(),
             before: RefCell::new(before),
@@ -178,6 +185,10 @@ impl Stage {
         let fresh = |number: Option<u64>| number.is_some_and(|number| number > self.mark.0);
         let netns = owned.netns().map(|netns| netns.cookie);
         let netns_fresh = fresh(netns.and_then(|cookie| self.ledger.owns_netns(cookie)));
+        let routed = matches!(owned, Owned::Route { .. } | Owned::Neigh { .. });
+        if routed && netns.is_some_and(|cookie| self.unsettled.borrow().contains(&cookie)) {
+            return true;
+        }
         let link_fresh = fresh(owned.link().and_then(|place| self.ledger.owns_link(place)));
         !netns_fresh && !link_fresh
     }
@@ -273,7 +284,7 @@ impl Stage {
             Some(said) => owned.clone().on_top_of(&said),
             None => owned.clone(),
         };
-        if owned.same(&before) {
+        if owned.same(&before) && !before.is_severed() {
             self.kept.borrow_mut().insert(key.to_owned(), owned);
             return Ok(Some(number));
         }
@@ -397,6 +408,7 @@ impl Stage {
             return staged.apply();
         }
         let key = staged.key();
+        self.unsettled.borrow_mut().extend(staged.unsettled());
         let mut actions = self.actions.borrow_mut();
         actions.retain(|action| action.key != key);
         actions.push(Action { key, deed: Deed::Other(staged), site });

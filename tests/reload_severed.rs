@@ -1,0 +1,239 @@
+//! What somebody else takes away from under a running instance: attachments, pins, the bpffs, links and namespaces in the middle
+//! of a load. The next reload mends it and says so, or is refused and leaves what runs.
+
+mod room;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use room::*;
+use serde_json::Value;
+
+/// A program on tcx (or clsact), one on XDP with the array of its stages, and a router.
+const HOOKS: &str = "
+local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
+local function pair(n)
+  return (cnf.link.veth { name = 'v' .. n, netns = a, address = ('10.77.%d.1/24'):format(n),
+    peer = { name = 'w' .. n, netns = b, address = ('10.77.%d.2/24'):format(n) } })
+end
+local v1, v2 = pair(1), pair(2)
+cnf.mirror.to { from = v1, direction = 'ingress', to = v2 }
+cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' }
+cnf.policy.router { name = 'edge', attach = { { v1, 'egress' } }, default = { action = 'pass' } }
+";
+
+impl Room {
+    /// The instance's name, which no other test has.
+    fn name(&self) -> String {
+        format!("severed-{}", self.prefix.trim_end_matches('-'))
+    }
+
+    fn pins(&self) -> Vec<PathBuf> {
+        let begins = format!("{}%", self.name());
+        let all = std::fs::read_dir("/sys/fs/bpf/cnfscript").into_iter().flatten().flatten();
+        let ours = all.filter(|d| d.file_name().to_string_lossy().starts_with(&begins));
+        let files = ours.flat_map(|d| std::fs::read_dir(d.path()).expect("its own").flatten());
+        let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn reload(&self) -> Value {
+        let said = self.run(&["reload", "--json", &self.name()]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    fn log(&self) -> String {
+        self.run(&["logs", &self.name()]).out
+    }
+
+    /// How many programs stand on v1's hooks.
+    fn programs(&self) -> usize {
+        let chunk = "local v = netns.get('PREFIXa'):link('v1') local hooks = bpf.has('tcx').available and tcx or tc
+            print(#xdp.query(v).programs + #hooks.query(v, 'ingress').programs + #hooks.query(v, 'egress').programs)";
+        let said = self.run(&["-e", &chunk.replace("PREFIX", &self.prefix)]);
+        said.out.trim().parse().unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    fn has_tcx(&self) -> bool {
+        self.run(&["-e", "print(bpf.has('tcx').available)"]).out.trim() == "true"
+    }
+}
+
+fn detach(pin: &std::path::Path) {
+    let mut bpftool = Command::new("bpftool");
+    let said = bpftool.args(["link", "detach", "pinned"]).arg(pin).output().expect("bpftool");
+    assert!(said.status.success(), "{said:?}");
+}
+
+#[test]
+fn what_was_detached_is_attached_again() {
+    let room = Room::new();
+    room.up(&room.name(), HOOKS);
+    assert_eq!(room.programs(), 3);
+    let links = room.pins().into_iter().filter(|pin| !pin.to_string_lossy().contains("/stages-"));
+    let links: Vec<PathBuf> = links.collect();
+    assert_eq!(links.len(), if room.has_tcx() { 3 } else { 1 });
+    links.iter().for_each(|pin| detach(pin));
+    assert_eq!(room.programs(), 3 - links.len());
+    let mended = room.reload();
+    assert_eq!(mended["changed"].as_array().map(Vec::len), Some(links.len()), "{mended}");
+    let log = room.log();
+    assert_eq!(log.matches("by someone else; it is attached again").count(), links.len(), "{log}");
+    assert_eq!(room.programs(), 3);
+    assert_eq!(room.reload()["changed"], serde_json::json!([]));
+    // It is pinned again, too.
+    room.signal(&room.name(), Signal::SIGKILL);
+    eventually(|| room.status(&room.name())["state"] == "dead");
+    assert_eq!(room.programs(), 3);
+}
+
+#[test]
+fn what_was_unpinned_is_pinned_again() {
+    let room = Room::new();
+    room.up(&room.name(), HOOKS);
+    let pins = room.pins();
+    assert_eq!(pins.len(), if room.has_tcx() { 4 } else { 2 }, "{pins:?}");
+    pins.iter().for_each(|pin| std::fs::remove_file(pin).expect("it is there"));
+    // Whether or not a load has failed since.
+    room.script(&room.name(), &format!("{HOOKS} error('late')"));
+    room.run(&["reload", &room.name()]).expect(1, "late");
+    room.script(&room.name(), HOOKS);
+    room.reload();
+    let log = room.log();
+    assert_eq!(log.matches("by someone else; it is pinned again").count(), pins.len(), "{log}");
+    assert_eq!(room.pins(), pins);
+    assert_eq!(room.reload()["changed"], serde_json::json!([]));
+    room.signal(&room.name(), Signal::SIGKILL);
+    eventually(|| room.status(&room.name())["state"] == "dead");
+    assert_eq!(room.programs(), 3, "they outlive the process");
+}
+
+/// A load that waits in the middle: what is deleted then was there when the script named it.
+const WAITS: &str = "
+local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
+local v = cnf.link.veth { name = 'v0', netns = a, address = '10.0.0.1/24',
+  peer = { name = 'w0', netns = b, address = '10.0.0.2/24' } }
+if cnf.generation > 1 then
+  print('loading ' .. cnf.generation)
+  cnf.task.sleep('1s')
+end
+a:route { dst = '10.1.0.0/16', via = '10.0.0.2' }
+a:sysctl('net.ipv4.ip_forward', 1)
+cnf.filter.xdp { link = v, deny = 'DENIED' }
+";
+
+impl Room {
+    /// Reloads the script, and runs `ip` with these words while the load waits.
+    fn reload_while(&self, words: &[&str]) -> Said {
+        let name = self.name();
+        let before = self.log().matches("loading").count();
+        let mut reload = self.command(&["reload", &name]);
+        let reload = reload.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        eventually(|| self.log().matches("loading").count() > before);
+        let words: Vec<String> = words.iter().map(|w| w.replace("PREFIX", &self.prefix)).collect();
+        assert!(Command::new("ip").args(&words).status().expect("ip").success());
+        reload.wait_with_output().expect("it ends").into()
+    }
+}
+
+#[test]
+fn a_link_or_a_namespace_that_goes_in_the_middle_of_a_load() {
+    let cases: [(&[&str], Option<&str>, &str); 3] = [
+        (
+            &["-n", "PREFIXa", "link", "delete", "v0"],
+            Some("the device v0 is gone (ENODEV)"),
+            "link v0",
+        ),
+        (&["netns", "delete", "PREFIXa"], Some("the namespace was deleted (ENODEV)"), "netns"),
+        // Nothing of this load needs it, and its links live on until the next.
+        (&["netns", "delete", "PREFIXb"], None, "netns"),
+    ];
+    for (words, refused, mended) in cases {
+        let room = Room::new();
+        room.up(&room.name(), &WAITS.replace("DENIED", "10.1.0.0/16"));
+        room.script(&room.name(), &WAITS.replace("DENIED", "10.2.0.0/16"));
+        let said = room.reload_while(words);
+        match refused {
+            Some(text) => said.expect(1, text),
+            None => said.expect(0, "reload 2: "),
+        }
+        room.run(&["reload", &room.name()]).expect(0, "link v0");
+        let log = room.log();
+        assert!(log.contains(&format!("warning: {mended}")), "{log}");
+        assert!(log.contains("was deleted by someone else; it is made again"), "{log}");
+        let wanted = "10.1.0.0/16 via 10.0.0.2 dev v0";
+        let route = ["-n", &format!("{}a", room.prefix), "route"].map(str::to_owned);
+        let shown = Command::new("ip").args(&route).output().expect("ip").stdout;
+        assert!(String::from_utf8_lossy(&shown).contains(wanted), "{words:?}");
+        let same = room.reload();
+        assert_eq!([&same["created"], &same["changed"]], [&serde_json::json!([]); 2], "{same}");
+    }
+}
+
+/// A mount namespace of its own, as long as this lives.
+struct Mounts(std::process::Child);
+
+impl Mounts {
+    fn new() -> Mounts {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private", "sleep", BOUND]);
+        let mounts = Mounts(unshare.spawn().expect("unshare"));
+        let own = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let pid = mounts.0.id().to_string();
+        eventually(|| own(&pid).is_some() && own(&pid) != own("self"));
+        mounts
+    }
+
+    /// A command in it.
+    fn enter(&self, command: &Command) -> Command {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(format!("--mount=/proc/{}/ns/mnt", self.0.id()));
+        nsenter.arg(command.get_program()).args(command.get_args());
+        nsenter.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        nsenter.stdin(Stdio::null());
+        nsenter
+    }
+
+    fn run(&self, room: &Room, words: &[&str]) -> Said {
+        self.enter(&room.command(words)).output().expect("nsenter").into()
+    }
+
+    fn shell(&self, line: &str) -> String {
+        let mut sh = Command::new("sh");
+        let output = self.enter(sh.args(["-c", line])).output().expect("nsenter");
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_bpffs_that_was_unmounted_is_mounted_again() {
+    let room = Room::new();
+    let (mounts, name) = (Mounts::new(), room.name());
+    // One of its own, so that nothing is left when the mounts are gone.
+    mounts.shell("mount -t bpf bpf /sys/fs/bpf");
+    let script = room.script(&name, HOOKS);
+    mounts.run(&room, &["up", script.to_str().expect("text")]).expect(0, "is up");
+    let count = || mounts.shell("find /sys/fs/bpf/cnfscript -type f 2>/dev/null | wc -l; true");
+    let pins = count();
+    assert_ne!(pins.trim(), "0");
+    // All of them: one of the machine's may be below.
+    mounts.shell("while umount /sys/fs/bpf 2>/dev/null; do :; done");
+    let said = mounts.run(&room, &["reload", &name]);
+    said.expect(0, "reload 2: ");
+    assert_eq!(count(), pins);
+    let log = room.log();
+    assert!(log.contains("by someone else; it is pinned again"), "{log}");
+    mounts.run(&room, &["reload", &name]).expect(0, "reload 3: kept ");
+    mounts.run(&room, &["down", &name]).expect(0, "is down");
+    assert_eq!(count().trim(), "0");
+}
