@@ -3,10 +3,16 @@
 //! On a signal it asks the Lua thread to stop, interrupts Lua while that thread does not answer, and in the end tears
 //! the instance down itself, which needs no Lua.
 
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::outside::Outside;
 use crate::api::{limit, vm};
@@ -25,12 +31,23 @@ pub struct Control {
     pub flag: Arc<StopFlag>,
     ledger: Arc<Ledger>,
     watch: Mutex<Watch>,
-    changed: Condvar,
+    /// Wakes the thread: where a signal's handler writes, too.
+    wake: UnixStream,
+    /// What the thread has not taken yet.
+    door: Mutex<Option<Door>>,
     /// Wakes who waits in [`Control::line_interrupted`].
     line_ends: tokio::sync::Notify,
     outside: OnceLock<Outside>,
     hangup: tokio::sync::Notify,
 }
+
+/// A descriptor, and what is to be done once when it becomes readable.
+struct Door {
+    listener: OwnedFd,
+    opens: Box<dyn FnOnce() + Send>,
+}
+
+type Signals = SignalDelivery<UnixStream, SignalOnly>;
 
 #[derive(Default)]
 struct Watch {
@@ -56,31 +73,60 @@ impl Watch {
 impl Control {
     /// Starts the thread. Call before anything is created.
     pub fn start(flag: Arc<StopFlag>, ledger: Arc<Ledger>) -> Result<Arc<Control>> {
+        let failed = |e: std::io::Error| Error::io("signals", &e);
+        let (read, write) = UnixStream::pair().map_err(failed)?;
         let control = Arc::new(Control {
             flag,
             ledger,
             watch: Mutex::default(),
-            changed: Condvar::new(),
+            wake: write.try_clone().map_err(failed)?,
+            door: Mutex::default(),
             line_ends: tokio::sync::Notify::new(),
             outside: OnceLock::new(),
             hangup: tokio::sync::Notify::new(),
         });
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|e| Error::io("signals", &e))?;
-        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.into())
-                .spawn(work)
-                .map_err(|e| Error::io("thread", &e))
-        };
+        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGHUP])
+            .map_err(failed)?;
         let me = Arc::clone(&control);
-        thread(
-            "signals",
-            Box::new(move || signals.forever().for_each(|signal| me.signalled(signal))),
-        )?;
-        let me = Arc::clone(&control);
-        thread("deadlines", Box::new(move || me.keep_deadlines()))?;
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || me.keep_watch(signals))
+            .map_err(|e| Error::io("thread", &e))?;
         Ok(control)
+    }
+
+    /// The thread's life.
+    fn keep_watch(&self, mut signals: Signals) {
+        let mut door: Option<Door> = None;
+        loop {
+            let next = self.look_at_deadlines();
+            door = self.door.lock().expect("no panic while held").take().or(door);
+            let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut ready = vec![readable(signals.get_read().as_fd())];
+            ready.extend(door.as_ref().map(|door| readable(door.listener.as_fd())));
+            // A signal to this thread: whatever it was about is looked at again.
+            let _ = poll(&mut ready, until(next));
+            let knocked = ready.get(1).is_some_and(|door| door.any() == Some(true));
+            for signal in signals.pending() {
+                self.signalled(signal);
+            }
+            if knocked && let Some(door) = door.take() {
+                (door.opens)();
+            }
+        }
+    }
+
+    /// Does something once, on the thread of this, when the descriptor becomes readable.
+    pub fn when_readable(&self, listener: OwnedFd, opens: Box<dyn FnOnce() + Send>) {
+        *self.door.lock().expect("no panic while held") = Some(Door { listener, opens });
+        self.look_again();
+    }
+
+    /// Has the thread look at what has changed.
+    fn look_again(&self) {
+        // What is full is about to be read.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = send(self.wake.as_raw_fd(), &[0], flags);
     }
 
     fn signalled(&self, signal: i32) {
@@ -110,7 +156,7 @@ impl Control {
         watch.give_up_at.get_or_insert(now + PATIENCE);
         drop(watch);
         self.flag.stop(reason);
-        self.changed.notify_all();
+        self.look_again();
     }
 
     /// Who waits for this instance and asks it; none for the prompt and the tests.
@@ -160,14 +206,14 @@ impl Control {
     /// Interrupts Lua when `limit` has passed, unless [`Control::noticed`] comes first.
     pub fn interrupt_after(&self, limit: Duration) {
         self.watch.lock().expect("no panic while held").interrupt_at = Some(Instant::now() + limit);
-        self.changed.notify_all();
+        self.look_again();
     }
 
     /// A task has got a limit that may be the next to pass.
     pub fn look_at_limits(&self) {
         // The thread is not between its look and its sleep then.
         drop(self.watch.lock().expect("no panic while held"));
-        self.changed.notify_all();
+        self.look_again();
     }
 
     /// From now on Ctrl-C ends what runs and not the process: the manners of a REPL.
@@ -181,7 +227,7 @@ impl Control {
         watch.interrupt_by(Instant::now() + GRACE);
         watch.line_interrupted = true;
         drop(watch);
-        self.changed.notify_all();
+        self.look_again();
         self.line_ends.notify_waiters();
     }
 
@@ -202,33 +248,23 @@ impl Control {
         self.watch.lock().expect("no panic while held").line_interrupted
     }
 
-    fn keep_deadlines(&self) {
-        let mut watch = self.watch.lock().expect("no panic while held");
-        loop {
-            let now = Instant::now();
-            if watch.give_up_at.is_some_and(|at| at <= now) {
-                drop(watch);
-                self.give_up();
-            }
-            let poking = watch.interrupt_at.is_some_and(|at| at <= now);
-            if poking {
-                vm::interrupt();
-            }
-            let next = match (poking, watch.interrupt_at, watch.give_up_at) {
-                (true, _, _) => Some(now + POKE_EVERY),
-                (false, Some(a), Some(b)) => Some(a.min(b)),
-                (false, a, b) => a.or(b),
-            };
-            let limit = limit::enforce(now, POKE_EVERY);
-            let next = next.into_iter().chain(limit).min();
-            watch = match next {
-                Some(at) => {
-                    let wait = at.saturating_duration_since(Instant::now());
-                    self.changed.wait_timeout(watch, wait).expect("no panic while held").0
-                }
-                None => self.changed.wait(watch).expect("no panic while held"),
-            };
+    /// Does what is due; when to look again.
+    fn look_at_deadlines(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let (interrupt_at, give_up_at) = {
+            let watch = self.watch.lock().expect("no panic while held");
+            (watch.interrupt_at, watch.give_up_at)
+        };
+        if give_up_at.is_some_and(|at| at <= now) {
+            self.give_up();
         }
+        let poking = interrupt_at.is_some_and(|at| at <= now);
+        if poking {
+            vm::interrupt();
+        }
+        let poke = if poking { Some(now + POKE_EVERY) } else { interrupt_at };
+        let limit = limit::enforce(now, POKE_EVERY);
+        [poke, give_up_at, limit].into_iter().flatten().min()
     }
 
     /// The script hangs where no interrupt reaches it: clean up and leave without it.
@@ -242,6 +278,13 @@ impl Control {
         // SAFETY: _exit(2) runs no destructor: the Lua thread is somewhere inside one of its own.
         unsafe { libc::_exit(130) }
     }
+}
+
+/// How long to wait for that moment: whole milliseconds, not too few.
+fn until(moment: Option<Instant>) -> PollTimeout {
+    let Some(moment) = moment else { return PollTimeout::NONE };
+    let wait = moment.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
 }
 
 /// Whether this process had a terminal that has hung up: then SIGHUP is its farewell (`termios(3)`: EIO).

@@ -71,7 +71,9 @@ impl Outside {
         };
         let local =
             Local { status: Box::new(status), down: Box::new(down), hasten: Box::new(hasten) };
-        let socket = Socket::start(&claim.paths().socket(), local, send)?;
+        let socket = Socket::start(&claim.paths().socket(), local, send, |listener, begin| {
+            control.when_readable(listener, begin);
+        })?;
         control.set_outside(Outside {
             requests: tokio::sync::Mutex::new(requests),
             waiting: Mutex::new(Some(waiting)),

@@ -13,11 +13,13 @@ pub mod wire;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -94,54 +96,103 @@ pub struct Local {
 /// Listens until it is dropped; then its clients are at the end of their streams.
 pub struct Socket {
     path: PathBuf,
-    _stop: oneshot::Sender<()>,
-    thread: Option<JoinHandle<()>>,
+    service: Arc<Mutex<Service>>,
+}
+
+/// Its thread begins with the first client: most scripts never have one.
+enum Service {
+    Bound(StdListener, Arc<Server>),
+    Serving { stop: oneshot::Sender<()>, thread: JoinHandle<()> },
+    Over,
 }
 
 impl Socket {
     /// Listens at `path`, whose directory the caller has to itself: what an earlier process left there is replaced.
-    pub fn start(path: &Path, local: Local, lua: mpsc::Sender<Request>) -> Result<Socket> {
+    /// `attend` is given a descriptor that becomes readable with the first client, and what is to be called then.
+    pub fn start(
+        path: &Path,
+        local: Local,
+        lua: mpsc::Sender<Request>,
+        attend: impl FnOnce(OwnedFd, Box<dyn FnOnce() + Send>),
+    ) -> Result<Socket> {
         let about = |e: &std::io::Error| Error::io("socket", e).subject(path.display().to_string());
         let listener = bind(path).map_err(|e| about(&e))?;
-        let (stop, stopped) = oneshot::channel();
-        let runtime = super::generation::runtime()?;
+        let copy = listener.try_clone().map_err(|e| about(&e))?;
         let (clients, sessions) = (Semaphore::new(CLIENTS), Semaphore::new(SESSIONS));
         let server = Arc::new(Server { local, lua, clients, sessions });
+        let service = Arc::new(Mutex::new(Service::Bound(listener, server)));
+        let begins = Arc::clone(&service);
+        attend(copy.into(), Box::new(move || Service::begin(&begins)));
+        Ok(Socket { path: path.to_owned(), service })
+    }
+}
+
+impl Service {
+    fn begin(service: &Mutex<Service>) {
+        let mut service = service.lock().expect("no panic while held");
+        if !matches!(*service, Service::Bound(..)) {
+            return;
+        }
+        if let Service::Bound(listener, server) = std::mem::replace(&mut *service, Service::Over) {
+            match Service::serve(listener, server) {
+                Ok(serving) => *service = serving,
+                Err(error) => tracing::warn!("no control socket: {error}"),
+            }
+        }
+    }
+
+    fn serve(listener: StdListener, server: Arc<Server>) -> Result<Service> {
+        let (stop, stopped) = oneshot::channel();
+        let runtime = super::generation::runtime()?;
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        _ = stopped => {}
+                        _ = stopped => farewell().await,
                         _ = server.listen(listener) => {}
                     }
                 });
                 runtime.shutdown_background();
             })
-            .map_err(|e| about(&e))?;
-        Ok(Socket { path: path.to_owned(), _stop: stop, thread: Some(thread) })
+            .map_err(|e| Error::io("thread", &e))?;
+        Ok(Service::Serving { stop, thread })
+    }
+}
+
+/// What clients have been sent is on its way to tasks that are woken already: lets those have their turns.
+async fn farewell() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-        // The sender goes first, or the thread would never end.
-        let (gone, _) = oneshot::channel();
-        drop(std::mem::replace(&mut self._stop, gone));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let mut service = self.service.lock().expect("no panic while held");
+        match std::mem::replace(&mut *service, Service::Over) {
+            // Whoever attends to it has a copy: this ends them all.
+            Service::Bound(listener, _) => {
+                let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+            }
+            Service::Serving { stop, thread } => {
+                // The sender goes first, or the thread would never end.
+                drop(stop);
+                let _ = thread.join();
+            }
+            Service::Over => {}
         }
     }
 }
 
-fn bind(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
+fn bind(path: &Path) -> std::io::Result<StdListener> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let (_held, short) = address(path)?;
-    let listener = std::os::unix::net::UnixListener::bind(short)?;
+    let listener = StdListener::bind(short)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -167,7 +218,7 @@ struct Server {
 }
 
 impl Server {
-    async fn listen(self: Arc<Server>, listener: std::os::unix::net::UnixListener) {
+    async fn listen(self: Arc<Server>, listener: StdListener) {
         let listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::warn!("no control socket: {error}"),

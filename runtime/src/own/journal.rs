@@ -109,6 +109,9 @@ impl Journal {
 
     /// Writes anew what is there now, when most lines are about what is gone. Empty when nothing is.
     pub fn shorten(&mut self, entries: &BTreeMap<u64, Owned>) {
+        if self.file.metadata().is_ok_and(|file| file.len() == 0) {
+            return;
+        }
         let there = || entries.iter().filter(|(_, owned)| owned.outlives_the_process());
         if there().next().is_some() && self.lines < 1000 + 4 * entries.len() {
             return;

@@ -35,7 +35,8 @@ impl Bench {
             down: Box::new(move || down.send(()).expect("the test listens")),
             hasten: Box::new(|| {}),
         };
-        let socket = Socket::start(&directory.path().join("control"), local, send);
+        let socket =
+            Socket::start(&directory.path().join("control"), local, send, |_, begin| begin());
         Bench { directory, socket: Some(socket.expect("it listens")), lua: Some(lua), went_down }
     }
 
@@ -213,7 +214,8 @@ fn a_path_may_be_longer_than_an_address() {
     let local =
         Local { status: Box::new(Map::new), down: Box::new(|| ()), hasten: Box::new(|| ()) };
     let (send, _lua) = mpsc::channel(1);
-    let _socket = Socket::start(&deep.join("control"), local, send).expect("it listens");
+    let _socket =
+        Socket::start(&deep.join("control"), local, send, |_, begin| begin()).expect("it listens");
     let (_held, short) = address(&deep.join("control")).expect("there");
     UnixStream::connect(short).expect("it accepts");
 }
