@@ -201,6 +201,13 @@ fn control_c_ends_the_line_and_nothing_of_the_script() {
         prompt.line("6 * 7", "42\r\n");
     }
     assert_eq!(room.status("setup")["tasks"], 1, "the script's own goes on");
+    let pid = room.pid("setup").as_raw() as u32;
+    // One that has ended may still be waited for.
+    let ended = |pid: &Pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.contains(") ") || stat.contains(") Z ")
+    };
+    eventually(|| children(pid).iter().all(ended));
     // A task of a line that never waits keeps all others from their work, until Ctrl-C.
     prompt.press(
         "task.spawn(function() task.sleep(0.05) print('on') while true do pcall(error) end end)\r",
@@ -393,11 +400,12 @@ fn a_line_ends_with_its_client() {
     assert_eq!(room.status("setup")["tasks"], 1);
 }
 
-/// The processes that a process has started.
+/// The processes that a process has started, by whichever thread.
 fn children(pid: u32) -> Vec<Pid> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let list = list.expect("it is alive");
-    list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a number"))).collect()
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is alive").flatten();
+    let lists = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
+    let text: String = lists.collect::<Vec<_>>().join(" ");
+    text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a number"))).collect()
 }
 
 #[test]

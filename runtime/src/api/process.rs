@@ -112,7 +112,9 @@ fn start(op: &str, command: &mut Command, line: &CommandLine) -> Result<Child> {
                 }
             }
             _ if e.raw_os_error() == Some(libc::EINVAL) => error
-                .because("it cannot have mounts of its own: the root directory is not a mount point")
+                .because(
+                    "it cannot have mounts of its own: the root directory is not a mount point",
+                )
                 .hint("in a chroot: mount --bind DIRECTORY DIRECTORY, then chroot"),
             _ => error,
         }

@@ -23,7 +23,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::{Error, Result};
@@ -119,7 +119,8 @@ impl Socket {
         let listener = bind(path).map_err(|e| about(&e))?;
         let copy = listener.try_clone().map_err(|e| about(&e))?;
         let (clients, sessions) = (Semaphore::new(CLIENTS), Semaphore::new(SESSIONS));
-        let server = Arc::new(Server { local, lua, clients, sessions });
+        let ending = watch::Sender::new(false);
+        let server = Arc::new(Server { local, lua, clients, sessions, ending });
         let service = Arc::new(Mutex::new(Service::Bound(listener, server)));
         let begins = Arc::clone(&service);
         attend(copy.into(), Box::new(move || Service::begin(&begins)));
@@ -150,8 +151,9 @@ impl Service {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = stopped => farewell().await,
-                        _ = server.listen(listener) => {}
+                        _ = Arc::clone(&server).listen(listener) => {}
                     }
+                    server.take_leave().await;
                 });
                 runtime.shutdown_background();
             })
@@ -215,6 +217,8 @@ struct Server {
     lua: mpsc::Sender<Request>,
     clients: Semaphore,
     sessions: Semaphore,
+    /// Attached prompts are told what is left to tell, and no more.
+    ending: watch::Sender<bool>,
 }
 
 impl Server {

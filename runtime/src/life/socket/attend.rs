@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::session::Session;
@@ -19,6 +19,8 @@ use crate::{Error, Result};
 
 /// How long a client may take nothing of what it is told: a terminal that is stopped (Ctrl-S) does so too.
 const STANDSTILL: Duration = Duration::from_secs(60);
+/// How long the end of the instance waits for clients that are slow.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// How long Lua may take to come to its event loop when its line was interrupted: then something keeps it from that.
 const LUA_ENDS: Duration = Duration::from_millis(200);
 /// How long a line may take to end that is interrupted before its client waits no more for it.
@@ -43,15 +45,22 @@ impl Server {
         }
         let ended = tokio::select! {
             ended = self.listen_to(&mut reader, &session) => Some(ended),
-            _ = tell(&mut writer, told) => None,
+            _ = tell(&mut writer, told, self.ending.subscribe()) => None,
         };
         // What its line does ends with the terminal, as that of any other program.
         self.interrupt(&session);
-        let _ = self.hand_over(What::Detach(session)).await;
+        let server = Arc::clone(&self);
+        tokio::spawn(async move { server.hand_over(What::Detach(session)).await });
         match ended {
             Some(Err(error)) => send(&mut writer, &wire::answer(Err(error))).await,
             _ => Ok(()),
         }
+    }
+
+    /// The instance has ended: waits until attached prompts know what became of their lines, but not for long.
+    pub(super) async fn take_leave(&self) {
+        self.ending.send_replace(true);
+        let _ = timeout(FAREWELL, self.sessions.acquire_many(SESSIONS as u32)).await;
     }
 
     async fn attach(&self, session: &Arc<Session>) -> Result<Map<String, Value>> {
@@ -134,13 +143,24 @@ impl Server {
     }
 }
 
-/// Until the client goes, or stands still.
-async fn tell(writer: &mut OwnedWriteHalf, mut told: mpsc::Receiver<Event>) -> std::io::Result<()> {
-    while let Some(event) = told.recv().await {
+/// Until the client goes or stands still, or the instance ends.
+async fn tell(
+    writer: &mut OwnedWriteHalf,
+    mut told: mpsc::Receiver<Event>,
+    mut ending: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    loop {
+        let event = tokio::select! {
+            event = told.recv() => event,
+            _ = ending.wait_for(|ending| *ending), if !told.is_closed() => {
+                told.close();
+                continue;
+            }
+        };
+        let Some(event) = event else { return Ok(()) };
         let line = serde_json::to_string(&event).expect("events have a JSON form");
         timeout(STANDSTILL, send_patiently(writer, &line)).await??;
     }
-    Ok(())
 }
 
 async fn send_patiently(writer: &mut OwnedWriteHalf, line: &str) -> std::io::Result<()> {
