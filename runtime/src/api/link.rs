@@ -102,10 +102,10 @@ fn below(options: &mut Options, net: &Net, kind: &Kind) -> Result<Option<Link>> 
     }
 }
 
-fn ports(options: &mut Options, net: &Net) -> Result<Vec<u32>> {
+fn ports(options: &mut Options, net: &Net) -> Result<Vec<Link>> {
     let ports = options.get::<OneOrMany<Value>>("ports")?.unwrap_or_default().0;
     let links = ports.into_iter().map(|port| local(options, net, "ports", port));
-    Ok(links.collect::<Result<Vec<_>>>()?.iter().flatten().map(Link::index).collect())
+    Ok(links.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// An option that is a link of the namespace: a Link or its name.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mlua::{Lua, MultiValue, Value};
 
 use super::error::site;
-use super::handle::intern;
+use super::handle::{held, intern};
 use super::host::Host;
 use super::link::Link;
 use super::netns::Net;
@@ -27,8 +27,8 @@ pub struct Making {
     /// The link it stands on.
     pub on: Option<Link>,
     pub values: Vec<(String, link::Value)>,
-    /// Indexes of links that become its ports.
-    pub ports: Vec<u32>,
+    /// Links that become its ports.
+    pub ports: Vec<Link>,
     pub peer: Option<(Net, End)>,
 }
 
@@ -42,6 +42,28 @@ struct Known {
 
 impl Making {
     pub fn adopt_or_create(mut self, lua: &Lua, host: &Rc<Host>) -> Result<MultiValue> {
+        let foreign = |port: &mut Link| !host.stage.is_ours(port.place());
+        let foreign: Vec<Link> = self.ports.extract_if(.., foreign).collect();
+        let (op, name) = (format!("link.{}", self.kind.name), self.end.name.clone());
+        let handles = self.adopted_or_created(lua, host)?;
+        let master = handles.front().and_then(held::<Link>);
+        let Some(master) = master.filter(|_| !foreign.is_empty()) else { return Ok(handles) };
+        let mut taken = Vec::new();
+        for port in &foreign {
+            match take_port(lua, host, port, master.index()) {
+                Ok(number) => taken.push(number),
+                Err(error) => {
+                    taken.iter().rev().try_for_each(|number| withdraw(host, *number))?;
+                    let link = host.ledger.owns_link(master.place());
+                    link.map_or(Ok(()), |number| withdraw(host, number))?;
+                    return Err(error.operation(op).about(name));
+                }
+            }
+        }
+        Ok(handles)
+    }
+
+    fn adopted_or_created(&mut self, lua: &Lua, host: &Rc<Host>) -> Result<MultiValue> {
         let Some(known) = self.known(host)? else { return self.create(lua, host) };
         let wanted = self.wanted();
         let same = known.len() == wanted.len()
@@ -70,6 +92,7 @@ impl Making {
         let Making { kind, net, end, on, values, ports, peer } = self;
         let on = on.as_ref().map(Link::place);
         let peer_place = peer.as_ref().map(|(net, end)| (net.cookie(), end.name.as_str()));
+        let ports: Vec<u32> = ports.iter().map(Link::index).collect();
         let queues = (end.num_tx_queues, end.num_rx_queues);
         let primary = LinkEnd {
             fixed: format!("{} {on:?} {values:?} {ports:?} {peer_place:?} {queues:?}", kind.name),
@@ -161,7 +184,7 @@ impl Making {
             end: self.end.clone(),
             link: self.on.as_ref().map(Link::index),
             values: self.values.clone(),
-            ports: self.ports.clone(),
+            ports: self.ports.iter().map(Link::index).collect(),
             peer: match (&peer_open, &self.peer) {
                 (Some(open), Some((_, end))) => Some((&open.netlink, end.clone())),
                 _ => None,
@@ -238,6 +261,29 @@ impl Making {
         host.stage.change(true, Box::new(swap), site(lua, 1))?;
         self.handles(lua, &ends, &names)
     }
+}
+
+/// Makes somebody else's link a port, now or at the commit: what it was a port of before comes back at the end.
+fn take_port(lua: &Lua, host: &Rc<Host>, port: &Link, master: u32) -> Result<u64> {
+    let net = port.net();
+    let open = net.open()?;
+    let wanted = Change { master: Some(master), ..Change::default() };
+    let owned = Owned::LinkSetting {
+        netns: open.netns.clone(),
+        index: port.index(),
+        link: port.name(),
+        wanted: Box::new(wanted),
+        before: Box::default(),
+    };
+    host.stage.own(owned, &open.netlink, || site(lua, 1))
+}
+
+/// What belongs to a link that could not be finished is not left behind.
+fn withdraw(host: &Rc<Host>, number: u64) -> Result<()> {
+    if host.stage.disown(number)? {
+        return Ok(());
+    }
+    host.ledger.forget(number).map_or(Ok(()), |owned| owned.undo())
 }
 
 /// A name that no person gives.

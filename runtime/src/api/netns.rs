@@ -298,6 +298,7 @@ fn sysctl(lua: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Stri
     let wanted = Owned::Sysctl {
         netns,
         key,
+        index: 0,
         before: String::new(),
         after: value.clone(),
         settled: false,

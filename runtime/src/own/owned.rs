@@ -64,6 +64,9 @@ pub enum Owned {
     Sysctl {
         netns: Netns,
         key: String,
+        /// Of somebody else's link that the key names, whose name can change; 0 for none.
+        #[serde(default)]
+        index: u32,
         before: String,
         /// As it was wanted, and once it is settled, as the kernel shows it.
         after: String,

@@ -10,9 +10,12 @@ use crate::own::owned::{Follower, Owned};
 
 impl Owned {
     pub(super) fn undo_sysctl(&self) -> Result<()> {
-        let Owned::Sysctl { netns, key, before, after, settled, followers, lost } = self else {
+        let Owned::Sysctl { netns, key, index, before, after, settled, followers, lost } = self
+        else {
             return Ok(());
         };
+        let netlink = Netlink::open(&netns.fd)?;
+        let key = &renamed(&netlink, key, *index)?;
         let now = match sysctl::read(&netns.fd, key) {
             Ok(now) => now,
             Err(error) => return gone_is_done(Err(error)),
@@ -22,7 +25,6 @@ impl Owned {
             tracing::warn!("{self} left at \"{now}\": it was changed by someone else");
             return Ok(());
         }
-        let netlink = Netlink::open(&netns.fd)?;
         let names = Names::now(&netlink, followers)?;
         // Writing it back rewrites the followers once more, those too that somebody has set since.
         let wanted: Vec<(String, String)> = followers
@@ -71,6 +73,35 @@ impl Follower {
     pub(super) fn is(&self, other: &Follower) -> bool {
         self.index == other.index && (self.index != 0 || self.key == other.key)
     }
+}
+
+/// The index of the link that the key of a setting names (`net/ipv4/conf/eth0/...`); 0 for none.
+///
+/// # Errors
+/// What the kernel refuses to list.
+pub(super) fn link_of(netlink: &Netlink, key: &str) -> Result<u32> {
+    let key = as_path(key);
+    let parts: Vec<&str> = key.split('/').collect();
+    let ["net", _, "conf" | "neigh", name, _] = parts.as_slice() else { return Ok(0) };
+    let links = link::list(netlink)?;
+    Ok(links.iter().find(|link| link.name == *name).map_or(0, |link| link.index))
+}
+
+/// `net/ipv4/conf/eth0/rp_filter` of that, or of what scripts write with dots.
+fn as_path(key: &str) -> String {
+    match key.contains('/') {
+        true => key.trim_start_matches("/proc/sys/").trim_start_matches('/').to_owned(),
+        false => key.replace('.', "/"),
+    }
+}
+
+/// The key, with what its link is called now.
+fn renamed(netlink: &Netlink, key: &str, index: u32) -> Result<String> {
+    if index == 0 {
+        return Ok(key.to_owned());
+    }
+    let place = Follower { key: as_path(key), index, before: String::new(), after: None };
+    Ok(Names::now(netlink, std::slice::from_ref(&place))?.key(&place))
 }
 
 /// What links are called now.

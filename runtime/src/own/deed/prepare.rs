@@ -1,6 +1,6 @@
 //! What is there before a thing is put in place: so much of it as undoing needs.
 
-use super::{Place, promotion};
+use super::{Place, followers, promotion};
 use crate::kernel::bpf::hook;
 use crate::kernel::link::{self, Lost};
 use crate::kernel::{address, neigh, qdisc, route, rule, sysctl};
@@ -26,12 +26,13 @@ impl Owned {
                     **before = std::mem::take(&mut **before).after(first, wanted);
                 }
             }
-            Owned::Sysctl { netns, key, before, after, settled, followers, lost } => {
+            Owned::Sysctl { netns, key, index, before, after, settled, followers, lost } => {
                 let wanted = format!("{key} = {after}");
                 *before = sysctl::read(&netns.fd, key).map_err(|e| e.subject(wanted))?;
                 *settled = false;
                 if !place.ours {
                     *followers = Follower::look(netlink, key)?;
+                    *index = followers::link_of(netlink, key)?;
                     // Turning IPv6 off takes every address away.
                     if key.contains("ipv6") {
                         *lost = Lost::snapshot(netlink, None)?;
