@@ -2,9 +2,10 @@
 //!
 //! The same damage in every run: bytes changed by a generator with fixed seeds, in the places that are read most
 //! closely: types, section headers, symbols, relocations. What still parses is loaded, and its maps are read, as a script
-//! would.
+//! would. `CNF_FUZZ=SECONDS cargo test --lib damage` goes on for that long with seeds that nobody has tried, and names the
+//! one that fails.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{LoadOptions, ObjectFile, Type, Value};
 use crate::kernel::bpf::testing::object;
@@ -29,6 +30,27 @@ SEC("tc") int p(struct __sk_buff *skb) {
 }
 SEC("xdp") int q(struct xdp_md *ctx) { return bpf_ringbuf_output(&ring, &state, sizeof(state), 0) ? 1 : 2; }
 "#;
+
+/// The other half of what objects have: maps as before BTF, CO-RE relocations, a program array with its programs.
+const OLDER: &str = r#"
+struct old_map_def { unsigned int type, key_size, value_size, max_entries, map_flags; };
+struct old_map_def SEC("maps") old = { BPF_MAP_TYPE_HASH, 4, 8, 4 };
+struct old_map_def SEC("maps") older = { BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, 2 };
+struct net_device { int ifindex; unsigned int mtu; } __attribute__((preserve_access_index));
+struct sk_buff { struct net_device *dev; unsigned int len; } __attribute__((preserve_access_index));
+int step(struct __sk_buff *skb);
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 2); __uint(key_size, 4);
+  __array(values, int (void *)); } steps SEC(".maps") = { .values = { [1] = (void *)&step } };
+SEC("tc") int step(struct __sk_buff *skb) { return 7; }
+SEC("tc") int offsets(struct __sk_buff *skb) {
+  __u32 key = 0;
+  __u64 *found = bpf_map_lookup_elem(&old, &key), *other = bpf_map_lookup_elem(&older, &key);
+  bpf_tail_call(skb, &steps, 1);
+  return (found && other ? *found + *other : 0) +
+    __builtin_preserve_field_info(((struct sk_buff *)0)->len, 0) + bpf_core_field_exists(struct sk_buff, dev);
+}
+"#;
+const CORE: &str = "#include <bpf/bpf_core_read.h>\n";
 
 /// A generator that is good enough to choose bytes, and the same everywhere (xorshift64*).
 struct Dice(u64);
@@ -73,7 +95,7 @@ fn parts(bytes: &[u8]) -> Vec<Part> {
     let file = ::object::File::parse(bytes).expect("an object");
     let section = |section: ::object::Section<'_, '_>| {
         let (start, size) = section.file_range().filter(|(_, size)| *size > 0)?;
-        let sizes = [".BTF", ".maps"].contains(&section.name().unwrap_or_default());
+        let sizes = [".BTF", ".maps", "maps"].contains(&section.name().unwrap_or_default());
         Some(Part { range: start as usize..(start + size) as usize, sizes })
     };
     let mut parts: Vec<Part> = file.sections().filter_map(section).collect();
@@ -93,13 +115,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one may take.
 const ONE: Duration = Duration::from_secs(5);
 
+/// Which seeds, and for how long.
+fn plan() -> (std::ops::Range<u64>, Duration) {
+    let seconds = std::env::var("CNF_FUZZ").ok().and_then(|seconds| seconds.parse().ok());
+    let Some(seconds) = seconds else { return (SEEDS, PATIENCE) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    (now..u64::MAX, Duration::from_secs(seconds))
+}
+
 #[test]
 fn damaged_objects_are_refused_in_time() {
-    let good = object(SOURCE);
+    try_damage(SOURCE);
+}
+
+#[test]
+fn damaged_older_objects_are_refused_in_time() {
+    try_damage(&format!("{CORE}{OLDER}"));
+}
+
+fn try_damage(source: &str) {
+    let good = object(source);
+    assert!(ObjectFile::parse(&good).is_ok_and(load), "it loads undamaged");
     let parts = parts(&good);
+    let (seeds, patience) = plan();
     let begin = Instant::now();
     let (mut tried, mut parsed, mut loaded) = (0, 0, 0);
-    for seed in SEEDS.take_while(|_| begin.elapsed() < PATIENCE) {
+    for seed in seeds.take_while(|_| begin.elapsed() < patience) {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut bad = good.clone();
         let part = &parts[dice.roll(parts.len())];
@@ -109,18 +150,24 @@ fn damaged_objects_are_refused_in_time() {
         }
         let start = Instant::now();
         tried += 1;
-        if let Ok(file) = ObjectFile::parse(&bad) {
-            parsed += 1;
-            read_types(&file);
-            // Damaged sizes are for us to survive, not for this machine's memory.
-            loaded += usize::from(!part.sizes && load(file));
-        }
+        let (read, held) = std::panic::catch_unwind(|| try_one(&bad, part.sizes))
+            .unwrap_or_else(|_| panic!("seed {seed} panics"));
+        parsed += usize::from(read);
+        loaded += usize::from(held);
         assert!(start.elapsed() < ONE, "seed {seed} took {:?}", start.elapsed());
     }
     assert!(
         tried > 20 && parsed > 0 && loaded > 0,
         "the damage is always fatal: {tried} {parsed} {loaded}"
     );
+}
+
+/// Whether it could be parsed, and loaded.
+fn try_one(bytes: &[u8], sizes: bool) -> (bool, bool) {
+    let Ok(file) = ObjectFile::parse(bytes) else { return (false, false) };
+    read_types(&file);
+    // Damaged sizes are for us to survive, not for this machine's memory.
+    (true, !sizes && load(file))
 }
 
 /// Everything that is done with types: all of them, as a map's would be.
