@@ -1,7 +1,7 @@
 --- Faults: what is lost, copied and changed, in which direction, for how long, and again from its seed.
 local cnf = require("cnf")
-local bpf, chaos, link, netns, policy, probe, test =
-  cnf.bpf, cnf.chaos, cnf.link, cnf.netns, cnf.policy, cnf.probe, cnf.test
+local bpf, chaos, link, netns, packet, policy, probe, test =
+  cnf.bpf, cnf.chaos, cnf.link, cnf.netns, cnf.packet, cnf.policy, cnf.probe, cnf.test
 
 --- Two namespaces with a veth pair: `near` in `a`, `far` in `b`.
 local function pair(t)
@@ -139,6 +139,75 @@ test.case("bursts by Gilbert and Elliott", function(t)
   local alone = drops(chaos.inject(near, { loss = lost / 4000, seed = 3, match = ICMP }), 4000)
   local mean = select(2, alone:gsub("x", "")) / select(2, alone:gsub("x+", ""))
   t:ok(mean < 1.5, ("%g packets a burst"):format(mean))
+end)
+
+test.case("a seed replays bursts, corruption and duplicates", function(t)
+  local _, _, near, far = pair(t)
+  --- What 60 numbered datagrams arrive as, in order: each one's payload.
+  local function arrived(options)
+    local o = bpf.compile({
+      source = [[
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_helpers.h>
+struct seen { __u8 bytes[8]; };
+struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 256); __type(value, struct seen); } arrivals SEC(".maps");
+SEC("tc") int note(struct __sk_buff *skb) {
+  struct seen seen;
+  if (skb->protocol != __builtin_bswap16(ETH_P_IP) || skb->len < 60) return -1;
+  if (!bpf_skb_load_bytes(skb, ETH_HLEN + 20 + 8, &seen, sizeof(seen))) bpf_map_push_elem(&arrivals, &seen, 0);
+  return -1;
+}
+char LICENSE[] SEC("license") = "GPL";]],
+    })
+    local noted = bpf.attach(far, "ingress", o.programs.note)
+    options.match = { proto = "udp" }
+    local fault = chaos.inject(near, options)
+    local frames = {}
+    for i = 1, 60 do
+      frames[i] = packet.build({
+        ip = { src = "10.0.0.1", dst = "10.0.0.2", df = true },
+        udp = { dport = 7, checksum = 0 },
+        payload = ("%-18d"):format(i),
+      })
+    end
+    cnf._test.send_frames(near, frames)
+    local all = {}
+    t:eventually(function()
+      local info = fault:info()
+      local value = o.maps.arrivals:pop()
+      while value do
+        all[#all + 1] = string.char(table.unpack(value.bytes))
+        value = o.maps.arrivals:pop()
+      end
+      return info.matched == 60 and #all == 60 - info.lost + info.duplicated
+    end)
+    fault:heal()
+    noted:detach()
+    return table.concat(all, ",")
+  end
+  local plain = arrived({ loss = 0 })
+  for _, options in ipairs({
+    { gemodel = { p = "20%", r = "40%", loss_bad = 1, loss_good = 0 } },
+    { duplicate = "30%" },
+    { corrupt = "80%" },
+    { loss = "30%", duplicate = "30%" },
+  }) do
+    local function run(seed)
+      local copy = { seed = seed }
+      for key, value in pairs(options) do
+        copy[key] = value
+      end
+      return arrived(copy)
+    end
+    local first = run(11)
+    local what = next(options)
+    t:ok(first ~= plain, what)
+    t:equal(run(11), first, what)
+    t:ok(run(12) ~= first, what)
+  end
 end)
 
 --- Received packets of `l`, when they have stopped coming.
@@ -311,6 +380,30 @@ test.case("a killed script leaves no fault behind", function(t)
   end)
   -- A clsact filter may stay; it does nothing.
   t:equal(ping(a, 3), 3)
+end)
+
+test.case("a deadline holds when the script that set it is stopped", function(t)
+  local a = pair(t)
+  t:equal(ping(a, 1), 1)
+  local duration = os.getenv("CNF_SLOW") and 4 or 1
+  local child = netns.host():spawn({
+    "/proc/self/exe",
+    "-e",
+    ([[
+      chaos.inject(netns.get("%s"):link("near"), {blackhole = true, duration = %g})
+      print("ready")
+    ]]):format(a.name, duration),
+  })
+  t:equal(child:lines()(), "ready")
+  -- Nothing of it runs any more: the kernel alone knows when it is over.
+  child:kill("STOP")
+  t:equal(ping(a, 1), 0)
+  t:eventually(function()
+    return ping(a, 1) == 1
+  end, { within = 4 * duration })
+  child:kill("KILL")
+  child:wait()
+  t:equal(ping(a, 2), 2)
 end)
 
 test.case("faults stand before other programs, the router last", function(t)
