@@ -237,6 +237,17 @@ fn no_such_type(btf: &Btf, name: &str) -> Error {
     }
 }
 
+impl Type {
+    /// Whether it has a size that its kind of type can have (`btf_int_check_meta`, `btf_enum_check_meta`, kernel/bpf/btf.c).
+    fn is_sound(&self) -> bool {
+        match self.shape {
+            Shape::Int { .. } | Shape::Bool => [1, 2, 4, 8, 16].contains(&self.size),
+            Shape::Enum { .. } => [1, 2, 4, 8].contains(&self.size),
+            _ => true,
+        }
+    }
+}
+
 struct Resolver<'a> {
     btf: &'a Btf,
     /// Types resolved so far.
@@ -286,7 +297,7 @@ impl Resolver<'_> {
             btf_rs::Type::Ptr(_) => Type { name: "void *".to_owned(), ..Type::untyped(8) },
             _ => return None,
         };
-        (kind.size <= MAX_SIZE).then_some(kind)
+        (kind.size <= MAX_SIZE && kind.is_sound()).then_some(kind)
     }
 
     fn structure(&self, word: &str, s: &btf_rs::Struct, union: bool, depth: usize) -> Type {
@@ -327,6 +338,10 @@ impl Resolver<'_> {
             }
             let bits = member.bitfield_size().filter(|b| *b > 0);
             let Some(kind) = self.resolve(id, depth + 1) else { continue };
+            // As the kernel has it (`btf_int_check_kflag_member`): no wider than its type, nor than 128.
+            if bits.is_some_and(|bits| bits as usize > kind.size.min(16) * 8) {
+                continue;
+            }
             if !name.is_empty() {
                 out.push(Field { name, bit_offset, bits, kind });
             }
