@@ -85,7 +85,9 @@ impl Handle for Map {
                     this.0.pin(std::path::Path::new(&path))
                 }),
             )
-            .meta(MetaMethod::Len, len);
+            .meta(MetaMethod::Len, |lua, this| {
+                len(lua, this).map_err(|e| this.named(e, "map:len"))
+            });
     }
 
     fn identity(&self) -> String {
