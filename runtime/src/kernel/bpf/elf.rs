@@ -161,12 +161,22 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
+/// How large `.bss` may be, in bytes.
+const MOST_ZEROES: u64 = 1 << 28;
+
 /// Every section must lie in the file: later stages index without looking.
 fn check_bounds(header: &Header, data: &[u8]) -> Result<()> {
     let endian = Endianness::Little;
     let headers = header.section_headers(endian, data).map_err(|e| truncated(&e))?;
     for (index, section) in headers.iter().enumerate() {
         if section.sh_type(endian) == object::elf::SHT_NOBITS {
+            // It takes no room in the file, but as much in memory as it says.
+            if section.sh_size(endian) > MOST_ZEROES {
+                return Err(invalid(format!(
+                    "its uninitialised variables take {} bytes: {MOST_ZEROES} is the most",
+                    section.sh_size(endian)
+                )));
+            }
             continue;
         }
         let end = section.sh_offset(endian).checked_add(section.sh_size(endian));
