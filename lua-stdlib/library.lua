@@ -10,6 +10,7 @@ local library = {
   recall = native.recall,
   remember = native.remember,
   forget = native.forget,
+  loading = native.loading,
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,

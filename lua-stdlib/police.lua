@@ -133,9 +133,11 @@ function Limit:set(options)
   local now = map:get(0)
   now.rate = rate_of(given)
   map:set(0, now)
-  -- A full bucket: what is over is not held against the new rate.
-  inside.object.maps.bucket:set(0, 0)
-  inside.object.maps.buckets:clear()
+  -- A full bucket: what is over is not held against the new rate. A later load that says it again leaves it as packets have it.
+  if not library.loading() then
+    inside.object.maps.bucket:set(0, 0)
+    inside.object.maps.buckets:clear()
+  end
 end
 
 function Limit:stats()

@@ -27,6 +27,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("recall", recall)
         .function("remember", remember)
         .function("forget", forget)
+        .function("loading", |_, host, _: Args| Ok(host.stage.is_loading()))
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
