@@ -27,7 +27,7 @@ use crate::kernel::process::{self, Reach};
 use crate::own::stage::Staged;
 use crate::own::{Ledger, MARK, Owned};
 use crate::record;
-use crate::{Error, Result};
+use crate::{Error, Result, fault};
 
 /// What `Netns` handles get from here.
 pub fn methods(class: &mut Class<'_, Net>) {
@@ -221,7 +221,7 @@ struct Inner {
     stdin: Mutex<Option<ChildStdin>>,
     output: Rc<Output>,
     status: Cell<Option<ExitStatus>>,
-    number: Cell<u64>,
+    number: u64,
     ledger: Arc<Ledger>,
     /// Under which the next load finds it.
     shelf: String,
@@ -242,10 +242,23 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         return Ok(Returned(process));
     }
     let mut command = prepare(this, &line, &environment)?;
-    let mark = format!("{}.{}", std::process::id(), host.ledger.reserve());
+    let number = host.ledger.reserve();
+    let mark = format!("{}.{number}", std::process::id());
     command.env(MARK, &mark);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = start(&op, &mut command, &line)?;
+    let netns = this.netns()?;
+    let owned = |pid, started| Owned::Process {
+        netns: netns.clone(),
+        pid,
+        started,
+        mark: mark.clone(),
+        text: line.shown.clone(),
+    };
+    // What it starts does not die with us: it has to be found even if nobody has written down its number.
+    host.ledger.foresee(number, &owned(0, 0))?;
+    let started = start(&op, &mut command, &line);
+    fault::point();
+    let mut child = started.inspect_err(|_| drop(host.ledger.forget(number)))?;
     let pid = child.id().unwrap_or_default();
     let output = Rc::new(Output::default());
     if let Some(stdout) = child.stdout.take() {
@@ -258,19 +271,12 @@ fn spawn(_: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Returne
         output,
         child: Mutex::new(child),
         status: Cell::new(None),
-        number: Cell::new(0),
+        number,
         ledger: Arc::clone(&host.ledger),
         shelf,
     });
     // The pid is ours until the child is reaped, and then the entry is gone.
-    let number = host.ledger.add(Owned::Process {
-        netns: this.netns()?,
-        pid,
-        started: process::started(pid).unwrap_or_default(),
-        mark,
-        text: line.shown,
-    })?;
-    inner.number.set(number);
+    host.ledger.settle(number, owned(pid, process::started(pid).unwrap_or_default()));
     host.stage.shelve(&inner.shelf, Rc::clone(&inner) as _);
     Ok(Returned(Process(inner)))
 }
@@ -288,10 +294,10 @@ impl Process {
             inner.status.get().is_some()
         });
         if reaped {
-            host.ledger.forget(inner.number.get());
+            host.ledger.forget(inner.number);
             return None;
         }
-        let key = host.ledger.get(inner.number.get())?.key();
+        let key = host.ledger.get(inner.number)?.key();
         host.stage.adopt(&key)?;
         host.stage.shelve(shelf, Rc::clone(&inner) as _);
         Some(Process(inner))
@@ -303,7 +309,7 @@ impl Process {
         }
         let status = self.0.child.lock().await.wait().await?;
         self.0.status.set(Some(status));
-        self.0.ledger.forget(self.0.number.get());
+        self.0.ledger.forget(self.0.number);
         Ok(status)
     }
 }
@@ -394,7 +400,7 @@ fn kill(lua: &Lua, host: &Rc<Host>, this: &Process, mut args: Args) -> Result<()
         Error::invalid(args.op().to_owned(), format!("there is no signal {got}"))
             .hint("\"TERM\", \"KILL\", \"STOP\" or a number")
     })?;
-    let older = host.stage.is_older(this.0.number.get());
+    let older = host.stage.is_older(this.0.number);
     let signalled = Signalled { process: this.clone(), signal };
     host.stage.change(older, Box::new(signalled), site(lua, 1))
 }
@@ -478,7 +484,7 @@ fn write(
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
     let bytes: Option<Vec<u8>> = args.optional("text")?;
     host.stage.check()?;
-    if host.stage.is_older(this.0.number.get()) {
+    if host.stage.is_older(this.0.number) {
         return Err(Error::new(
             args.op().to_owned(),
             "EAGAIN",

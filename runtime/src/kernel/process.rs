@@ -112,26 +112,32 @@ pub fn end(pid: u32, reach: Reach) {
     }
 }
 
-/// Kills the group that the child `pid` of this process leads, and waits until the child has ended: what it held is free
-/// then. Not longer than a moment, for a program can be stuck in the kernel.
+/// Kills the group that `pid` leads, and waits until all in it have ended: what they held is free then. Not longer than a
+/// moment, for a program can be stuck in the kernel.
 ///
 /// # Errors
 /// As [`kill_group`].
 pub fn end_group(pid: u32) -> Result<()> {
-    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    kill_group(pid, Signal::SIGKILL)?;
+    wait_for_group(pid);
+    Ok(())
+}
+
+/// Until nobody in the group runs any more, at most a fifth of a second. Zombies have ended: their status stays for whoever
+/// waits for it in earnest.
+fn wait_for_group(pid: u32) {
     const STEP: std::time::Duration = std::time::Duration::from_millis(1);
     const STEPS: usize = 200;
-    // WNOWAIT: its status stays for whoever waits for it in earnest.
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    kill_group(pid, Signal::SIGKILL)?;
     for _ in 0..STEPS {
-        match waitid(Id::Pid(Pid::from_raw(pid as i32)), look) {
-            Ok(WaitStatus::StillAlive) => std::thread::sleep(STEP),
-            // Ended, or somebody else has waited for it.
-            _ => break,
+        if alive_in(pid).next().is_none() {
+            break;
         }
+        std::thread::sleep(STEP);
     }
-    Ok(())
+}
+
+fn alive_in(group: u32) -> impl Iterator<Item = processes::Entry> {
+    processes::all().into_iter().filter(move |p| p.group == group && !p.ended)
 }
 
 /// Kills what is left of the group that `pid` led, if somebody in it has `mark`, a `NAME=VALUE`, in its environment
@@ -140,24 +146,25 @@ pub fn end_group(pid: u32) -> Result<()> {
 /// # Errors
 /// As [`kill_group`].
 pub fn end_marked_group(pid: u32, mark: &str) -> Result<()> {
-    const STEP: std::time::Duration = std::time::Duration::from_millis(1);
-    const STEPS: usize = 200;
-    let alive = || processes::all().into_iter().filter(|p| p.group == pid && !p.ended);
-    let marked = |pid: u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes())
-    };
-    if !alive().any(|process| marked(process.pid)) {
-        return Ok(());
+    match alive_in(pid).any(|process| is_marked(process.pid, mark)) {
+        true => end_group(pid),
+        false => Ok(()),
     }
-    kill_group(pid, Signal::SIGKILL)?;
-    for _ in 0..STEPS {
-        if alive().next().is_none() {
-            break;
-        }
-        std::thread::sleep(STEP);
-    }
-    Ok(())
+}
+
+/// As [`end_marked_group`], for every group that has somebody with that mark.
+///
+/// # Errors
+/// As [`kill_group`].
+pub fn end_marked(mark: &str) -> Result<()> {
+    let marked = processes::all().into_iter().filter(|p| !p.ended && is_marked(p.pid, mark));
+    let groups: std::collections::BTreeSet<u32> = marked.map(|process| process.group).collect();
+    groups.into_iter().try_for_each(end_group)
+}
+
+fn is_marked(pid: u32, mark: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|one| one == mark.as_bytes())
 }
 
 fn c_string(path: &[u8]) -> Result<CString> {

@@ -125,6 +125,7 @@ pub enum Owned {
     /// A child process and its group.
     Process {
         netns: Netns,
+        /// 0 while it is being started.
         pid: u32,
         /// When it started, in clock ticks after boot: tells it from a later one with the same number.
         started: u64,

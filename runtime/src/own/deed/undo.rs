@@ -67,6 +67,7 @@ impl Owned {
                 pins::remove(path);
                 Ok(())
             }
+            Owned::Process { pid: 0, mark, .. } => process::end_marked(&format!("{MARK}={mark}")),
             Owned::Process { pid, started, mark, .. } => match process::started(*pid) {
                 Some(now) if now == *started => process::end_group(*pid),
                 // The number of a group that still has somebody is nobody else's.
