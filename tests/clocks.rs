@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// Where it is read, and what for.
-const SHOWN: [(&str, &str); 4] = [
+const SHOWN: [(&str, &str); 5] = [
     ("runtime/src/own/instance/record.rs", "since when an instance runs, for `status`"),
     ("runtime/src/cli/reach.rs", "how long ago an instance has ended"),
     ("runtime/src/report.rs", "the time of a log line"),
+    ("runtime/src/kernel/bpf/object/damage.rs", "seeds that nobody has tried"),
     ("runtime/src/api/library_options.rs", "when a flow was first and last seen"),
 ];
 const WALL: [&str; 5] =

@@ -283,9 +283,9 @@ fn what_is_not_an_object_is_named() {
     }
     let error = try_load("int x;", &LoadOptions::default()).expect_err("no programs");
     assert_eq!(error.message(), "the object has no programs");
-    let source = "SEC(\"lwt_in/foo\") int p(void *ctx) { return 0; }";
+    let source = "SEC(\"packet/foo\") int p(void *ctx) { return 0; }";
     let error = try_load(source, &LoadOptions::default()).expect_err("unknown section");
-    assert!(error.message().contains("SEC(\"lwt_in/foo\")"), "{error}");
+    assert!(error.message().contains("SEC(\"packet/foo\")"), "{error}");
     assert!(error.get_hint().is_some_and(|h| h.contains("netkit/peer")), "{error:?}");
 }
 
