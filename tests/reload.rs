@@ -318,6 +318,30 @@ fn what_somebody_else_took_away_is_made_again() {
 }
 
 #[test]
+fn a_route_whose_way_the_script_gives_up_is_told_and_made_again() {
+    let room = Room::new();
+    let script = |link: &str| {
+        format!(
+            "local a = cnf.netns.new('PREFIXa')
+            {link}
+            a:route {{ dst = '10.1.0.0/16', via = '10.0.0.2' }}"
+        )
+    };
+    let link = "cnf.link.veth { name = 'v0', netns = a, address = '10.0.0.1/24', peer = { name = 'w0', netns = a } }";
+    let routes = || room.ip("a", "route show 10.1.0.0/16");
+    room.up("way", &script(link));
+    let said = room.reload("way", &script(""));
+    said.expect(0, "reload 2: deleted 2, kept 2");
+    said.expect(0, "! route 10.1.0.0/16 via 10.0.0.2 in netns");
+    said.expect(0, "is gone: network is unreachable");
+    assert_eq!(routes(), "");
+    // Said again, it is as in a first load.
+    room.run(&["reload", "way"]).expect(1, "way.lua:4");
+    room.reload("way", &script(link)).expect(0, "reload 3: created 3, kept 1");
+    assert!(routes().contains("via 10.0.0.2 dev v0"));
+}
+
+#[test]
 fn a_link_of_another_kind_takes_the_place_of_the_one_before() {
     let room = Room::new();
     let text = "

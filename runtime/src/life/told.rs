@@ -39,8 +39,12 @@ impl Reloaded {
 pub(super) fn lines(difference: &Difference) -> String {
     const SHOWN: usize = 20;
     let mut text = String::new();
-    let signs =
-        [("+", &difference.created), ("~", &difference.changed), ("-", &difference.deleted)];
+    let signs = [
+        ("+", &difference.created),
+        ("~", &difference.changed),
+        ("-", &difference.deleted),
+        ("!", &difference.lost),
+    ];
     for (sign, things) in signs {
         for thing in things.iter().take(SHOWN) {
             text += &format!("\n  {sign} {thing}");
@@ -53,12 +57,13 @@ pub(super) fn lines(difference: &Difference) -> String {
 }
 
 pub(super) fn difference_data(difference: &Difference) -> Map<String, Value> {
-    let Difference { created, changed, deleted, kept } = difference;
+    let Difference { created, changed, deleted, kept, lost } = difference;
     Map::from_iter([
         ("created".to_owned(), json!(created)),
         ("changed".to_owned(), json!(changed)),
         ("deleted".to_owned(), json!(deleted)),
         ("kept".to_owned(), json!(kept)),
+        ("lost".to_owned(), json!(lost)),
     ])
 }
 

@@ -17,7 +17,7 @@ impl Stage {
     /// # Errors
     /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
     pub fn commit(&self) -> Result<Difference> {
-        let difference = self.difference();
+        let mut difference = self.difference();
         self.hooks.tell_foreign(&self.ledger);
         let mut sockets = Sockets::default();
         let mut done: Vec<Done> = Vec::new();
@@ -46,7 +46,7 @@ impl Stage {
         for failure in &removed.failures {
             tracing::warn!("not removed: {failure}");
         }
-        self.put_back(&mut sockets);
+        difference.lost = self.put_back(&mut sockets);
         self.go_live();
         Ok(difference)
     }
@@ -64,27 +64,38 @@ impl Stage {
         }
     }
 
-    /// Puts back the routes and neighbours that went with something else and are still wanted.
-    fn put_back(&self, sockets: &mut Sockets) {
+    /// Puts back the routes and neighbours that went with something else and are still wanted. What cannot be: it is owned
+    /// no more, so that the next load makes it again or says why not.
+    fn put_back(&self, sockets: &mut Sockets) -> Vec<String> {
+        let mut lost = Vec::new();
         for cookie in self.shaken.take() {
             let wanted = self.ledger.entries(|_, owned| {
                 matches!(owned, Owned::Route { .. } | Owned::Neigh { .. })
                     && owned.netns().is_some_and(|netns| netns.cookie == cookie)
             });
             let Some((_, one)) = wanted.first() else { continue };
-            let mut put = || -> Result<()> {
-                let netlink = sockets.of(one)?;
-                for missing in deed::missing(netlink, wanted.iter().map(|(_, owned)| owned))? {
-                    let mut missing = missing.clone();
-                    let place = Place { netlink, ours: true, repair: true };
-                    missing.put(None, &place).map_err(|e| e.about(missing.to_string()))?;
+            let found = sockets.of(one).and_then(|netlink| {
+                let all = wanted.iter().map(|(_, owned)| owned);
+                Ok((netlink, deed::missing(netlink, all)?))
+            });
+            let (netlink, missing) = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!("routes are not looked after: {error}");
+                    continue;
                 }
-                Ok(())
             };
-            if let Err(error) = put() {
-                tracing::warn!("not put back: {error}");
+            let place = Place { netlink, ours: true, repair: true };
+            for (number, owned) in
+                wanted.iter().filter(|(_, owned)| missing.iter().any(|m| std::ptr::eq(*m, owned)))
+            {
+                if let Err(error) = owned.clone().put(None, &place) {
+                    lost.push(format!("{owned} is gone: {}", error.message()));
+                    self.ledger.forget(*number);
+                }
             }
         }
+        lost
     }
 }
 

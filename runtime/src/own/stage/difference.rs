@@ -12,6 +12,8 @@ pub struct Difference {
     pub changed: Vec<String>,
     pub deleted: Vec<String>,
     pub kept: usize,
+    /// What was kept and went with something that was not, and why it could not be put back.
+    pub lost: Vec<String>,
 }
 
 impl Difference {
