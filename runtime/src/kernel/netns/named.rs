@@ -227,7 +227,7 @@ fn missing(error: Error, name: &str) -> Error {
 }
 
 /// Refuses files that no namespace is mounted on.
-fn open_file(name: &str) -> io::Result<NetnsFd> {
+pub(super) fn open_file(name: &str) -> io::Result<NetnsFd> {
     let file = File::open(path(name))?;
     if fstatfs(file.as_fd())?.filesystem_type() != NSFS_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));

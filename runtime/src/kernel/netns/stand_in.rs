@@ -26,15 +26,13 @@ pub struct Originals {
 /// EPERM without CAP_SYS_ADMIN.
 pub fn enter() -> Result<Originals> {
     const OP: &str = "check";
-    let open = |path: &Path| {
-        std::fs::File::open(path)
-            .map(|file| NetnsFd::new(file.into()))
-            .map_err(|e| Error::io(OP, &e).subject(path.display().to_string()))
-    };
-    let host = open(Path::new("/proc/self/ns/net"))?;
+    let own = "/proc/self/ns/net";
+    let host = std::fs::File::open(own).map_err(|e| Error::io(OP, &e).subject(own))?;
+    let host = NetnsFd::new(host.into());
+    // Files of namespaces that somebody is just making are none yet.
     let named = named::list()?
         .into_iter()
-        .filter_map(|name| Some((name.clone(), open(&named::path(&name)).ok()?)))
+        .filter_map(|name| named::open_file(&name).ok().map(|fd| (name, fd)))
         .collect();
     let failed = |what: &'static str| {
         move |e| {
