@@ -196,6 +196,47 @@ end)";
     assert_eq!(room.said("stale"), "ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE 5 0");
 }
 
+const NUMBERS: &str = r##"
+local object = cnf.bpf.compile({ source = [[
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);
+  __type(value, __u64); } numbers SEC(".maps");
+SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+]] }, { name = 'numbers' })
+local numbers = object.maps.numbers
+--SETUP
+cnf.wait()
+print('now ' .. tostring(numbers:get(1)) .. ' ' .. tostring(numbers:get(2)))
+cnf.task.sleep(1000)
+"##;
+
+/// Numbers take a way of their own.
+#[test]
+fn numbers_in_live_maps_wait_too() {
+    let room = Room::new();
+    let script = |setup: &str| NUMBERS.replace("--SETUP", setup);
+    let first = "numbers:set(1, 5) numbers:set(2, 6) assert(numbers:get(2) == 6)
+cnf.on_stop(function()
+  local function code(f, ...) return select(2, pcall(f, ...)).code end
+  print('stale ' .. code(numbers.set, numbers, 1, 7) .. ' ' .. code(numbers.delete, numbers, 1) .. ' ' .. numbers:get(1))
+end)";
+    room.up("it", &script(first));
+    room.says("now", "5 6");
+    let second = "numbers:set(1, 8) assert(numbers:delete(2) == true)
+assert(numbers:get(1) == 8 and numbers:get(2) == nil)
+assert(numbers:delete(2) == false)";
+    room.script("it", &script(&format!("{second} error('late')")));
+    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload(&script(first));
+    room.says("now", "5 6");
+    room.reload(&script(second));
+    room.says("now", "8 nil");
+    eventually(|| has_said(&room, "stale"));
+    assert_eq!(room.said("stale"), "ESTALE ESTALE 8");
+}
+
 const STEERED: &str = r##"
 local ns = cnf.netns.new('PREFIXa')
 local object = cnf.bpf.compile({ source = [[

@@ -15,7 +15,7 @@ SEC("tc") int use(struct __sk_buff *skb) {
 }
 char LICENSE[] SEC("license") = "GPL";
 ]],
-}, { max_entries = { map = math.max(count, 1024) } }).maps.map
+}, { max_entries = { map = (way == "get" or way == "set") and 1024 or count } }).maps.map
 
 local function packed()
   local keys, values = {}, {}

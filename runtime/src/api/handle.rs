@@ -30,6 +30,10 @@ pub trait Handle: Clone + Sized + 'static {
     fn identity(&self) -> String;
     /// One line: `Link(eth0 in netns client)`.
     fn display(&self) -> String;
+    /// What else a new userdata of this type needs.
+    fn prepare(&self, _lua: &Lua, _userdata: &AnyUserData) -> Result<()> {
+        Ok(())
+    }
     /// Where a handle comes from, for whoever gave a string instead: `netns.get("name")`.
     fn from_name(_name: &str) -> Option<String> {
         None
@@ -221,6 +225,7 @@ pub fn intern<T: Handle>(lua: &Lua, handle: T) -> Result<AnyUserData> {
             return Ok(existing);
         }
         let userdata = lua.create_userdata(Held(handle.clone()))?;
+        handle.prepare(lua, &userdata).map_err(raise)?;
         interned.raw_set(key, &userdata)?;
         Ok(userdata)
     };

@@ -2,10 +2,11 @@
 
 mod bulk;
 mod convert;
+mod quick;
 
 use std::rc::Rc;
 
-use mlua::{Lua, MetaMethod, Table, Value};
+use mlua::{AnyUserData, Lua, MetaMethod, Table, Value};
 
 pub use convert::to_kernel;
 
@@ -88,6 +89,10 @@ impl Handle for Map {
             .meta(MetaMethod::Len, |lua, this| {
                 len(lua, this).map_err(|e| this.named(e, "map:len"))
             });
+    }
+
+    fn prepare(&self, lua: &Lua, userdata: &AnyUserData) -> Result<()> {
+        quick::prepare(lua, userdata, self)
     }
 
     fn identity(&self) -> String {

@@ -146,6 +146,11 @@ impl Stage {
         self.phase.get() == Phase::Loading
     }
 
+    /// Whether changes to what is live happen at once: no later load runs, and no other generation has taken over.
+    pub fn is_at_once(&self) -> bool {
+        matches!(self.phase.get(), Phase::First | Phase::Live)
+    }
+
     /// What handles of an ended generation are told when they would change something.
     ///
     /// # Errors

@@ -94,6 +94,11 @@ impl MapKind {
         [MapKind::ARRAY, MapKind::PERCPU_ARRAY].contains(&self)
     }
 
+    /// Each element is one value of plain bytes, read and written by its key with nothing else to it.
+    pub fn is_plain(self) -> bool {
+        matches!(self, MapKind::HASH | MapKind::ARRAY | MapKind::LRU_HASH)
+    }
+
     /// Programs send records through it.
     pub fn has_records(self) -> bool {
         [MapKind::RINGBUF, MapKind::PERF_EVENT_ARRAY].contains(&self)

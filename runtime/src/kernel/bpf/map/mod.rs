@@ -8,7 +8,8 @@ mod spec;
 mod tests;
 mod typed;
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -180,6 +181,20 @@ impl Map {
             fd,
             info,
         })))
+    }
+
+    /// Where the map is, for [`Map::borrowed`]: as long as this one or a clone is there.
+    pub fn as_raw(&self) -> *const c_void {
+        Arc::as_ptr(&self.0).cast()
+    }
+
+    /// A map by its place, without a part in how long it lives.
+    ///
+    /// # Safety
+    /// The place is one that [`Map::as_raw`] gave, and the map it gave it for, or a clone, is still there.
+    pub unsafe fn borrowed(place: *const c_void) -> ManuallyDrop<Map> {
+        // SAFETY: the pointer came out of such an `Arc`; its count is neither raised here nor lowered at the end.
+        ManuallyDrop::new(Map(unsafe { Arc::from_raw(place.cast()) }))
     }
 
     /// The full name, as the object file spells it.
