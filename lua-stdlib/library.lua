@@ -14,6 +14,8 @@ local library = {
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,
+  -- The classes that were made, by name.
+  classes = {},
 }
 
 local function describe(value)
@@ -53,6 +55,7 @@ end
 --- `fields` are the names that objects have for scripts, beside the methods.
 function library.class(name, word, fields)
   local class = { __name = name }
+  library.classes[name] = class
 
   local function members()
     local names = { table.unpack(fields or {}) }

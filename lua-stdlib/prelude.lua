@@ -241,6 +241,8 @@ waiting(io, "lines")
 
 -- Globals ----------------------------------------------------------------------------------------------------------
 
+local DECLARE = 'declare variables with `local`; modules come from `require "cnf"`'
+
 local function known_globals()
   local known = {}
   for name in pairs(_G) do
@@ -249,10 +251,10 @@ local function known_globals()
   return known
 end
 
---- For `-e` and the REPL: the modules are plain names, and variables need no `local`.
-local function interactive()
+--- For `-e` and the REPL: the modules are plain names, and variables need no `local`. `hint` is for a name that has no value.
+local function interactive(hint)
   return setmetatable({}, {
-    __index = function(_, key)
+    __index = function(environment, key)
       local value = rawget(_G, key)
       if value ~= nil then
         return value
@@ -270,17 +272,20 @@ local function interactive()
       end
       local known = known_globals()
       table.move(names, 1, #names, #known + 1, known)
-      host.unknown("undeclared global", key, known)
+      for name in next, environment do
+        known[#known + 1] = tostring(name)
+      end
+      host.unknown("undeclared global", key, known, hint)
     end,
   })
 end
 
 setmetatable(_G, {
   __index = function(_, key)
-    host.unknown("undeclared global", key, known_globals())
+    host.unknown("undeclared global", key, known_globals(), DECLARE)
   end,
   __newindex = function(_, key)
-    host.unknown("assignment to undeclared global", key, {})
+    host.unknown("assignment to undeclared global", key, {}, DECLARE)
   end,
 })
 

@@ -1,8 +1,8 @@
---- The prompt's own Lua: completion, results and `help`; and who hears what the lines of an attached prompt print.
+--- The prompt's own Lua: completion and results; and who hears what the lines of an attached prompt print.
 
 local native, cnf = ...
 
-local show, reference = cnf._show, cnf._reference
+local show, help = cnf._show, cnf._help
 
 local prompt = {}
 
@@ -121,6 +121,11 @@ function prompt.results(environment, width, ...)
   if count == 0 then
     return nil
   end
+  if count == 1 and rawequal((...), rawget(environment, "help")) then
+    -- `help` alone is a question, too.
+    rawget(environment, "help")()
+    return nil
+  end
   rawset(environment, "_", (...))
   local parts = {}
   for i = 1, count do
@@ -131,152 +136,13 @@ end
 
 -- help -------------------------------------------------------------------------------------------------------------
 
-local OVERVIEW = [[
-An expression prints its value; a statement runs. _ is the last result. What waits can be typed as it is.
-Variables made without `local` stay: `local` ends with its line.
-Tab completes; Ctrl-C clears the line or interrupts what runs; Ctrl-D or :quit %s.
-help(x) tells about a module, a function or a name: help(task), help(task.spawn), help("Task").
-
-Modules: ]]
-
---- Up to the first full stop: one that a number or a name has inside is none.
-local function first_sentence(text)
-  text = text:gsub("%s+", " ")
-  return (text .. " "):match("^(.-[.])%s") or text
-end
-
---- A field's documentation is its type and what it is.
-local function type_and_text(doc)
-  for _, pattern in ipairs({ "^(%b{}%S*)%s*(.*)$", "^(fun%b()%S*)%s*(.*)$", "^(%S+)%s*(.*)$" }) do
-    local kind, text = doc:match(pattern)
-    if kind then
-      return kind, text
-    end
-  end
-  return "any", ""
-end
-
---- What a class's list says of a member: its face, and a sentence.
-local function summary(member)
-  if member.kind ~= "field" then
-    return member.signature, first_sentence(member.doc)
-  end
-  local kind, text = type_and_text(member.doc)
-  local class = reference.all()[kind]
-  if text == "" and class then
-    return member.signature, first_sentence(class.doc)
-  end
-  return ("%s: %s"):format(member.signature, kind), first_sentence(text)
-end
-
-local INDENT, WIDTH = 36, 100
-
---- `text` in lines that start behind the column of the faces.
-local function folded(text)
-  local lines, line = {}, ""
-  for word in text:gmatch("%S+") do
-    if #line > 0 and #line + #word >= WIDTH - INDENT then
-      lines[#lines + 1], line = line, word
-    else
-      line = #line > 0 and line .. " " .. word or word
-    end
-  end
-  lines[#lines + 1] = line
-  return table.concat(lines, "\n" .. (" "):rep(INDENT))
-end
-
-local function about_class(class)
-  local lines = { class.name }
-  if class.doc ~= "" then
-    lines[#lines + 1] = class.doc
-  end
-  lines[#lines + 1] = ""
-  for _, name in ipairs(class.order) do
-    local face, text = summary(class.members[name])
-    face = "  " .. face
-    if #face >= INDENT and text ~= "" then
-      lines[#lines + 1] = face
-      face = ""
-    end
-    lines[#lines + 1] = ((face .. (" "):rep(INDENT - #face) .. folded(text)):gsub("%s+$", ""))
-  end
-  return table.concat(lines, "\n")
-end
-
-local function about_member(member)
-  return member.signature .. "\n\n" .. member.doc
-end
-
---- The documentation of a class or a member for which `wanted(class, member)` is true.
-local function find(wanted)
-  for _, class in pairs(reference.all()) do
-    if wanted(class, nil) then
-      return about_class(class)
-    end
-    for _, member in pairs(class.members) do
-      if wanted(class, member) then
-        return about_member(member)
-      end
-    end
-  end
-end
-
-local function by_name(text)
-  return find(function(class, member)
-    if not member then
-      return class.name == text or class.name == "cnf." .. text
-    end
-    local plain = member.signature:match("^[%w_.:]+")
-    return plain == text or "cnf." .. plain == text or plain == text:gsub("^(%u%w*)%.", "%1:")
-  end)
-end
-
-local function by_value(value)
-  return find(function(class, member)
-    local live = reference.live(class.name)
-    if not live then
-      return false
-    elseif not member then
-      return live == value
-    end
-    return type(value) == "function" and rawget(live, member.name) == value
-  end)
-end
-
-local function type_name(value)
-  local meta = debug.getmetatable(value)
-  return meta and type(rawget(meta, "__name")) == "string" and rawget(meta, "__name")
-end
-
 local LEAVING = "tears down and leaves"
 local DETACHING = [[detaches: the instance goes on, and
 what lines have made is its own. :reload loads its script again; what lines have in variables goes with the load before]]
 
---- What `help(x)` prints. `leaving` is what Ctrl-D does.
-local function help(leaving, ...)
-  if select("#", ...) == 0 then
-    local modules = {}
-    for module in next, package.preload do
-      modules[#modules + 1] = module:match("^cnf%.(.*)$")
-    end
-    table.sort(modules)
-    return OVERVIEW:format(leaving) .. table.concat(modules, ", ")
-  end
-  local value = (...)
-  local text
-  if type(value) == "string" then
-    text = by_name(value)
-  else
-    text = by_value(value)
-    if not text and type(value) ~= "function" and type_name(value) then
-      text = by_name(type_name(value))
-    end
-  end
-  return text or ("nothing is written about %s"):format(show.value(value, { depth = 1 }))
-end
-
+--- What `help(...)` prints where a chunk is run.
 function prompt.help(...)
-  return help(LEAVING, ...)
+  return help.text(LEAVING, ...)
 end
 
 -- What lines print -------------------------------------------------------------------------------------------------
@@ -344,7 +210,7 @@ function prompt.attach(environment)
     listen()
   end
   rawset(environment, "help", function(...)
-    print(help(DETACHING, ...))
+    print(help.text(DETACHING, ...))
   end)
 end
 

@@ -17,28 +17,71 @@ local function add(class, member)
   class.members[member.name] = member
 end
 
---- The classes of one stub by name: `{doc, members = {name = {name, kind, signature, doc}}, order}`.
+-- What a type is made of, one after the other.
+local TYPE_PARTS = { "^%b{}", "^fun%b()", "^%b()", "^[^%s{(|<]+%b<>", "^[^%s{(|]+", "^|", "^: " }
+
+--- A type in front, which may have spaces within its brackets, and what stands behind it.
+function reference.type_and_text(line)
+  local at, found = 1, true
+  while found do
+    found = false
+    for _, part in ipairs(TYPE_PARTS) do
+      local _, to = line:find(part, at)
+      if to then
+        at, found = to + 1, true
+        break
+      end
+    end
+  end
+  return line:sub(1, at - 1), (line:sub(at):gsub("^%s+", ""))
+end
+
+--- `name? type what it is`, of a parameter or a field.
+local function name_type_text(line)
+  local name, optional, rest = line:match("^([%w_.]+)(%??)%s+(.*)$")
+  if name then
+    local kind, text = reference.type_and_text(rest)
+    return { name = name, optional = optional == "?", type = kind, text = text }
+  end
+end
+
+--- The classes of one stub by name: `{doc, parent, members = {name = member}, order}`. A member has `name`, `kind` ("field", "function",
+--- "method"), `signature` and `doc`, a field its `type`, the others `params` and `returns`.
 function reference.parse(source)
   local classes, owners = {}, {}
-  local doc, class = {}, nil
+  local doc, params, returns, class, last = {}, {}, {}, nil, nil
   for line in (source .. "\n"):gmatch("(.-)\n") do
     local text = line:match("^%-%-%-%s?(.*)$")
-    local class_name = line:match("^%-%-%-@class ([%w_.]+)")
-    local field, field_type = line:match("^%-%-%-@field ([%w_]+)%??%s+(.*)$")
+    local class_name, parent = line:match("^%-%-%-@class ([%w_.]+):?%s*([%w_.]*)")
+    local field = text and text:match("^@field (.*)$")
     local owner, separator, name, parameters = line:match("^function ([%w_]+)([.:])([%w_]+)(%b())")
     local object = line:match("^local ([%w_]+) = ")
     if class_name then
-      class = class_of(classes, class_name)
+      class, last = class_of(classes, class_name), nil
       class.doc = table.concat(doc, "\n")
+      class.parent = parent ~= "" and parent or nil
     elseif field and class then
-      add(class, { name = field, kind = "field", signature = field, doc = field_type })
+      local read = name_type_text(field)
+      last = {
+        name = read.name,
+        kind = "field",
+        signature = read.name,
+        optional = read.optional,
+        type = read.type,
+        doc = read.text,
+      }
+      add(class, last)
     elseif text and not text:find("^@") then
-      doc[#doc + 1] = text
-    elseif text then
-      local kept = text:match("^@(param .*)$") or text:match("^@(return .*)$")
-      if kept then
-        doc[#doc + 1] = "  " .. kept
+      if last then
+        -- What is said of a field goes on.
+        last.doc = last.doc .. " " .. text
+      else
+        doc[#doc + 1] = text
       end
+    elseif text then
+      local param = text:match("^@param%s+(.*)$")
+      params[#params + 1] = param and name_type_text(param)
+      returns[#returns + 1] = text:match("^@return%s+(.*)$")
     elseif object and class then
       owners[object] = class
     elseif owner and owners[owner] then
@@ -47,10 +90,12 @@ function reference.parse(source)
         kind = separator == ":" and "method" or "function",
         signature = owner .. separator .. name .. parameters,
         doc = table.concat(doc, "\n"),
+        params = params,
+        returns = returns,
       })
     end
     if not text then
-      doc = {}
+      doc, params, returns, last = {}, {}, {}, nil
       class = object and class or nil
     end
   end
@@ -70,6 +115,30 @@ function reference.all()
     end
   end
   return parsed
+end
+
+local entries
+
+--- All that has a name: classes, and members by class, as `{name, class, member}`. A name is what a script writes, without
+--- "cnf." before it and with a dot where it writes a colon: "link.veth", "Netns.route", "Backend.weight".
+function reference.entries()
+  if not entries then
+    entries = {}
+    for _, class in pairs(reference.all()) do
+      local short = class.name:gsub("^cnf%.", "")
+      entries[#entries + 1] = { name = short, class = class }
+      for _, member in pairs(class.members) do
+        -- A module is a class of its own.
+        if not (class.name == "cnf" and reference.all()["cnf." .. member.name]) then
+          entries[#entries + 1] = { name = short .. "." .. member.name, class = class, member = member }
+        end
+      end
+    end
+    table.sort(entries, function(a, b)
+      return a.name < b.name
+    end)
+  end
+  return entries
 end
 
 --- The live table that a class of the stubs describes: `cnf`, or what `cnf.a.b` names; nil for types of handles.

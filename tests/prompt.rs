@@ -196,12 +196,39 @@ fn a_signal_ends_it_and_restores_the_terminal() {
 }
 
 #[test]
+fn a_name_without_a_value_is_told_what_a_prompt_does_with_names() {
+    let mut prompt = Prompt::start();
+    prompt.line("local gone = 1", "");
+    prompt.line("gone", "hint: give it a value first, `name = ...`: a `local` ends with its line");
+    prompt.line("counter = 1", "");
+    prompt.line("conter", "hint: did you mean \"counter\"?");
+}
+
+#[test]
 fn help_tells() {
     let mut prompt = Prompt::start();
     prompt.line(":help", "Ctrl-D");
     prompt.line("help(task)", "task.spawn(fn, ...)");
     prompt.line("help(task.sleep)", "Waits.");
     prompt.line("help('Task:join')", "its results, or its error");
+    prompt.line("help", "help(ns.route), help \"Netns:route\"");
+    // A method is told by the object that has it, in Rust or in Lua.
+    prompt.line("help(netns.host().route)", "Netns:route(options)");
+    prompt.line("t = task.spawn(function() end)", "");
+    prompt.line("help(t.join)", "Task:join()");
+    prompt.line("help(t)", "Task:cancel()");
+    // Names: whatever their case, by their last part, with the object's name that a script has for it.
+    prompt.line("help 'router.set'", "Router:set(policies)");
+    prompt.line("help 'veth'", "link.veth(options)");
+    prompt.line("help 'veth'", "local eth0, eth1 = link.veth {");
+    prompt.line("help 'route'", "\"route\" is the name of several:");
+    prompt.line(
+        "help 'Map.set_may'",
+        "nothing is called \"Map.set_may\"; did you mean \"Map.set_many\"?",
+    );
+    prompt.line("help 'nosuch'", "nothing is called \"nosuch\"; help() says what can be asked");
+    prompt.line("help(string.format)", "string.format is Lua's own");
+    prompt.line("help(lb.service)", "connections?: integer");
     prompt.line(":nothing", "no command");
     prompt.line(":reload", "hint: cnfscript attach NAME");
 }

@@ -55,6 +55,15 @@ function bpf.load(source, options) end
 --- and clang's version, in `$XDG_CACHE_HOME/cnfscript` or /var/cache/cnfscript; `$CLANG` names another clang.
 ---
 --- Raises ENOENT without clang, EINVAL when it refuses, with its diagnostics as `e.detail`; else as `bpf.load`.
+---
+--- ```lua
+--- local object = bpf.compile { source = [[
+---   #include <linux/bpf.h>
+---   #include <bpf/bpf_helpers.h>
+---   SEC("tc") int pass(struct __sk_buff *skb) { return -1; }
+--- ]] }
+--- bpf.attach(eth0, "ingress", object.programs.pass)
+--- ```
 ---@param source string|{source: string} A path, or C text, whose `#include "..."` start at the working directory.
 ---@param options? cnf.CompileOptions
 ---@return cnf.Object

@@ -38,6 +38,11 @@ local chaos = {}
 --- Raises EINVAL for an unknown word (with the nearest), for nothing to inject, for two ways of loss, for delay, jitter, reorder and
 --- rate, which are not there yet (`Link:qdisc` does them where the kernel has netem); ENODEV when the link is gone; EPERM without
 --- CAP_NET_ADMIN and CAP_BPF.
+---
+--- ```lua
+--- local fault = chaos.inject(eth0, { direction = "egress", loss = "5%", duration = "10s" })
+--- fault:heal()
+--- ```
 ---@param link cnf.Link
 ---@param options cnf.FaultOptions
 ---@return cnf.Fault

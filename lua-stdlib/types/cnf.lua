@@ -43,12 +43,20 @@ function cnf.wait() end
 function cnf.exit(code) end
 
 --- Raises an error like the library's own, with the line of the caller.
+---
+--- ```lua
+--- cnf.error { op = "setup", subject = "edge", code = "EINVAL", message = "no uplink", hint = "name one with --uplink" }
+--- ```
 ---@param error {message: string, code?: string, op?: string, subject?: string, hint?: string, detail?: string}
 function cnf.error(error) end
 
 --- Calls `fn(reason)` when this load of the script ends: "reload" when another has taken over, "exit" when the instance
 --- ends, "error" when it could not be set up or failed. The last one registered is called first. All of them together may take
 --- two seconds. An error in one is printed and the others are called.
+---
+--- ```lua
+--- cnf.on_stop(function(reason) print("ends: " .. reason) end)
+--- ```
 ---@param fn fun(reason: "reload"|"exit"|"error")
 function cnf.on_stop(fn) end
 

@@ -14,6 +14,10 @@ local event = {}
 ---   address   address, dev, scope, secondary, tentative
 ---   route     dst, via, dev, table, metric, proto, type
 ---   neigh     dst, dev, lladdr, state
+---
+--- ```lua
+--- event.on("link", { netns = client }, function(e) print(e.name, e.up) end)
+--- ```
 ---@param kind "link"|"address"|"route"|"neigh"
 ---@param options? {netns?: cnf.Netns|string, link?: cnf.Link|string} The host's namespace, every link. A Link says its namespace itself.
 ---@param fn fun(event: table)

@@ -33,6 +33,12 @@ local filter = {}
 --- Raises EINVAL for an unknown word or a bad value, with the nearest; EBUSY when another XDP program holds the hook, for a fifth
 --- filter, or for another mode than the one that the library's programs run in there; E2BIG beyond `size`; ENODEV; EPERM without
 --- CAP_NET_ADMIN and CAP_BPF.
+---
+--- ```lua
+--- local f = filter.xdp { link = eth0, deny = { "192.0.2.0/24", "2001:db8::/32" }, rate = { pps = 1000, per = "source" } }
+--- f:deny("198.51.100.7")
+--- print(f:stats().denied.packets)
+--- ```
 ---@param options cnf.FilterOptions
 ---@return cnf.Filter
 function filter.xdp(options) end

@@ -46,6 +46,11 @@ local flow = {}
 ---
 --- Raises EINVAL for an unknown word (with the nearest), a bad value, or one of sample and on_sample alone; ENODEV; EPERM without
 --- CAP_NET_ADMIN and CAP_BPF.
+---
+--- ```lua
+--- local flows = flow.account { link = eth0 }
+--- for _, f in ipairs(flows:list()) do print(f.from, f.to, f.bytes) end
+--- ```
 ---@param options cnf.FlowOptions
 ---@return cnf.Flows
 function flow.account(options) end

@@ -37,6 +37,14 @@ local lb = {}
 ---
 --- Raises EINVAL for an unknown word or a bad value, E2BIG for more than 4095 backends, EXDEV, EEXIST, ENODEV; EPERM without
 --- CAP_NET_ADMIN and CAP_BPF. Nothing stays attached then.
+---
+--- ```lua
+--- local web = lb.service {
+---   name = "web", vip = "192.168.100.5:80", attach = { eth0 },
+---   backends = { "10.0.0.2:8080", { address = "10.0.0.3", port = 8080, weight = 2 } },
+--- }
+--- web:drain("10.0.0.2:8080")
+--- ```
 ---@param options cnf.ServiceOptions
 ---@return cnf.Service
 function lb.service(options) end

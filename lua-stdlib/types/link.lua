@@ -26,22 +26,41 @@ local link = {}
 
 --- A pair of Ethernet devices, each the wire of the other; both ends are placed and addressed at creation. `peer` takes what
 --- every constructor takes; without a name it is NAME-peer, without a namespace in the host's. (veth(4))
+---
+--- ```lua
+--- local eth0, eth1 = link.veth {
+---   name = "eth0", netns = client, address = { "10.0.0.1/24", "fd00::1/64" },
+---   peer = { name = "eth1", netns = server, address = { "10.0.0.2/24", "fd00::2/64" } },
+--- }
+--- ```
 ---@param options {name: string, peer?: table, netns?: cnf.Netns|string, address?: string|string[]}
 ---@return cnf.Link primary, cnf.Link peer
 function link.veth(options) end
 
 --- A bridge. `ports` are links of its namespace, or their names. Times are in seconds.
+---
+--- ```lua
+--- link.bridge { name = "br0", netns = client, ports = { "eth0" }, address = "10.1.0.1/24" }
+--- ```
 ---@param options {name: string, ports?: (cnf.Link|string)[], stp?: "on"|"off"|boolean, priority?: integer, forward_delay?: integer, hello_time?: integer, max_age?: integer, ageing_time?: integer, vlan_filtering?: boolean, vlan_protocol?: "802.1q"|"802.1ad", vlan_default_pvid?: integer, group_fwd_mask?: integer, mcast_snooping?: boolean, mcast_querier?: boolean, nf_call_iptables?: boolean, nf_call_ip6tables?: boolean}
 ---@return cnf.Link
 function link.bridge(options) end
 
 --- A tagged link on another one. `link` is a name in the same namespace, or a Link of any.
+---
+--- ```lua
+--- link.vlan { name = "eth0.7", netns = client, link = eth0, id = 7, address = "10.7.0.1/24" }
+--- ```
 ---@param options {name: string, link: cnf.Link|string, id: integer, protocol?: "802.1q"|"802.1ad"}
 ---@return cnf.Link
 function link.vlan(options) end
 
 --- Ethernet over UDP (RFC 7348). `remote` is a unicast end point, `group` a multicast group, which needs `dev`. `dstport` is
 --- 4789 unless given.
+---
+--- ```lua
+--- link.vxlan { name = "vx0", netns = client, id = 42, remote = "10.0.0.2", dev = eth0 }
+--- ```
 ---@param options {name: string, id: integer, remote?: string, group?: string, local?: string, dev?: cnf.Link|string, dstport?: integer, ttl?: integer, tos?: integer, learning?: boolean, ageing?: integer, maxaddress?: integer, proxy?: boolean, rsc?: boolean, l2miss?: boolean, l3miss?: boolean, udpcsum?: boolean, udp6zerocsumtx?: boolean, udp6zerocsumrx?: boolean, gbp?: boolean, external?: boolean}
 ---@return cnf.Link
 function link.vxlan(options) end
@@ -146,6 +165,10 @@ function Link:down() end
 
 --- Changes attributes, all in one request. master=false takes it out of its bridge, bond or vrf; alias="" removes the alias.
 --- EINVAL or ERANGE with the kernel's sentence for a value out of range.
+---
+--- ```lua
+--- eth0:set { mtu = 1400, alias = "to the server" }
+--- ```
 ---@param options {mtu?: integer, mac?: string, master?: cnf.Link|string|false, alias?: string, txqueuelen?: integer, group?: integer, addrgenmode?: string, promisc?: boolean, up?: boolean} mtu in bytes, txqueuelen in packets.
 function Link:set(options) end
 
@@ -183,6 +206,10 @@ function Link:stats() end
 ---   fq_codel  limit (packets), flows, target, interval, quantum, ecn
 ---   pfifo     limit (packets)
 ---   clsact, ingress
+---
+--- ```lua
+--- eth0:qdisc { kind = "tbf", rate = "10mbit", burst = "32k", latency = "50ms" }
+--- ```
 ---@param options? table `kind` and what that takes.
 ---@return {kind: string, handle: string, parent: string, bytes: integer, packets: integer, drops: integer}[]? disciplines Without options.
 function Link:qdisc(options) end

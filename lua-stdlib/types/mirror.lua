@@ -36,6 +36,11 @@ local mirror = {}
 --- Copies larger than the MTU of the other end of `to` are lost there. Raises EINVAL for an unknown word or a bad value, for
 --- the same link twice, and for copies of frames without a link header (tun, wireguard) to a link that needs one; EXDEV, ENODEV,
 --- EEXIST; EPERM without CAP_NET_ADMIN and CAP_BPF.
+---
+--- ```lua
+--- local tap = link.dummy { name = "tap0", netns = client }
+--- mirror.to { from = eth0, direction = "ingress", to = tap, sample = "1/64", match = { proto = "tcp" } }
+--- ```
 ---@param options cnf.MirrorOptions
 ---@return cnf.Mirror
 function mirror.to(options) end

@@ -14,6 +14,13 @@ local netkit = {}
 ---   peer          a table as of any constructor, with `policy` and `scrub` of its own
 ---
 --- EOPNOTSUPP on an older kernel, saying which is needed; EINVAL for a MAC in l3 mode.
+---
+--- ```lua
+--- local primary, peer = netkit.pair {
+---   name = "nk0", netns = client, mode = "l3", address = "10.3.0.1/24",
+---   peer = { name = "nk1", netns = server, address = "10.3.0.2/24" },
+--- }
+--- ```
 ---@param options {name: string, mode?: "l3"|"l2", policy?: "forward"|"blackhole", scrub?: "none"|"default", headroom?: integer, tailroom?: integer, peer?: table, netns?: cnf.Netns|string, address?: string|string[]}
 ---@return cnf.Link primary, cnf.Link peer
 function netkit.pair(options) end

@@ -100,6 +100,11 @@ local packet = {}
 ---
 --- Raises EINVAL for a header without the one it needs below it, two of one layer, an unknown word or a value out of
 --- range; EMSGSIZE for a payload that the length fields cannot say.
+---
+--- ```lua
+--- local frame = packet.build { eth = {}, ip = { src = "10.0.0.1", dst = "10.0.0.2" }, udp = { dport = 53 }, payload = "hi" }
+--- print(packet.decode(frame).udp.dport)
+--- ```
 ---@param headers cnf.Packet
 ---@return string bytes
 function packet.build(headers) end

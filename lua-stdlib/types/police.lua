@@ -23,6 +23,10 @@ local police = {}
 ---
 --- Raises EINVAL for an unknown word (with the nearest), a bad value, for both or none of rate and pps, for xdp at egress; EBUSY at
 --- XDP when another program holds the hook, or for a seventh limit; ENODEV; EPERM without CAP_NET_ADMIN and CAP_BPF.
+---
+--- ```lua
+--- police.limit { link = eth0, direction = "ingress", rate = "10mbit", per = "source" }
+--- ```
 ---@param options cnf.LimitOptions
 ---@return cnf.Limit
 function police.limit(options) end

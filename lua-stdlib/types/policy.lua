@@ -59,6 +59,14 @@ local policy = {}
 ---
 --- Raises EXDEV for hooks of several namespaces, EINVAL for an unknown hook or one that the link does not have, ENODEV when a
 --- link is gone, EPERM without CAP_NET_ADMIN and CAP_BPF; for the default as `Router:set`. Nothing stays attached then.
+---
+--- ```lua
+--- local router = policy.router { name = "edge", attach = { { eth0, "egress" } } }
+--- router:set {
+---   { from = "10.10.1.0/24", via = "10.0.0.2", dev = eth0 },
+---   { from = "10.10.2.0/24", action = "drop" },
+--- }
+--- ```
 ---@param options {attach: {[1]: cnf.Link, [2]: "ingress"|"egress"|"primary"|"peer"}[], name?: string, default?: cnf.Policy} `name` is for messages, "router" by default.
 ---@return cnf.Router
 function policy.router(options) end

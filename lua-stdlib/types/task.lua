@@ -7,6 +7,14 @@ local task = {}
 
 --- Runs `fn(...)` as a task of its own, from the next time that the caller waits. An error in it that nobody joins is
 --- printed and makes the exit status 1.
+---
+--- ```lua
+--- local job = task.spawn(function(name)
+---   task.sleep("10ms")
+---   return "hello " .. name
+--- end, "world")
+--- print(job:join())
+--- ```
 ---@param fn fun(...): ...
 ---@param ... any
 ---@return cnf.Task
@@ -22,6 +30,10 @@ function task.now() end
 function task.sleep(duration) end
 
 --- Calls `fn` again and again, waiting `interval` before each call, until the task is cancelled or `fn` raises.
+---
+--- ```lua
+--- task.every("1s", function() print(eth0:stats().rx.packets) end)
+--- ```
 ---@param interval number|string
 ---@param fn fun()
 ---@return cnf.Task
@@ -47,12 +59,23 @@ function task.race(jobs) end
 --- The results of `fn`, which is cancelled after `limit`, with the tasks that it waits for in `all`, `race` and `timeout`.
 --- Raises ETIMEDOUT then. A loop that does not wait is interrupted too, and no pcall keeps it from that; a single long call
 --- of a C function (`string.find`) is not.
+---
+--- ```lua
+--- local ok, error = pcall(task.timeout, "20ms", function() task.sleep("1m") end)
+--- print(error.code) -- ETIMEDOUT
+--- ```
 ---@param limit number|string
 ---@param fn fun(): ...
 ---@return ...
 function task.timeout(limit, fn) end
 
 --- A queue between tasks.
+---
+--- ```lua
+--- local channel = task.channel(8)
+--- task.spawn(function() channel:send("ready") end)
+--- print(channel:recv())
+--- ```
 ---@param capacity? integer How many values wait in it before `send` waits; 0, the default: until one is received.
 ---@return cnf.Channel
 function task.channel(capacity) end

@@ -6,6 +6,13 @@
 local test = {}
 
 --- Registers a case. Two of one name in a file raise EEXIST.
+---
+--- ```lua
+--- test.case("the server answers", function(t)
+---   local ns = t:netns("box")
+---   t:equal(probe.ping(ns, "127.0.0.1", { count = 1 }).received, 1)
+--- end)
+--- ```
 ---@param name string
 ---@param fn fun(t: cnf.Case)
 function test.case(name, fn) end

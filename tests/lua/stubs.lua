@@ -242,3 +242,64 @@ test.case("every function and method is documented", function(t)
   end
   t:equal(silent, {})
 end)
+
+--- What not every kernel gives.
+local NEEDS = {
+  ["link.vlan"] = { "vlan" },
+  ["link.vxlan"] = { "vxlan" },
+  ["mirror.to"] = { "dummy" },
+  ["netkit.pair"] = { "netkit" },
+}
+
+--- The examples of the reference: `{name, source}`.
+local function examples()
+  local found = {}
+  for _, entry in ipairs(reference.entries()) do
+    for source in (entry.member and entry.member.doc or ""):gmatch("```lua\n(.-)\n```") do
+      found[#found + 1] = { name = entry.name, source = source }
+    end
+  end
+  return found
+end
+
+--- What examples take for granted: two namespaces with a pair of links between them, `eth0` at 10.0.0.1 and `eth1` at 10.0.0.2.
+local function surroundings(t, name)
+  local around = { client = t:netns("client"), server = t:netns("server") }
+  if name ~= "link.veth" then
+    around.eth0, around.eth1 = cnf.link.veth({
+      name = "eth0",
+      netns = around.client,
+      address = "10.0.0.1/24",
+      peer = { name = "eth1", netns = around.server, address = "10.0.0.2/24" },
+    })
+  end
+  around.print = function() end
+  -- Names of its own for what examples make in the host.
+  around.netns = setmetatable({
+    new = function()
+      return t:netns("made")
+    end,
+  }, { __index = cnf.netns })
+  around.test = { case = function() end }
+  around.cnf = cnf
+  return setmetatable(around, {
+    __index = function(_, word)
+      if package.preload["cnf." .. word] then
+        return cnf[word]
+      end
+      return _G[word]
+    end,
+  })
+end
+
+for _, example in ipairs(examples()) do
+  test.case("the example of " .. example.name .. " runs", function(t)
+    t:requires(table.unpack(NEEDS[example.name] or {}))
+    local run = assert(load(example.source, "@example", "t", surroundings(t, example.name)))
+    if example.name == "cnf.error" then
+      t:raises(run, "setup%(edge%): no uplink")
+    else
+      run()
+    end
+  end)
+end

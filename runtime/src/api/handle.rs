@@ -232,6 +232,20 @@ pub fn intern<T: Handle>(lua: &Lua, handle: T) -> Result<AnyUserData> {
     find().map_err(super::error::from_lua)
 }
 
+/// One handle of each type of which this VM has any.
+pub fn one_of_each(lua: &Lua) -> mlua::Result<Table> {
+    let interned: Table = lua.named_registry_value("cnf.interned")?;
+    let mut types = std::collections::HashSet::new();
+    let found = lua.create_table()?;
+    for pair in interned.pairs::<String, AnyUserData>() {
+        let (key, userdata) = pair?;
+        if types.insert(key.split('\0').next().unwrap_or_default().to_owned()) {
+            found.raw_push(userdata)?;
+        }
+    }
+    Ok(found)
+}
+
 /// Makes the table behind [`intern`]: weak, so that it keeps no handle alive.
 pub fn prepare(lua: &Lua) -> mlua::Result<()> {
     let interned = lua.create_table()?;

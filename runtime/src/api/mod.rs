@@ -9,6 +9,7 @@ pub mod event;
 mod gate;
 mod globals;
 pub mod handle;
+mod help;
 mod hook;
 pub mod host;
 mod lb;
@@ -71,6 +72,7 @@ pub fn modules(lua: &Lua) -> mlua::Result<Table> {
         ("tc", hook::tc),
         ("tcx", hook::tcx),
         ("xdp", hook::xdp),
+        ("_help", help::module),
         ("_library", library::module),
         ("_prompt", prompt::module),
         ("_records", records::module),

@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// How long completion may take: the person goes on typing.
 const COMPLETION: Duration = Duration::from_millis(250);
 
+/// What is said of a name that no line has given a value.
+const NO_VALUE: &str = "give it a value first, `name = ...`: a `local` ends with its line";
+
 /// The native half of `lua-stdlib/prompt.lua`.
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
     Module::new(lua, "_prompt")
@@ -89,7 +92,7 @@ impl Prompt {
         vm: &Vm,
         install: impl FnOnce(&Lua, &Table, &Table) -> mlua::Result<()>,
     ) -> Result<Prompt> {
-        let environment = vm.interactive_environment()?;
+        let environment = vm.interactive_environment(NO_VALUE)?;
         let build = || -> mlua::Result<Prompt> {
             let lua = vm.lua();
             let prompt: Table =

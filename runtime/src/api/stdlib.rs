@@ -26,6 +26,7 @@ const MODULES: &[(&str, &str)] = &[
     ("_state", include_str!("../../../lua-stdlib/state.lua")),
     ("_show", include_str!("../../../lua-stdlib/show.lua")),
     ("_reference", include_str!("../../../lua-stdlib/reference.lua")),
+    ("_help", include_str!("../../../lua-stdlib/help.lua")),
     ("_prompt", include_str!("../../../lua-stdlib/prompt.lua")),
 ];
 

@@ -66,9 +66,9 @@ impl Vm {
         &self.lua
     }
 
-    /// An environment for `-e` and the REPL: modules are plain names, globals are free.
-    pub fn interactive_environment(&self) -> Result<Table> {
-        self.interactive.call(()).map_err(from_lua)
+    /// An environment for `-e` and the REPL: modules are plain names, globals are free. `hint` is for names that have no value.
+    pub fn interactive_environment(&self, hint: &str) -> Result<Table> {
+        self.interactive.call(hint).map_err(from_lua)
     }
 
     /// Compiles a chunk. `name` is as errors will show it.
@@ -323,19 +323,19 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
     table.set("library", stdlib::library(lua)?)?;
     table.set(
         "unknown",
-        lua.create_function(|lua, (what, key, names): (String, Value, Vec<String>)| {
+        lua.create_function(|lua, given: (String, Value, Vec<String>, Option<String>)| {
+            let (what, key, names, hint) = given;
             let key = match &key {
                 Value::String(text) => text.to_string_lossy(),
                 other => other.to_string()?,
             };
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let error = Error::new("", "EINVAL", format!("{what} \"{key}\""));
-            let error = match super::option::nearest(&key, &names) {
-                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                None if what.contains("global") => error
-                    .hint("declare variables with `local`; modules come from `require \"cnf\"`"),
-                None => error.hint(format!("it has {}", names.join(", "))),
-            };
+            let error = error.hint(match (super::option::nearest(&key, &names), hint) {
+                (Some(near), _) => format!("did you mean \"{near}\"?"),
+                (None, Some(hint)) => hint,
+                (None, None) => format!("it has {}", names.join(", ")),
+            });
             Err::<(), _>(raise(error.at(super::error::site(lua, 1))))
         })?,
     )?;

@@ -215,9 +215,12 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|e| Error::io("tokio", &e))
 }
 
+/// What is said of a name that a text from the command line has given no value.
+const UNDECLARED: &str = "give it a value first: `name = ...`";
+
 async fn main_chunk(vm: &Vm, host: &Rc<Host>, chunk: &Chunk) -> Result<()> {
     let environment = match chunk.interactive {
-        true => Some(vm.interactive_environment()?),
+        true => Some(vm.interactive_environment(UNDECLARED)?),
         false => None,
     };
     let function = vm.compile(&chunk.name, &chunk.source, environment)?;
