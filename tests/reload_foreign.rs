@@ -36,12 +36,6 @@ impl Room {
         path.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
-    fn ip(&self, words: &str) {
-        let netns = format!("{}f", self.prefix);
-        let status = Command::new("ip").args(["-n", &netns]).args(words.split(' ')).status();
-        assert!(status.expect("ip").success(), "{words}");
-    }
-
     fn sysctl(&self, key: &str) -> String {
         let netns = format!("{}f", self.prefix);
         let mut ip = Command::new("ip");
@@ -99,8 +93,8 @@ fn a_setting_of_a_link_that_is_renamed_comes_back() {
     let text = format!("{NONE} f:sysctl('{}', 2)", key.replace("NAME", "p0"));
     room.up("it", &text);
     // Kernels before 6.2 rename no link that is up.
-    room.ip("link set p0 down");
-    room.ip("link set p0 name p7");
+    room.ip("f", "link set p0 down");
+    room.ip("f", "link set p0 name p7");
     assert_eq!(room.sysctl(&key.replace("NAME", "p7")), "2");
     room.run(&["down", "it"]).expect(0, "is down");
     assert_eq!(room.sysctl(&key.replace("NAME", "p7")), before);

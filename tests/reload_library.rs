@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cnfscript::kernel::bpf::{Map, MapKind, Program};
 use room::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Two pairs: the ends v1 and v2 in one namespace, their peers in another.
 const LINKS: &str = "
@@ -83,12 +83,6 @@ fn sorted(map: &Map) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 impl Room {
-    fn reload(&self, text: &str) -> Value {
-        self.script("it", text);
-        let said = self.run(&["reload", "--json", "it"]);
-        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
-    }
-
     fn live(&self) -> Contents {
         let chunk = HOOKS.replace("PREFIX", &self.prefix);
         let said = self.run(&["-e", &chunk]);
@@ -105,20 +99,20 @@ fn goes_on(first: &str, other: &str) {
     room.up("it", &first);
     let before = room.live();
     for _ in 0..2 {
-        let same = room.reload(&first);
+        let same = room.turn("it", &first);
         assert_eq!([&same["created"], &same["changed"], &same["deleted"]], [&json!([]); 3]);
         assert_eq!(room.live(), before, "the same programs and maps");
     }
     room.script("it", &format!("{other}\nerror('late')"));
     room.run(&["reload", "it"]).expect(1, "late");
     assert_eq!(room.live(), before, "a load that failed has changed nothing");
-    let same = room.reload(&first);
+    let same = room.turn("it", &first);
     assert_eq!(same["changed"], json!([]), "{same}");
-    let changed = room.reload(&other);
+    let changed = room.turn("it", &other);
     assert_ne!(changed["changed"], json!([]), "{changed}");
     let after = room.live();
     assert_ne!(after, before);
-    let same = room.reload(&other);
+    let same = room.turn("it", &other);
     assert_eq!(same["changed"], json!([]), "{same}");
     assert_eq!(room.live(), after);
 }
@@ -190,10 +184,10 @@ print('load ' .. cnf.state.loads)"
         said.unwrap_or_default()
     };
     let seed = said("seed ");
-    let same = room.reload(&text);
+    let same = room.turn("it", &text);
     assert_eq!((said("seed "), &same["created"]), (seed.clone(), &json!([])));
     eventually(|| said("load ") == "2");
-    let again = room.reload(&text);
+    let again = room.turn("it", &text);
     assert_ne!((said("seed "), &again["created"]), (seed, &json!([])), "it was healed");
 }
 
@@ -214,7 +208,7 @@ print('load ' .. cnf.generation)"
     };
     room.up("it", &text);
     eventually(|| denied(&room.live()) == 2);
-    assert_eq!(room.reload(&text)["changed"], json!(["elements of map prefixes4"]));
+    assert_eq!(room.turn("it", &text)["changed"], json!(["elements of map prefixes4"]));
     assert_eq!(denied(&room.live()), 1);
-    assert_eq!(room.reload(&text)["changed"], json!([]));
+    assert_eq!(room.turn("it", &text)["changed"], json!([]));
 }

@@ -3,7 +3,7 @@
 mod room;
 
 use room::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const OBJECT: &str = r##"
 local ns = cnf.netns.new('PREFIXa')
@@ -31,12 +31,6 @@ print('packets ' .. (one and one.packets or 'none'))
 "##;
 
 impl Room {
-    fn reload(&self, text: &str) -> Value {
-        self.script("it", text);
-        let said = self.run(&["reload", "--json", "it"]);
-        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
-    }
-
     /// What the last load has printed after `word`.
     fn said(&self, word: &str) -> String {
         let log = self.run(&["logs", "it"]).out;
@@ -58,7 +52,7 @@ fn the_same_object_is_the_same() {
     let room = Room::new();
     room.up("it", &OBJECT.replace("--SETUP", "seen:set(1, { packets = 0 })"));
     let before = [room.said("program"), room.said("map")];
-    let same = room.reload(OBJECT);
+    let same = room.turn("it", OBJECT);
     assert_eq!(same["changed"], json!([]), "{same}");
     assert_eq!([room.said("program"), room.said("map")], before);
 }
@@ -69,7 +63,7 @@ fn a_changed_program_is_swapped_and_its_maps_stay() {
     room.up("it", &OBJECT.replace("--SETUP", "seen:set(1, { packets = 1000 })"));
     let [program, map] = [room.said("program"), room.said("map")];
     let twice = OBJECT.replace("packets++", "packets += 2");
-    let changed = room.reload(&twice);
+    let changed = room.turn("it", &twice);
     let attachment = changed["changed"][0].as_str().unwrap_or_default();
     assert!(attachment.starts_with("attachment count on tcx egress of v0"), "{changed}");
     assert_eq!(room.said("map"), map);
@@ -81,7 +75,7 @@ fn a_changed_program_is_swapped_and_its_maps_stay() {
     room.run(&["reload", "it"]).expect(1, "expected expression");
     assert_eq!(room.said("program"), running);
     // Another shape: the map is new, and why is said.
-    room.reload(&twice.replace("__u64 packets;", "__u64 packets; __u64 bytes;"));
+    room.turn("it", &twice.replace("__u64 packets;", "__u64 packets; __u64 bytes;"));
     assert_ne!(room.said("map"), map);
     let log = room.run(&["logs", "it"]).out;
     assert!(log.contains("counter: map seen is new: value_size 8 -> 16"), "{log}");
@@ -102,23 +96,23 @@ print('reply ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply .. server:stats().requ
     room.up("it", text);
     room.says("reply", "one1");
     let pid = room.said("pid");
-    let same = room.reload(text);
+    let same = room.turn("it", text);
     assert_eq!(same["changed"], json!([]), "{same}");
     room.says("reply", "one2");
     assert_eq!(room.said("pid"), pid);
     // A load that fails has not changed the reply.
     room.script("it", &text.replace("'one'", "'two'").replace("cnf.wait()", "error('late')"));
     room.run(&["reload", "it"]).expect(1, "late");
-    room.reload(text);
+    room.turn("it", text);
     room.says("reply", "one3");
-    let changed = room.reload(&text.replace("'one'", "'two'"));
+    let changed = room.turn("it", &text.replace("'one'", "'two'"));
     assert!(
         changed["changed"][0].as_str().is_some_and(|c| c.starts_with("reply of server tcp 80")),
         "{changed}"
     );
     room.says("reply", "two4");
     let without = text.replace("'sleep', '1000'", "'sleep', '2000'");
-    let other = room.reload(&without);
+    let other = room.turn("it", &without);
     assert!(other["deleted"].to_string().contains(&format!("process {pid}")), "{other}");
     assert_ne!(room.said("pid"), pid);
     eventually(|| !std::path::Path::new(&format!("/proc/{pid}/fd")).exists() || gone(&pid));
@@ -143,7 +137,7 @@ print('live ' .. table.concat(all, ' ') .. ' runs=' .. object.globals.runs)";
     };
     room.up("it", &script(first));
     room.says("live", "1=5 2=6 runs=0");
-    let same = room.reload(&script(first));
+    let same = room.turn("it", &script(first));
     assert_eq!(same["changed"], json!([]), "{same}");
     let second = "seen:delete(2) seen:set_many { [3] = { packets = 7 }, [1] = { packets = 8 } }
 object.globals.runs = 9
@@ -156,10 +150,10 @@ print('reads its own')";
     room.run(&["reload", "it"]).expect(1, "late");
     let log = room.run(&["logs", "it"]).out;
     assert!(log.contains("reads its own"), "{log}");
-    let same = room.reload(&script(""));
+    let same = room.turn("it", &script(""));
     assert_eq!(same["changed"], json!([]), "{same}");
     room.says("live", "1=5 2=6 runs=0");
-    let changed = room.reload(&script(second));
+    let changed = room.turn("it", &script(second));
     let words = json!(["elements of map seen", "global variable runs"]);
     assert_eq!(changed["changed"], words, "{changed}");
     room.says("live", "1=8 3=7 runs=9");
@@ -167,7 +161,7 @@ print('reads its own')";
     let full = "for n = 100, 130 do seen:set(n, { packets = 1 }) end";
     room.script("it", &script(full));
     room.run(&["reload", "it"]).expect(1, "the map is full");
-    room.reload(&script(""));
+    room.turn("it", &script(""));
     room.says("live", "1=8 3=7 runs=9");
 }
 
@@ -191,7 +185,7 @@ cnf.on_stop(function()
 end)";
     let quiet = OBJECT.replace("cnf.tcx.attach", "local _ = nil and cnf.tcx.attach");
     room.up("it", &quiet.replace("--SETUP", handlers));
-    room.reload(&quiet);
+    room.turn("it", &quiet);
     eventually(|| has_said(&room, "stale"));
     assert_eq!(room.said("stale"), "ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE ESTALE 5 0");
 }
@@ -271,7 +265,7 @@ fn a_socket_stays_in_its_map_and_another_takes_its_place_at_the_commit() {
     room.up("it", STEERED);
     room.says("steered", "first");
     let cookie = room.said("cookie");
-    let same = room.reload(&format!("{STEERED}print('load 2')\n"));
+    let same = room.turn("it", &format!("{STEERED}print('load 2')\n"));
     assert_eq!(same["changed"], json!([]), "{same}");
     room.says("load", "2");
     assert_eq!(room.said("cookie"), cookie);
@@ -285,7 +279,7 @@ fn a_socket_stays_in_its_map_and_another_takes_its_place_at_the_commit() {
     let before = count();
     eventually(|| count() > before + 1);
     room.says("now", &format!("first{cookie}"));
-    room.reload(&other);
+    room.turn("it", &other);
     room.says("steered", "second");
     assert_ne!(room.said("cookie"), cookie);
 }

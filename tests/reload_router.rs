@@ -11,7 +11,7 @@ use std::time::Duration;
 use cnfscript::kernel::netns::named;
 use nix::sys::signal::Signal;
 use room::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A client behind a router with two ways to 203.0.113.1, which both ends have.
 const NET: &str = "
@@ -45,12 +45,6 @@ fn script() -> String {
 }
 
 impl Room {
-    fn reload(&self, text: &str) -> Value {
-        self.script("edge", text);
-        let said = self.run(&["reload", "--json", "edge"]);
-        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
-    }
-
     /// The last line that the script has printed.
     fn said(&self, wanted: &str) {
         let last = || self.run(&["logs", "edge"]).out;
@@ -81,11 +75,12 @@ fn policies_flip_at_the_commit() {
     room.up("edge", &script());
     room.said("to 10.2.0.2");
     assert_eq!(room.reaches(), Some("a"));
-    let same = room.reload(&script());
+    let same = room.turn("edge", &script());
     for kind in ["created", "changed", "deleted"] {
         assert_eq!(same[kind], json!([]), "{same}");
     }
-    let other = room.reload(&script().replace("24', via = '10.2.0.2'", "24', via = '10.3.0.2'"));
+    let other =
+        room.turn("edge", &script().replace("24', via = '10.2.0.2'", "24', via = '10.3.0.2'"));
     assert_eq!(
         other["changed"],
         json!([format!("policies of router edge in netns {}r", room.prefix)])
@@ -93,12 +88,12 @@ fn policies_flip_at_the_commit() {
     room.said("to 10.3.0.2");
     assert_eq!(room.reaches(), Some("b"));
     // A set that is not given again is empty, and the default counts.
-    room.reload(&script().replace("router:set", "local _ ="));
+    room.turn("edge", &script().replace("router:set", "local _ ="));
     room.said("to nowhere");
     assert_eq!(room.reaches(), None);
     let add = "router:add { from = '10.1.0.0/24', via = '10.2.0.2' } router:add { to = '10.0.0.0/8', action = 'pass' }
       router:remove { to = '10.0.0.0/8' } local _ =";
-    room.reload(&script().replace("router:set", add));
+    room.turn("edge", &script().replace("router:set", add));
     assert_eq!(room.reaches(), Some("a"));
 }
 
@@ -128,7 +123,7 @@ fn a_load_that_fails_leaves_the_router_as_it_is() {
         );
         assert_eq!(room.reaches(), Some("a"), "{said:?}");
     }
-    assert_eq!(room.reload(&script())["changed"], json!([]));
+    assert_eq!(room.turn("edge", &script())["changed"], json!([]));
 }
 
 #[test]
@@ -148,7 +143,7 @@ fn hooks_come_and_go_with_the_list() {
         "{ { rc, 'ingress' } }",
         "{ { rc, 'ingress' }, { links[1], 'ingress' }, { links[2], 'egress' } }",
     );
-    let changed = room.reload(&both);
+    let changed = room.turn("edge", &both);
     assert!(
         changed["changed"][0].as_str().is_some_and(|c| c.starts_with("hooks and policies")),
         "{changed}"
@@ -160,9 +155,9 @@ fn hooks_come_and_go_with_the_list() {
     room.script("edge", &bad);
     room.run(&["reload", "edge"]).expect(1, "is no netkit");
     assert_eq!([programs("rc"), programs("r1")], ["1", "1"]);
-    room.reload(&script().replace("{ { rc, 'ingress' } }", "{ { links[1], 'ingress' } }"));
+    room.turn("edge", &script().replace("{ { rc, 'ingress' } }", "{ { links[1], 'ingress' } }"));
     assert_eq!([programs("rc"), programs("r1")], ["0", "1"]);
-    let gone = room.reload(&format!("{NET} cnf.wait()"));
+    let gone = room.turn("edge", &format!("{NET} cnf.wait()"));
     assert!(gone["deleted"].to_string().contains("router edge"), "{gone}");
     assert_eq!([programs("rc"), programs("r1")], ["0", "0"]);
 }
@@ -238,11 +233,11 @@ fn reloads_under_traffic_lose_nothing() {
     assert_eq!(room.reaches(), Some("a"));
     let first = script();
     let other = first.replace("24', via = '10.2.0.2'", "24', via = '10.3.0.2'");
-    room.reload(&other);
+    room.turn("edge", &other);
     assert_eq!(room.reaches(), Some("b"));
     let flow = Flow::start(&room);
     for turn in 0..20 {
-        room.reload(if turn % 2 == 0 { &first } else { &other });
+        room.turn("edge", if turn % 2 == 0 { &first } else { &other });
     }
     let [a, b] = flow.stop();
     assert!(a > 100 && b > 100, "{a} and {b}");
@@ -261,7 +256,7 @@ fn a_killed_instance_routes_on_and_is_taken_over() {
     room.said("to 10.2.0.2");
     let [a, b] = flow.stop();
     assert!(a > 100 && b == 0, "{a} and {b}");
-    room.reload(&script().replace("24', via = '10.2.0.2'", "24', via = '10.3.0.2'"));
+    room.turn("edge", &script().replace("24', via = '10.2.0.2'", "24', via = '10.3.0.2'"));
     assert_eq!(room.reaches(), Some("b"));
     room.run(&["down", "edge"]).expect(0, "is down");
     assert_eq!(room.namespaces(), [""; 0]);
@@ -343,7 +338,7 @@ fn counters_and_flows_go_on_in_the_process_after() {
     let spread = room.spread(5000..5032);
     assert!(spread[0] > 24, "{spread:?}");
     let equal = script("1");
-    room.reload(&equal);
+    room.turn("edge", &equal);
     assert_eq!(room.spread(5000..5032), spread, "they stay where they are");
     room.counted(before + 64);
     // Twice: what was taken over is left for the next.

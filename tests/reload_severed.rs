@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use room::*;
-use serde_json::Value;
 
 /// A program on tcx (or clsact), one on XDP with the array of its stages, and a router.
 const HOOKS: &str = "
@@ -37,15 +36,6 @@ impl Room {
         let mut paths: Vec<PathBuf> = files.map(|file| file.path()).collect();
         paths.sort();
         paths
-    }
-
-    fn reload(&self) -> Value {
-        let said = self.run(&["reload", "--json", &self.name()]);
-        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
-    }
-
-    fn log(&self) -> String {
-        self.run(&["logs", &self.name()]).out
     }
 
     /// How many programs stand on v1's hooks.
@@ -77,12 +67,12 @@ fn what_was_detached_is_attached_again() {
     assert_eq!(links.len(), if room.has_tcx() { 3 } else { 1 });
     links.iter().for_each(|pin| detach(pin));
     assert_eq!(room.programs(), 3 - links.len());
-    let mended = room.reload();
+    let mended = room.difference(&room.name());
     assert_eq!(mended["changed"].as_array().map(Vec::len), Some(links.len()), "{mended}");
-    let log = room.log();
+    let log = room.log(&room.name());
     assert_eq!(log.matches("by someone else; it is attached again").count(), links.len(), "{log}");
     assert_eq!(room.programs(), 3);
-    assert_eq!(room.reload()["changed"], serde_json::json!([]));
+    assert_eq!(room.difference(&room.name())["changed"], serde_json::json!([]));
     // It is pinned again, too.
     room.signal(&room.name(), Signal::SIGKILL);
     eventually(|| room.status(&room.name())["state"] == "dead");
@@ -100,11 +90,11 @@ fn what_was_unpinned_is_pinned_again() {
     room.script(&room.name(), &format!("{HOOKS} error('late')"));
     room.run(&["reload", &room.name()]).expect(1, "late");
     room.script(&room.name(), HOOKS);
-    room.reload();
-    let log = room.log();
+    room.difference(&room.name());
+    let log = room.log(&room.name());
     assert_eq!(log.matches("by someone else; it is pinned again").count(), pins.len(), "{log}");
     assert_eq!(room.pins(), pins);
-    assert_eq!(room.reload()["changed"], serde_json::json!([]));
+    assert_eq!(room.difference(&room.name())["changed"], serde_json::json!([]));
     room.signal(&room.name(), Signal::SIGKILL);
     eventually(|| room.status(&room.name())["state"] == "dead");
     assert_eq!(room.programs(), 3, "they outlive the process");
@@ -128,10 +118,10 @@ impl Room {
     /// Reloads the script, and runs `ip` with these words while the load waits.
     fn reload_while(&self, words: &[&str]) -> Said {
         let name = self.name();
-        let before = self.log().matches("loading").count();
+        let before = self.log(&self.name()).matches("loading").count();
         let mut reload = self.command(&["reload", &name]);
         let reload = reload.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        eventually(|| self.log().matches("loading").count() > before);
+        eventually(|| self.log(&self.name()).matches("loading").count() > before);
         let words: Vec<String> = words.iter().map(|w| w.replace("PREFIX", &self.prefix)).collect();
         assert!(Command::new("ip").args(&words).status().expect("ip").success());
         reload.wait_with_output().expect("it ends").into()
@@ -160,14 +150,14 @@ fn a_link_or_a_namespace_that_goes_in_the_middle_of_a_load() {
             None => said.expect(0, "reload 2: "),
         }
         room.run(&["reload", &room.name()]).expect(0, "link v0");
-        let log = room.log();
+        let log = room.log(&room.name());
         assert!(log.contains(&format!("warning: {mended}")), "{log}");
         assert!(log.contains("was deleted by someone else; it is made again"), "{log}");
         let wanted = "10.1.0.0/16 via 10.0.0.2 dev v0";
         let route = ["-n", &format!("{}a", room.prefix), "route"].map(str::to_owned);
         let shown = Command::new("ip").args(&route).output().expect("ip").stdout;
         assert!(String::from_utf8_lossy(&shown).contains(wanted), "{words:?}");
-        let same = room.reload();
+        let same = room.difference(&room.name());
         assert_eq!([&same["created"], &same["changed"]], [&serde_json::json!([]); 2], "{same}");
     }
 }
@@ -231,7 +221,7 @@ fn a_bpffs_that_was_unmounted_is_mounted_again() {
     let said = mounts.run(&room, &["reload", &name]);
     said.expect(0, "reload 2: ");
     assert_eq!(count(), pins);
-    let log = room.log();
+    let log = room.log(&room.name());
     assert!(log.contains("by someone else; it is pinned again"), "{log}");
     mounts.run(&room, &["reload", &name]).expect(0, "reload 3: kept ");
     mounts.run(&room, &["down", &name]).expect(0, "is down");

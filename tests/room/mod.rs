@@ -67,6 +67,37 @@ impl Room {
         serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
     }
 
+    /// Writes the script anew and reloads it.
+    pub fn reload(&self, name: &str, text: &str) -> Said {
+        self.script(name, text);
+        self.run(&["reload", name])
+    }
+
+    /// As [`Room::reload`], which must go well: what it tells as data.
+    pub fn turn(&self, name: &str, text: &str) -> Value {
+        self.script(name, text);
+        self.difference(name)
+    }
+
+    /// What a reload tells as data.
+    pub fn difference(&self, name: &str) -> Value {
+        let said = self.run(&["reload", "--json", name]);
+        serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        self.run(&["logs", name]).out
+    }
+
+    /// What `ip` says inside a namespace of this room.
+    pub fn ip(&self, netns: &str, words: &str) -> String {
+        let netns = format!("{}{netns}", self.prefix);
+        let mut ip = Command::new("ip");
+        let output = ip.args(["-n", &netns]).args(words.split(' ')).output().expect("ip is there");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
+    }
+
     pub fn pid(&self, name: &str) -> Pid {
         Pid::from_raw(self.status(name)["pid"].as_i64().expect("it is known") as i32)
     }
