@@ -123,6 +123,14 @@ impl Error {
         self
     }
 
+    /// Gives the site its text, where whoever found it did not look: `line` finds it by file and number.
+    pub fn quoted(mut self, line: impl FnOnce(&str, u32) -> Option<String>) -> Self {
+        if let Some(Site { file, line: number, text: text @ None }) = &mut self.0.site {
+            *text = line(file, *number);
+        }
+        self
+    }
+
     pub fn op(&self) -> &str {
         &self.0.op
     }

@@ -6,6 +6,7 @@ use mlua::{Function, Lua, Table, Value};
 
 use crate::Error;
 use crate::error::Site;
+use crate::own::stage::Said;
 
 /// Turns our error into one that Lua can throw.
 pub fn raise(error: Error) -> mlua::Error {
@@ -150,20 +151,28 @@ pub fn site_at(file: &str, line: u32) -> Site {
 
 /// Where the script is: the first Lua frame at or above `level` that is not part of this program.
 pub fn site(lua: &Lua, level: usize) -> Option<Site> {
+    place(lua, level).map(|Site { file, line, .. }| site_at(&file, line))
+}
+
+/// As [`site`], without the text of the line: it takes a search in the whole script.
+fn place(lua: &Lua, level: usize) -> Option<Site> {
     for level in level..level + 16 {
-        let frame = lua.inspect_stack(level, |frame| {
+        let found = lua.inspect_stack(level, |frame| {
             let source = frame.source();
-            let name = source.source.as_deref().unwrap_or("").to_owned();
-            (name, frame.current_line())
+            // Files and named chunks of a user start with '@'; our own library's with "=[cnf]", C functions with "=[C]".
+            let file = source.source.as_deref()?.strip_prefix('@')?.to_owned();
+            Some(Site { file, line: frame.current_line()? as u32, text: None })
         })?;
-        // Files and named chunks of a user start with '@'; our own library's with "=[cnf]", C functions with "=[C]".
-        if let (name, Some(line)) = frame
-            && let Some(file) = name.strip_prefix('@')
-        {
-            return Some(site_at(file, line as u32));
+        if found.is_some() {
+            return found;
         }
     }
     None
+}
+
+/// The call that is under way, for what is refused only later.
+pub fn said(lua: &Lua, op: &str) -> Said {
+    Said::new(op, place(lua, 1))
 }
 
 /// Gives mlua's error values the fields and the text of ours.

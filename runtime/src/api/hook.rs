@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
 
-use super::error::site;
+use super::error::said;
 use super::handle::{Class, Given, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
@@ -130,8 +130,8 @@ fn attach(
     let open = link.net().open()?;
     let number = host
         .stage
-        .own(owned, &open.netlink, || site(lua, 1))
-        .map_err(|e| about(e).about(subject))?;
+        .own(owned, &open.netlink, || said(lua, args.op()).about(subject.as_str()))
+        .map_err(|e| about(e).about(subject.as_str()))?;
     let number = Cell::new(number);
     Ok(Returned(Attachment(Rc::new(Attached { hook, link: link.clone(), slot, number }))))
 }
@@ -272,7 +272,7 @@ impl Handle for Attachment {
                 let open = this.0.link.net().open()?;
                 let number = host
                     .stage
-                    .replace(number, new, &open.netlink, site(lua, 1))
+                    .replace(number, new, &open.netlink, said(lua, args.op()))
                     .map_err(about)?;
                 this.0.number.set(number);
                 Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table, Value};
 
-use super::error::site;
+use super::error::said;
 use super::handle::Given;
 use super::host::Host;
 use super::library_options as options;
@@ -76,7 +76,7 @@ fn keep(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Option<u64>> {
     let open = link.net().open()?;
     let (netns, index) = (link.net().netns()?, link.index());
     let owned = Owned::Pin { netns, index, path, text, map: Some(map) };
-    host.stage.own(owned, &open.netlink, || site(lua, 1)).map(Some)
+    host.stage.own(owned, &open.netlink, || said(lua, args.op()).about(link.name())).map(Some)
 }
 
 /// `release(number)` ends what `keep` began.

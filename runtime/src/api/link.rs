@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::address::Mac;
-use super::error::site;
+use super::error::said;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::make_link::Making;
@@ -423,7 +423,7 @@ fn change(lua: &Lua, host: &Rc<Host>, this: &Link, args: &Args, wanted: Change) 
     this.ask(args.op(), |open, index| {
         let (netns, link, wanted) = (open.netns.clone(), this.name(), Box::new(wanted));
         let owned = Owned::LinkSetting { netns, index, link, wanted, before: Box::default() };
-        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
+        host.stage.own(owned, &open.netlink, || said(lua, args.op()).of(this.name())).map(drop)
     })
 }
 
@@ -432,7 +432,7 @@ fn add_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Resul
     this.ask(args.op(), |open, index| {
         let (netns, link) = (open.netns.clone(), this.name());
         let owned = Owned::Address { netns, index, link, address, promote: None };
-        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
+        host.stage.own(owned, &open.netlink, || said(lua, args.op()).of(this.name())).map(drop)
     })
 }
 
@@ -451,7 +451,7 @@ fn delete_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Re
         }
         let lost = link::Lost::default();
         let owned = Owned::DeletedAddress { netns, index, link, address, lost };
-        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
+        host.stage.own(owned, &open.netlink, || said(lua, args.op()).of(this.name())).map(drop)
     })
 }
 
@@ -512,7 +512,7 @@ fn rename(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<()>
     this.ask(args.op(), |open, index| {
         let (netns, after) = (open.netns.clone(), name.clone());
         let owned = Owned::LinkName { netns, index, before, after };
-        host.stage.own(owned, &open.netlink, || site(lua, 1)).map(drop)
+        host.stage.own(owned, &open.netlink, || said(lua, args.op()).of(this.name())).map(drop)
     })?;
     *this.0.name.borrow_mut() = name;
     Ok(())

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Value};
 
-use super::error::site;
+use super::error::{said, site};
 use super::handle::{held, intern};
 use super::host::Host;
 use super::link::Link;
@@ -44,13 +44,13 @@ impl Making {
     pub fn adopt_or_create(mut self, lua: &Lua, host: &Rc<Host>) -> Result<MultiValue> {
         let foreign = |port: &mut Link| !host.stage.is_ours(port.place());
         let foreign: Vec<Link> = self.ports.extract_if(.., foreign).collect();
-        let (op, name) = (format!("link.{}", self.kind.name), self.end.name.clone());
+        let (op, name) = (self.op(), self.end.name.clone());
         let handles = self.adopted_or_created(lua, host)?;
         let master = handles.front().and_then(held::<Link>);
         let Some(master) = master.filter(|_| !foreign.is_empty()) else { return Ok(handles) };
         let mut taken = Vec::new();
         for port in &foreign {
-            match take_port(lua, host, port, master.index()) {
+            match take_port(lua, host, port, master.index(), (&op, &name)) {
                 Ok(number) => taken.push(number),
                 Err(error) => {
                     taken.iter().rev().try_for_each(|number| withdraw(host, *number))?;
@@ -75,11 +75,19 @@ impl Making {
             if known.end != wanted {
                 let (netns, index) = (known.net.netns()?, known.index);
                 let new = Owned::Link { netns, index, name, end: Box::new(wanted) };
-                host.stage.reshape(known.number, new, site(lua, 1));
+                let said = said(lua, &self.op()).of(&self.end.name);
+                host.stage.reshape(known.number, new, said);
             }
         }
         let ends: Vec<(Net, u32)> = known.into_iter().map(|k| (k.net, k.index)).collect();
         self.handles(lua, &ends, &self.names())
+    }
+
+    fn op(&self) -> String {
+        match self.kind.name {
+            "netkit" => "netkit.pair".to_owned(),
+            name => format!("link.{name}"),
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -264,7 +272,13 @@ impl Making {
 }
 
 /// Makes somebody else's link a port, now or at the commit: what it was a port of before comes back at the end.
-fn take_port(lua: &Lua, host: &Rc<Host>, port: &Link, master: u32) -> Result<u64> {
+fn take_port(
+    lua: &Lua,
+    host: &Rc<Host>,
+    port: &Link,
+    master: u32,
+    (op, name): (&str, &str),
+) -> Result<u64> {
     let net = port.net();
     let open = net.open()?;
     let wanted = Change { master: Some(master), ..Change::default() };
@@ -275,7 +289,7 @@ fn take_port(lua: &Lua, host: &Rc<Host>, port: &Link, master: u32) -> Result<u64
         wanted: Box::new(wanted),
         before: Box::default(),
     };
-    host.stage.own(owned, &open.netlink, || site(lua, 1))
+    host.stage.own(owned, &open.netlink, || said(lua, op).of(name))
 }
 
 /// What belongs to a link that could not be finished is not left behind.

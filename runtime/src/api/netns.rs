@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
 
-use super::error::site;
+use super::error::said;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::Link;
@@ -305,7 +305,7 @@ fn sysctl(lua: &Lua, host: &Rc<Host>, this: &Net, mut args: Args) -> Result<Stri
         followers: Vec::new(),
         lost: link::Lost::default(),
     };
-    let number = host.stage.own(wanted, &this.open()?.netlink, || site(lua, 1))?;
+    let number = host.stage.own(wanted, &this.open()?.netlink, || said(lua, "netns:sysctl"))?;
     Ok(match host.ledger.get(number) {
         Some(Owned::Sysctl { after, .. }) => after,
         _ => value,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
-use super::error::site;
+use super::error::said;
 use super::host::Host;
 use super::link::Link;
 use super::module::Args;
@@ -31,7 +31,7 @@ pub fn qdisc(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -> Result<
     this.ask(&op, |open, index| {
         let (netns, link) = (open.netns.clone(), this.name());
         let owned = Owned::Qdisc { netns, index, link, qdisc: Box::new(wanted), before: None };
-        host.stage.own(owned, &open.netlink, || site(lua, 1))?;
+        host.stage.own(owned, &open.netlink, || said(lua, &op).of(this.name()))?;
         Ok(Data::Nil)
     })
 }

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use mlua::{Lua, Table, Value};
 
 use super::address::{Mac, parse_cidr};
-use super::error::site;
+use super::error::said;
 use super::handle::{Class, Handle, Returned, held};
 use super::host::Host;
 use super::link::{Link, local_link};
@@ -121,7 +121,7 @@ fn keep<K: Kind>(
     let owned = what.owned(open.netns.clone(), text.clone());
     let number = host
         .stage
-        .own(owned, &open.netlink, || site(lua, 1))
+        .own(owned, &open.netlink, || said(lua, op).about(text.as_str()))
         .map_err(|e| e.operation(op.to_owned()).about(text.clone()))?;
     Ok(Returned(Entry(Rc::new(Kept { net: net.clone(), what, text, number }))))
 }

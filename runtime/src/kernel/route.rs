@@ -151,12 +151,7 @@ fn run(
 
 fn explain(error: NetlinkError, op: &'static str, options: &Options) -> Error {
     let errno = error.errno;
-    let dst = options.dst.map_or_else(|| "default".to_owned(), |dst| dst.to_string());
-    let subject = match options.via {
-        Some(via) => format!("{dst} via {via}"),
-        None => dst,
-    };
-    let error = error.into_error(op).subject(subject);
+    let error = error.into_error(op).subject(options.subject());
     let nowhere = options.dev.is_none() && options.via.is_none() && options.nexthops.is_empty();
     match errno {
         Errno::ENODEV if nowhere => error.because("it does not say where to go").hint(
@@ -174,6 +169,15 @@ fn explain(error: NetlinkError, op: &'static str, options: &Options) -> Error {
 }
 
 impl Options {
+    /// `10.1.0.0/16 via 10.0.0.2`: what errors are about.
+    pub fn subject(&self) -> String {
+        let dst = self.dst.map_or_else(|| "default".to_owned(), |dst| dst.to_string());
+        match self.via {
+            Some(via) => format!("{dst} via {via}"),
+            None => dst,
+        }
+    }
+
     /// Whether that is the route which adding this one makes: by what tells routes apart.
     pub fn is(&self, there: &RouteInfo) -> bool {
         let ipv6 = self.dst.map_or(self.family6, |dst| dst.is_ipv6());

@@ -302,7 +302,12 @@ impl Life {
         if let Some(current) = &self.current {
             current.host.gate.shut();
         }
-        let outcome = self.load(script, &|stage| Ok(stage.difference())).await;
+        let outcome = self
+            .load(script, &|stage| {
+                stage.check_ways()?;
+                Ok(stage.difference())
+            })
+            .await;
         let outcome = match outcome {
             Ok((next, difference)) => {
                 give_up(next).await;
@@ -401,7 +406,8 @@ impl Life {
             }
             other => other,
         };
-        match loaded.and_then(|()| finish(&next.host.stage)) {
+        let finished = loaded.and_then(|()| finish(&next.host.stage));
+        match finished.map_err(|e| e.quoted(crate::api::source::line)) {
             Ok(difference) => Ok((next, difference)),
             Err(error) => {
                 let files = next.host.files();

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::{Deed, Difference, Stage, Staged};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::route;
 use crate::own::deed::{self, Place};
 use crate::own::ledger::Ledger;
 use crate::own::owned::Owned;
@@ -17,6 +18,7 @@ impl Stage {
     /// # Errors
     /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
     pub fn commit(&self) -> Result<Difference> {
+        let again = self.check_ways()?;
         let mut difference = self.difference();
         self.hooks.tell_foreign(&self.ledger);
         let mut sockets = Sockets::default();
@@ -29,7 +31,10 @@ impl Stage {
             match action.deed.apply(&self.ledger, &mut sockets) {
                 Ok(one) => done.push(one),
                 Err(error) => {
-                    let error = error.at(action.site.take());
+                    let mut error = action.said.tell(error);
+                    if let Deed::Put { new, .. } = &action.deed {
+                        error = error.about(new.to_string());
+                    }
                     for one in done.into_iter().rev() {
                         if let Err(error) = one.revert(&self.ledger, &mut sockets) {
                             tracing::error!("could not be taken back: {error}");
@@ -39,13 +44,14 @@ impl Stage {
                 }
             }
         }
-        let (named, mark) = (self.named.borrow().clone(), self.mark.0);
-        let unwanted = |number: u64, _: &Owned| number <= mark && !named.contains(&number);
+        let named = self.named.borrow().clone();
+        let unwanted = |number: u64, _: &Owned| self.is_older(number) && !named.contains(&number);
         self.ledger.entries(unwanted).iter().for_each(|(_, owned)| self.shake(owned));
         let removed = self.ledger.tear_down_where(unwanted);
         for failure in &removed.failures {
             tracing::warn!("not removed: {failure}");
         }
+        self.put_again(&again, &mut sockets);
         difference.lost = self.put_back(&mut sockets);
         self.go_live();
         Ok(difference)
@@ -61,6 +67,18 @@ impl Stage {
                 | Owned::DeletedAddress { .. }
         ) {
             self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
+        }
+    }
+
+    /// Has the kernel look for the gateways of routes anew, since another link leads to them now.
+    fn put_again(&self, numbers: &[u64], sockets: &mut Sockets) {
+        for owned in numbers.iter().filter_map(|number| self.ledger.get(*number)) {
+            let Owned::Route { route, .. } = &owned else { continue };
+            let put = sockets.of(&owned).and_then(|netlink| route::replace(netlink, route));
+            // One that is gone by now is put back, or told of, below.
+            if let Err(error) = put {
+                tracing::debug!("{owned} as it was: {error}");
+            }
         }
     }
 
@@ -111,7 +129,11 @@ impl Sockets {
         match self.0.entry(netns.cookie) {
             std::collections::hash_map::Entry::Occupied(found) => Ok(found.into_mut()),
             std::collections::hash_map::Entry::Vacant(vacant) => {
-                Ok(vacant.insert(Netlink::open(&netns.fd)?))
+                let netlink = Netlink::open(&netns.fd)?;
+                Ok(vacant.insert(match netns.name.as_str() {
+                    "" => netlink,
+                    name => netlink.with_label(name),
+                }))
             }
         }
     }
@@ -129,8 +151,14 @@ impl Deed {
         match self {
             Deed::Put { number, new, old } => {
                 let before = old.and_then(|old| Some((old, ledger.get(old)?)));
-                put(ledger, *number, new, before.as_ref().map(|(n, _)| *n), sockets.of(new)?, true)
-                    .map_err(|e| e.about(new.to_string()))?;
+                put(
+                    ledger,
+                    *number,
+                    new,
+                    before.as_ref().map(|(n, _)| *n),
+                    sockets.of(new)?,
+                    true,
+                )?;
                 Ok(Done::Put { number: *number, old: before.map(Box::new) })
             }
             Deed::Other(_) => {

@@ -4,6 +4,8 @@
 
 mod commit;
 mod difference;
+mod said;
+mod ways;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use commit::put;
 pub use difference::Difference;
+pub use said::Said;
 
 use crate::error::Site;
 use crate::kernel::netlink::Netlink;
@@ -66,7 +69,7 @@ pub trait Staged {
 struct Action {
     key: String,
     deed: Deed,
-    site: Option<Site>,
+    said: Said,
 }
 
 enum Deed {
@@ -82,6 +85,8 @@ pub struct Stage {
     mark: Mark,
     named: RefCell<HashSet<u64>>,
     actions: RefCell<Vec<Action>>,
+    /// How it has said what is kept.
+    said: RefCell<HashMap<u64, Said>>,
     /// Keys of settings that this load has said, though nothing has to be done for them.
     kept: RefCell<HashMap<String, Owned>>,
     ordinals: RefCell<HashMap<String, usize>>,
@@ -127,6 +132,7 @@ impl Stage {
             mark,
             named: RefCell::default(),
             actions: RefCell::default(),
+            said: RefCell::default(),
             kept: RefCell::default(),
             ordinals: RefCell::default(),
             shaken: RefCell::default(),
@@ -168,6 +174,7 @@ impl Stage {
         self.phase.set(Phase::Live);
         self.before.take();
         self.named.borrow_mut().clear();
+        self.said.borrow_mut().clear();
         self.kept.borrow_mut().clear();
         self.hooks.note(&self.ledger);
     }
@@ -216,16 +223,11 @@ impl Stage {
     ///
     /// # Errors
     /// What the kernel refuses, when it is now. EEXIST when this load has it already. ESTALE.
-    pub fn own(
-        &self,
-        owned: Owned,
-        netlink: &Netlink,
-        site: impl FnOnce() -> Option<Site>,
-    ) -> Result<u64> {
+    pub fn own(&self, owned: Owned, netlink: &Netlink, said: impl FnOnce() -> Said) -> Result<u64> {
         self.check()?;
         let key = owned.key();
         if self.is_loading()
-            && let Some(number) = self.adopt_or_wait(&key, &owned, site)?
+            && let Some(number) = self.adopt_or_wait(&key, &owned, said)?
         {
             return Ok(number);
         }
@@ -248,7 +250,7 @@ impl Stage {
         &self,
         key: &str,
         owned: &Owned,
-        site: impl FnOnce() -> Option<Site>,
+        said: impl FnOnce() -> Said,
     ) -> Result<Option<u64>> {
         let mut actions = self.actions.borrow_mut();
         if let Some(waiting) = actions.iter().position(|action| action.key == key) {
@@ -277,7 +279,7 @@ impl Stage {
             }
             let number = self.ledger.reserve();
             let deed = Deed::Put { number, new: Box::new(owned.clone()), old: None };
-            actions.push(Action { key: key.to_owned(), deed, site: site() });
+            actions.push(Action { key: key.to_owned(), deed, said: said() });
             return Ok(Some(number));
         };
         let first = self.named.borrow_mut().insert(number);
@@ -291,31 +293,26 @@ impl Stage {
         };
         if owned.same(&before) && !before.is_severed() {
             self.kept.borrow_mut().insert(key.to_owned(), owned);
+            self.said.borrow_mut().insert(number, said());
             return Ok(Some(number));
         }
         let new_number = self.ledger.reserve();
         let deed = Deed::Put { number: new_number, new: Box::new(owned), old: Some(number) };
-        actions.push(Action { key: key.to_owned(), deed, site: site() });
+        actions.push(Action { key: key.to_owned(), deed, said: said() });
         Ok(Some(new_number))
     }
 
     /// An adopted entry is to become this at the commit, under the number it has.
-    pub fn reshape(&self, number: u64, new: Owned, site: Option<Site>) {
+    pub fn reshape(&self, number: u64, new: Owned, said: Said) {
         let deed = Deed::Put { number, new: Box::new(new.clone()), old: Some(number) };
-        self.actions.borrow_mut().push(Action { key: new.key(), deed, site });
+        self.actions.borrow_mut().push(Action { key: new.key(), deed, said });
     }
 
     /// Puts `new` in the place of an entry, now or at the commit. The number of the new entry.
     ///
     /// # Errors
     /// As [`Stage::own`].
-    pub fn replace(
-        &self,
-        old: u64,
-        new: Owned,
-        netlink: &Netlink,
-        site: Option<Site>,
-    ) -> Result<u64> {
+    pub fn replace(&self, old: u64, new: Owned, netlink: &Netlink, said: Said) -> Result<u64> {
         self.check()?;
         let mut actions = self.actions.borrow_mut();
         let waiting = actions
@@ -331,7 +328,7 @@ impl Stage {
         }
         let number = self.ledger.reserve();
         let deed = Deed::Put { number, new: Box::new(new.clone()), old: Some(old) };
-        actions.push(Action { key: new.key(), deed, site });
+        actions.push(Action { key: new.key(), deed, said });
         Ok(number)
     }
 
@@ -416,7 +413,7 @@ impl Stage {
         self.unsettled.borrow_mut().extend(staged.unsettled());
         let mut actions = self.actions.borrow_mut();
         actions.retain(|action| action.key != key);
-        actions.push(Action { key, deed: Deed::Other(staged), site });
+        actions.push(Action { key, deed: Deed::Other(staged), said: Said::new("", site) });
         Ok(())
     }
 
