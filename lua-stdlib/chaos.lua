@@ -2,6 +2,7 @@
 
 local _, cnf = ...
 local bpf, chain, library, task = cnf.bpf, cnf._chain, cnf._library, cnf.task
+local as = cnf._program.as
 
 local chaos = {}
 
@@ -141,7 +142,7 @@ local function globals(link, given, seed)
 end
 
 --- Puts a fault's programs on the hooks.
-local function attach(fault)
+local function attach_all(fault)
   local inside, direction = fault._, fault.direction
   local ways = direction == "both" and { "ingress", "egress" } or { direction }
   for i, way in ipairs(ways) do
@@ -150,10 +151,7 @@ local function attach(fault)
   end
 end
 
-function chaos.inject(link, options)
-  library.read("chaos.inject", nil, { link = link }, { link = "link!" })
-  local given = read(link, options)
-  check(link, given)
+local function inject(link, given)
   local said = library.words(given)
   -- The same again on one link is another one.
   local key = ("%s/%d/%s"):format(cnf._program.name_of("chaos", link), injected, said)
@@ -176,7 +174,7 @@ function chaos.inject(link, options)
   object.maps.deadline:set(0, life.ends or 0)
   injected = injected + 1
   active[fault._.number] = fault
-  local ok, problem = pcall(attach, fault)
+  local ok, problem = pcall(attach_all, fault)
   if not ok then
     fault:heal()
     error(problem, 0)
@@ -196,6 +194,13 @@ function chaos.inject(link, options)
   life.fresh = nil
   library.remember(key, life)
   return fault
+end
+
+function chaos.inject(link, options)
+  library.read("chaos.inject", nil, { link = link }, { link = "link!" })
+  local given = read(link, options)
+  check(link, given)
+  return (as("chaos.inject", link.name, inject, link, given))
 end
 
 function Fault:heal()

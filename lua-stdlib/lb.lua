@@ -129,6 +129,47 @@ local function replace(state, wanted)
   state.absent, state.list, state.last = absent, wanted, taken.last
 end
 
+-- The hooks ------------------------------------------------------------------------------------------------------------
+
+--- By link, then by hook and name or address: the services of this load, `{name, where}`.
+local taken = {}
+
+--- What of its hooks a service has for itself: its name, and its address and port.
+local function claims(self, given)
+  local keys = {}
+  for _, place in ipairs(given.places) do
+    local hook = ("%s of %s"):format(place[2], place[1].name)
+    for _, what in ipairs({ self.name, self.vip .. "/" .. self.proto }) do
+      keys[#keys + 1] = { link = place[1], key = place[2] .. " " .. what, hook = hook, what = what }
+    end
+  end
+  return keys
+end
+
+--- Refuses what another service of this load has already.
+local function unclaimed(self, keys)
+  for _, claim in ipairs(keys) do
+    local first = (taken[claim.link] or {})[claim.key]
+    if first and first.name == self.name then
+      cnf.error({
+        op = "lb.service",
+        subject = self.name,
+        code = "EEXIST",
+        message = ('service "%s" is on %s already, by %s'):format(first.name, claim.hook, first.where),
+        hint = "give each of one hook a name of its own, or change the one that is there: s:set_backends{...}",
+      })
+    elseif first then
+      cnf.error({
+        op = "lb.service",
+        subject = self.name,
+        code = "EEXIST",
+        message = ('service "%s" has %s on %s already, by %s'):format(first.name, claim.what, claim.hook, first.where),
+        hint = "one service has an address and port: give it the backends of both",
+      })
+    end
+  end
+end
+
 -- The module ----------------------------------------------------------------------------------------------------------
 
 --- Balances a virtual address among backends.
@@ -136,6 +177,8 @@ function lb.service(options)
   local given = native.service(options)
   local name = given.name
   local self = { name = name, vip = given.vip, proto = given.proto }
+  local keys = claims(self, given)
+  unclaimed(self, keys)
   program.as("lb.service", name, function()
     local needed, which = {}, {}
     for _, place in ipairs(given.places) do
@@ -168,8 +211,14 @@ function lb.service(options)
     state.attachments = program.attach("service", name, given.places, function(link)
       return object.programs[which[link]]
     end)
+    state.claims = keys
     states[self] = state
   end)
+  local claim = { name = name, where = library.here() or "a line before" }
+  for _, one in ipairs(keys) do
+    taken[one.link] = taken[one.link] or {}
+    taken[one.link][one.key] = claim
+  end
   return setmetatable(self, Service)
 end
 
@@ -255,7 +304,12 @@ end
 
 --- Takes the service off its hooks. It can still be read.
 function Service:detach()
-  program.detach(states[self].attachments)
+  local state = states[self]
+  program.detach(state.attachments)
+  for _, claim in ipairs(state.claims) do
+    taken[claim.link][claim.key] = nil
+  end
+  state.claims = {}
 end
 
 return lb

@@ -14,6 +14,7 @@ local library = {
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,
+  here = native.here,
   -- The classes that were made, by name.
   classes = {},
 }

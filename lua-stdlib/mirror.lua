@@ -20,8 +20,9 @@ function mirror.to(options)
   local subject = ("%s to %s"):format(from.name, to.name)
   local self = { name = name, from = from, to = to }
   program.as("mirror.to", subject, function()
-    local headerless = program.headerless(from)
-    if headerless and not program.headerless(to) then
+    -- Both are asked: one that is gone is no target.
+    local headerless, target_headerless = program.headerless(from), program.headerless(to)
+    if headerless and not target_headerless then
       cnf.error({
         code = "EINVAL",
         message = ("frames of %s have no link header, and %s needs one"):format(from.name, to.name),

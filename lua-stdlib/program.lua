@@ -32,7 +32,14 @@ end
 
 --- Whether frames of the link begin with their IP header (tun, wireguard, ipip ...): its address is not a MAC.
 function program.headerless(link)
-  local mac = link:info().mac
+  local ok, info = pcall(link.info, link)
+  if not ok then
+    if type(info) ~= "string" and info.code == "ENODEV" then
+      cnf.error({ code = "ENODEV", message = ("the link %s is gone"):format(link.name) })
+    end
+    error(info, 0)
+  end
+  local mac = info.mac
   return not (mac and #mac == 17)
 end
 

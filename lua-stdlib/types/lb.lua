@@ -18,7 +18,7 @@ local lb = {}
 
 --- What `lb.service` takes.
 ---@class cnf.ServiceOptions
----@field name string Tells services from each other: two of one name on a hook raise EEXIST.
+---@field name string Tells services from each other: two of one name on a hook raise EEXIST, and so do two of one address, port and protocol.
 ---@field vip string The virtual address and port: "192.168.100.5:80" or "[fd00::5]:80".
 ---@field proto? "tcp"|"udp" "tcp" by default.
 ---@field attach (cnf.Link|{[1]: cnf.Link, [2]: "ingress"|"egress"|"primary"|"peer"})[] The links by which clients come, of one namespace (EXDEV). A link alone has requests at its ingress and replies at its egress, which is right but where replies leave by another link.

@@ -95,8 +95,9 @@ test.case("a backend that comes or goes moves only its share of new connections"
     local s = service(net, row, proto, backends(row, 3))
     --- Flows that nobody has seen, the same in each round: only their hash says where they go.
     local function ways()
-      local fresh = service(net, row, proto, s:list(), { name = "fresh" })
+      local list = s:list()
       s:detach()
+      local fresh = service(net, row, proto, list, { name = "fresh" })
       local found = net:fates(nil, flows(row, proto, FLOWS))
       fresh:detach()
       s = service(net, row, proto, fresh:list())
@@ -533,6 +534,18 @@ test.case("set_backends while packets come: none is lost, none goes astray", fun
   changer:join()
   t:equal(s:stats().total.requests.packets, asked)
   t:equal(s:stats().total.unserved.packets, 0)
+end)
+
+test.case("an address of a hook is one service's, and free again when that is detached", function(t)
+  local net = stage(t, 1)
+  local options = { name = "web", vip = "192.0.2.7:80", attach = { { net.front, "ingress" } }, backends = { "10.0.0.9:80" } }
+  local first = lb.service(options)
+  options.name = "shop"
+  t:raises(function()
+    lb.service(options)
+  end, 'service "web" has 192.0.2.7:80/tcp on ingress of .* already, by .*lb%.lua:%d+')
+  first:detach()
+  lb.service(options)
 end)
 
 test.case("with the policy router behind it", function(t)

@@ -31,6 +31,9 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
+        .function("here", |lua, _, _: Args| {
+            Ok(site(lua, 1).map(|at| format!("{}:{}", at.file, at.line)))
+        })
         .build()
 }
 

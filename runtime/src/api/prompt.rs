@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Table, Value};
 
-use super::error::from_lua;
+use super::error::{from_lua, site_at};
 use super::host::Host;
 use super::limit::Endable;
 use super::module::{Args, Module};
 use super::vm::Vm;
+use crate::error::Site;
 use crate::hearer::{self, Said, Unheard};
 use crate::{Error, Result};
 
@@ -121,7 +122,9 @@ impl Prompt {
     ) -> Result<Option<String>> {
         let function = self.compile(vm, name, line)?;
         let run = async {
-            let results = vm.run_endable(function, MultiValue::new(), endable).await?;
+            let results = vm.run_endable(function, MultiValue::new(), endable).await;
+            // A line that is one call of the library's Lua is a tail call, which leaves no frame to be found.
+            let results = results.map_err(|error| error.at(only_line(name, line)))?;
             let mut call = MultiValue::from_iter([
                 Value::Table(self.environment.clone()),
                 Value::Integer(width),
@@ -179,6 +182,11 @@ impl Prompt {
         };
         Ok((at, words))
     }
+}
+
+/// Where a line that is one line is; of several nobody knows which.
+fn only_line(name: &str, line: &str) -> Option<Site> {
+    (!line.trim_end().contains('\n')).then(|| site_at(name, 1))
 }
 
 fn complains_about_start(error: &Error, line: &str) -> bool {
