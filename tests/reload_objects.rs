@@ -223,9 +223,9 @@ assert(numbers:get(1) == 8 and numbers:get(2) == nil)
 assert(numbers:delete(2) == false)";
     room.script("it", &script(&format!("{second} error('late')")));
     room.run(&["reload", "it"]).expect(1, "late");
-    room.reload(&script(first));
+    room.turn("it", &script(first));
     room.says("now", "5 6");
-    room.reload(&script(second));
+    room.turn("it", &script(second));
     room.says("now", "8 nil");
     eventually(|| has_said(&room, "stale"));
     assert_eq!(room.said("stale"), "ESTALE ESTALE 8");
