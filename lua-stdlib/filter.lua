@@ -85,7 +85,10 @@ local function publish(inside, more4, more6)
   end
   local length4, count4 = descending(lengths4, 33)
   local length6, count6 = descending(lengths6, 129)
-  local other = 1 - plan.live
+  -- Once in a load: what packets read is left as it is until the commit.
+  local waits = library.loading() and inside.published
+  inside.published = library.loading()
+  local other = waits and plan.live or 1 - plan.live
   plan.lengths[other + 1] = { count4 = count4, count6 = count6, length4 = length4, length6 = length6 }
   map:set(0, plan)
   plan.live = other

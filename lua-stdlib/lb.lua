@@ -69,20 +69,38 @@ local function counts_of(state, number)
   return state.maps.counters:get(number):sum()
 end
 
---- Whether the maps say so already.
-local function is_so(state, wanted)
+--- Whether `list` says so already.
+local function is_so(list, wanted)
   for i, backend in ipairs(wanted) do
-    local row = state.list[i]
+    local row = list[i]
     if not row or key(row) ~= key(backend) or row.weight ~= backend.weight then
       return false
     end
   end
-  return #wanted == #state.list
+  return #wanted == #list
+end
+
+--- Writes the table that packets do not read and then the word that names it. A load that says its backends several times
+--- writes the same one each time: the other is read until its commit.
+local function publish(state, wanted)
+  local maps, loading = state.maps, library.loading()
+  local service = maps.service:get(0)
+  if not (loading and state.before) then
+    state.before = loading and { live = service.live, list = state.list }
+    service.live = 1 - service.live
+  end
+  if state.before and is_so(state.before.list, wanted) then
+    library.unsay(maps.tables, string.pack("=I4", service.live))
+    service.live, state.before = state.before.live, nil
+  else
+    maps.tables:set_many({ string.pack("=I4", service.live), native.table(wanted) })
+  end
+  maps.service:set(0, service)
 end
 
 --- Makes `wanted` the backends. Nothing that packets see changes before the one store that names the new table.
 local function replace(state, wanted)
-  if is_so(state, wanted) then
+  if is_so(state.list, wanted) then
     return
   end
   local maps, taken = state.maps, { last = state.last }
@@ -90,13 +108,12 @@ local function replace(state, wanted)
     local number = state.numbers[key(backend)]
     taken[number or 0] = true
   end
-  local reused, members = {}, {}
-  for i, backend in ipairs(wanted) do
+  local reused = {}
+  for _, backend in ipairs(wanted) do
     local number, old = number_for(state, backend, taken)
-    backend.number, members[i] = number, backend
+    backend.number = number
     reused[#reused + 1] = old
   end
-  local packed = native.table(members)
   for _, old in ipairs(reused) do
     -- Another's number: what it counted stays in the total.
     state.gone = add_up(state.gone, counts_of(state, old.number))
@@ -113,10 +130,6 @@ local function replace(state, wanted)
       state = backend.weight > 0 and "SERVING" or "DRAINING",
     })
   end
-  local service = maps.service:get(0)
-  service.live = 1 - service.live
-  maps.tables:set_many({ string.pack("=I4", service.live), packed })
-  maps.service:set(0, service)
   local absent = {}
   for _, place in ipairs({ state.absent, state.list }) do
     for _, old in ipairs(place) do
@@ -126,6 +139,7 @@ local function replace(state, wanted)
       end
     end
   end
+  publish(state, wanted)
   state.absent, state.list, state.last = absent, wanted, taken.last
 end
 

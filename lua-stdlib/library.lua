@@ -11,6 +11,7 @@ local library = {
   remember = native.remember,
   forget = native.forget,
   loading = native.loading,
+  unsay = native.unsay,
   read = native.read,
   prefixes = native.prefixes,
   clock = native.clock,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cnfscript::kernel::bpf::{Map, MapKind, Program};
 use room::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Two pairs: the ends v1 and v2 in one namespace, their peers in another.
 const LINKS: &str = "
@@ -103,9 +103,15 @@ fn goes_on(first: &str, other: &str) {
         assert_eq!([&same["created"], &same["changed"], &same["deleted"]], [&json!([]); 3]);
         assert_eq!(room.live(), before, "the same programs and maps");
     }
-    room.script("it", &format!("{other}\nerror('late')"));
-    room.run(&["reload", "it"]).expect(1, "late");
+    let said = room.reload_with("it", &format!("{other}\nmeanwhile() error('late')"), || {
+        assert_eq!(room.live(), before, "a load changes nothing before its commit");
+    });
+    said.expect(1, "late");
     assert_eq!(room.live(), before, "a load that failed has changed nothing");
+    // Refused by the kernel, after all the rest was done.
+    let refused = "a:route { dst = '10.1.0.0/16', via = '10.99.0.1' }";
+    room.reload("it", &format!("{other}\n{refused}")).expect(1, "(ENETUNREACH)");
+    assert_eq!(room.live(), before, "a commit that was refused has changed nothing");
     let same = room.turn("it", &first);
     assert_eq!(same["changed"], json!([]), "{same}");
     let changed = room.turn("it", &other);
@@ -162,6 +168,61 @@ cases! {
                          cnf.forward.xdp { links = { v1, v2 } }"
         => "cnf.forward.xdp { links = { v1, v2 } }
             cnf.police.limit { link = v1, hook = 'xdp', pps = 10 }";
+}
+
+/// However often a load says its backends: the table that packets read is not written to.
+#[test]
+fn a_load_that_says_its_backends_several_times_writes_the_other_table() {
+    let room = Room::new();
+    let text = |said: &str| {
+        let service = "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, idle = IDLE,
+            proto = 'udp', backends = { '10.77.2.2:80', '10.77.2.3:80' } }";
+        format!("{LINKS}{service}\n{said}")
+            .replace("IDLE", if said.is_empty() { "60" } else { "61" })
+    };
+    let tables = || -> (u32, Vec<Vec<u8>>) {
+        let live = room.live();
+        let entries = |name: &str| {
+            let map = live.iter().find(|(key, _)| key.starts_with(name)).expect("it is there").1;
+            map.iter().map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        // struct service: `live` comes after the address, the port, the protocol and a byte.
+        let service = entries("service ").remove(0);
+        (u32::from_ne_bytes(service[20..24].try_into().expect("four")), entries("tables "))
+    };
+    room.up("it", &text(""));
+    let mut before = tables();
+    let cases = [
+        "s:set_backends { '10.77.2.4:80' }",
+        "s:set_backends { '10.77.2.5:80' } s:set_backends { '10.77.2.6:80' }",
+        "s:set_backends { '10.77.2.5:80' } s:drain('10.77.2.5:80') s:set_backends { '10.77.2.7:80' } s:set_backends { '10.77.2.8:80' }",
+    ];
+    for case in cases {
+        let told = room.turn("it", &text(case));
+        let changed: Vec<&str> =
+            told["changed"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let maps = ["backends", "tables", "service"].map(|map| format!("elements of map {map}"));
+        assert_eq!(changed, maps, "what names the others comes last");
+        let after = tables();
+        let read = before.0 as usize;
+        assert_eq!(after.0, 1 - before.0, "{case}");
+        assert_eq!(after.1[read], before.1[read], "{case}");
+        assert_ne!(after.1[1 - read], before.1[1 - read], "{case}");
+        before = after;
+    }
+    // What they are in the end is what they were.
+    room.turn("it", &text("s:set_backends { '10.77.2.2:80', '10.77.2.3:80' }"));
+    let before = tables();
+    let back =
+        "s:set_backends { '10.77.2.9:80' } s:set_backends { '10.77.2.2:80', '10.77.2.3:80' }";
+    let told = room.turn("it", &text(back));
+    assert_eq!(
+        told["changed"],
+        json!(["elements of map backends"]),
+        "there is one more to know of"
+    );
+    assert_eq!(tables(), before);
+    assert_eq!(room.turn("it", &text(back))["changed"], json!([]));
 }
 
 /// What is said of a fault again after its end is a new one.

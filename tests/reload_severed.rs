@@ -105,28 +105,11 @@ const WAITS: &str = "
 local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
 local v = cnf.link.veth { name = 'v0', netns = a, address = '10.0.0.1/24',
   peer = { name = 'w0', netns = b, address = '10.0.0.2/24' } }
-if cnf.generation > 1 then
-  print('loading ' .. cnf.generation)
-  cnf.task.sleep('1s')
-end
+meanwhile()
 a:route { dst = '10.1.0.0/16', via = '10.0.0.2' }
 a:sysctl('net.ipv4.ip_forward', 1)
 cnf.filter.xdp { link = v, deny = 'DENIED' }
 ";
-
-impl Room {
-    /// Reloads the script, and runs `ip` with these words while the load waits.
-    fn reload_while(&self, words: &[&str]) -> Said {
-        let name = self.name();
-        let before = self.log(&self.name()).matches("loading").count();
-        let mut reload = self.command(&["reload", &name]);
-        let reload = reload.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        eventually(|| self.log(&self.name()).matches("loading").count() > before);
-        let words: Vec<String> = words.iter().map(|w| w.replace("PREFIX", &self.prefix)).collect();
-        assert!(Command::new("ip").args(&words).status().expect("ip").success());
-        reload.wait_with_output().expect("it ends").into()
-    }
-}
 
 #[test]
 fn a_link_or_a_namespace_that_goes_in_the_middle_of_a_load() {
@@ -142,9 +125,13 @@ fn a_link_or_a_namespace_that_goes_in_the_middle_of_a_load() {
     ];
     for (words, refused, mended) in cases {
         let room = Room::new();
-        room.up(&room.name(), &WAITS.replace("DENIED", "10.1.0.0/16"));
-        room.script(&room.name(), &WAITS.replace("DENIED", "10.2.0.0/16"));
-        let said = room.reload_while(words);
+        let text = WAITS.replace("DENIED", "10.1.0.0/16").replace("meanwhile()", "");
+        room.up(&room.name(), &text);
+        let text = WAITS.replace("DENIED", "10.2.0.0/16");
+        let said = room.reload_with(&room.name(), &text, || {
+            let words = words.iter().map(|w| w.replace("PREFIX", &room.prefix));
+            assert!(Command::new("ip").args(words).status().expect("ip").success());
+        });
         match refused {
             Some(text) => said.expect(1, text),
             None => said.expect(0, "reload 2: "),

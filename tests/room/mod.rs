@@ -79,6 +79,26 @@ impl Room {
         self.difference(name)
     }
 
+    /// As [`Room::reload`], with something done while the load waits in the middle, at a line that says `meanwhile()`.
+    pub fn reload_with(&self, name: &str, text: &str, act: impl FnOnce()) -> Said {
+        let go = self.scripts.path().join("go");
+        let _ = std::fs::remove_file(&go);
+        let meanwhile = format!(
+            "local function meanwhile()
+              print('loading ' .. cnf.generation)
+              while not io.open({go:?}) do cnf.task.sleep(0.01) end
+            end "
+        );
+        self.script(name, &format!("{meanwhile}{text}"));
+        let before = self.log(name).matches("loading").count();
+        let mut reload = self.command(&["reload", name]);
+        let reload = reload.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        eventually(|| self.log(name).matches("loading").count() > before);
+        act();
+        std::fs::write(go, "").expect("written");
+        reload.wait_with_output().expect("it ends").into()
+    }
+
     /// What a reload tells as data.
     pub fn difference(&self, name: &str) -> Value {
         let said = self.run(&["reload", "--json", name]);

@@ -28,6 +28,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("remember", remember)
         .function("forget", forget)
         .function("loading", |_, host, _: Args| Ok(host.stage.is_loading()))
+        .function("unsay", unsay)
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
@@ -92,6 +93,14 @@ fn release(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
         owned.undo()?;
         host.ledger.forget(number);
     }
+    Ok(())
+}
+
+/// `unsay(map, key)` takes back what this load has said of a packed key of a live map.
+fn unsay(lua: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
+    let map = args.required::<Given<Map>>("map")?.0;
+    let key: Vec<u8> = args.required("key")?;
+    super::map_stage::unsay(lua, map.kernel(), &key);
     Ok(())
 }
 

@@ -80,12 +80,21 @@ pub fn write(lua: &Lua, map: &Map) -> Result<Option<Rc<Waiting>>> {
     let Some(host) = waits(lua, map)? else { return Ok(None) };
     let maps = of(lua);
     if let Some(found) = maps.waiting.borrow().get(&map.id()) {
+        // Maps are written in the order in which the script was done with them: what names others comes after them.
+        host.stage.put_last(&waiting::key(map));
         return Ok(Some(Rc::clone(found)));
     }
     let waiting = Rc::new(Waiting::new(map.clone()));
     maps.waiting.borrow_mut().insert(map.id(), Rc::clone(&waiting));
     host.stage.change(true, Box::new(Change::new(Rc::clone(&waiting))), site(lua, 1))?;
     Ok(Some(waiting))
+}
+
+/// Takes back what this load has said of one key, which waits: it is as it was.
+pub fn unsay(lua: &Lua, map: &Map, key: &[u8]) {
+    if let Some(waiting) = read(lua, map) {
+        waiting.forget(key);
+    }
 }
 
 /// A global variable's bytes as this load has set them, when that waits.

@@ -259,6 +259,11 @@ impl Waiting {
         keys.chunks_exact(size).try_fold(0, |n, key| Ok(n + usize::from(self.remove(key)?)))
     }
 
+    /// Nothing is said of that key any more.
+    pub fn forget(&self, key: &[u8]) {
+        self.state.borrow_mut().entries.remove(key);
+    }
+
     pub fn clear(&self) {
         *self.state.borrow_mut() = State { cleared: true, ..State::default() };
     }
@@ -339,6 +344,11 @@ fn now(map: &Map, key: &[u8]) -> Result<Option<Vec<u8>>> {
 
 type Difference = (Vec<u8>, Option<Vec<u8>>, Option<Deposit>);
 
+/// What the writes to that map are known by.
+pub fn key(map: &Map) -> String {
+    format!("map/{}", map.id())
+}
+
 /// The writes of one map, as an action of a commit.
 pub struct Change {
     waiting: Rc<Waiting>,
@@ -414,7 +424,7 @@ impl Change {
 
 impl Staged for Change {
     fn key(&self) -> String {
-        format!("map/{}", self.waiting.map.id())
+        key(&self.waiting.map)
     }
 
     fn text(&self) -> String {

@@ -417,6 +417,17 @@ impl Stage {
         Ok(())
     }
 
+    /// More was said of a change that waits: it comes after all that was said before it.
+    pub fn put_last(&self, key: &str) {
+        let mut actions = self.actions.borrow_mut();
+        let last = actions.len().saturating_sub(1);
+        if let Some(at) = actions.iter().rposition(|action| action.key == key)
+            && at != last
+        {
+            actions[at..].rotate_left(1);
+        }
+    }
+
     /// The script deletes an entry itself. True when that waits for the commit, because it is live: there is nothing
     /// else to do then.
     ///
