@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table, Value};
 
-use super::error::said;
+use super::error::{said, site};
 use super::handle::Given;
 use super::host::Host;
 use super::library_options as options;
