@@ -202,7 +202,7 @@ fn a_name_without_a_value_is_told_what_a_prompt_does_with_names() {
     prompt.line("gone", "hint: give it a value first, `name = ...`: a `local` ends with its line");
     prompt.line("counter = 1", "");
     // A line that is nothing but a call of the library's Lua has its place, too.
-    prompt.line("task.sleep()", " --> prompt[5]:1\r\n");
+    prompt.line("task.sleep()", " --> prompt[4]:1\r\n");
     prompt.line("conter", "hint: did you mean \"counter\"?");
 }
 
