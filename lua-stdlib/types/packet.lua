@@ -60,15 +60,24 @@ local packet = {}
 ---@field length? integer Read only.
 ---@field checksum_ok? boolean Read only; nil when there is none, or the packet is cut off.
 
+--- Options of a TCP header, laid out as Linux does. Read in the same words; where a sender had them in another order, or there
+--- are some without a word, `bytes` is what it sent.
+---@class cnf.TcpOptions
+---@field mss? integer Bytes of a segment at most.
+---@field wscale? integer By how many bits windows are shifted.
+---@field sack? true|integer[][] `true`: permitted; one to four blocks {from, to} of sequence numbers: what has arrived.
+---@field timestamps? {value: integer, echo?: integer} The sender's clock and the one it answers, 0 by default.
+---@field bytes? string 40 at most; sent as they are, filled up to fours. Other words beside them must say the same.
+
 ---@class cnf.TcpHeader
 ---@field sport? integer 49152 by default.
 ---@field dport? integer 9 by default.
 ---@field seq? integer
 ---@field ack? integer
----@field flags? string|string[]|table<string, boolean> "syn", "syn,ack", {"syn", "ack"} or {syn = true}; a SYN by default. Read as the last: fin, syn, rst, psh, ack, urg, ece, cwr, ns.
+---@field flags? string|string[]|table<string, boolean> "syn", "syn,ack", {"syn", "ack"} or {syn = true}, in small letters or capitals; a SYN by default. Read as the last: fin, syn, rst, psh, ack, urg, ece, cwr, ns.
 ---@field window? integer 65535 by default.
 ---@field urgent? integer
----@field options? string Bytes, 40 at most; filled up to fours.
+---@field options? cnf.TcpOptions|string A string is bytes, 40 at most; filled up to fours. Read as bytes when there is a word for none.
 ---@field checksum? integer A wrong one; the right one by default.
 ---@field checksum_ok? boolean Read only; nil when the packet is cut off.
 

@@ -1,6 +1,7 @@
 //! `packet`: frames from tables of their headers, and back.
 
 mod decode;
+mod tcp;
 mod words;
 
 use std::net::IpAddr;
@@ -8,14 +9,13 @@ use std::rc::Rc;
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, IpDscp, IpEcn, IpFragOffset,
-    IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, TcpHeader, UdpHeader,
-    VlanId, VlanPcp,
+    IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, SingleVlanHeader, UdpHeader, VlanId, VlanPcp,
 };
 use mlua::{Lua, Table, Value};
 
 use super::host::Host;
 use super::module::{Args, Module};
-use super::option::{OneOrMany, Options, expected, nearest};
+use super::option::{Options, nearest};
 use super::value::Data;
 use crate::Result;
 use crate::kernel::link::name::parse_mac;
@@ -252,7 +252,7 @@ fn transport(options: &mut Options, frame: &mut Frame, v6: bool) -> Result<Optio
             (given, Transport::Udp(header))
         }
         (None, Some(mut given), None) => {
-            let header = tcp_header(&mut given)?;
+            let header = tcp::header(&mut given)?;
             (given, Transport::Tcp(header))
         }
         (None, None, Some(mut given)) => {
@@ -268,58 +268,6 @@ fn transport(options: &mut Options, frame: &mut Frame, v6: bool) -> Result<Optio
 
 fn ports(given: &mut Options) -> Result<(u16, u16)> {
     Ok((given.get("sport")?.unwrap_or(SPORT), given.get("dport")?.unwrap_or(DPORT)))
-}
-
-fn tcp_header(given: &mut Options) -> Result<TcpHeader> {
-    let (source_port, destination_port) = ports(given)?;
-    let mut header = TcpHeader {
-        source_port,
-        destination_port,
-        sequence_number: given.get("seq")?.unwrap_or(0),
-        acknowledgment_number: given.get("ack")?.unwrap_or(0),
-        window_size: given.get("window")?.unwrap_or(65535),
-        urgent_pointer: given.get("urgent")?.unwrap_or(0),
-        ..TcpHeader::default()
-    };
-    for name in flags(given)? {
-        let Some((_, flag)) = words::TCP_FLAGS.iter().find(|(word, _)| *word == name) else {
-            let known = words::TCP_FLAGS.map(|(word, _)| word);
-            let error = given.bad(format!("there is no flag \"{name}\""));
-            return Err(match nearest(&name, &known) {
-                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-                None => error.hint(format!("it is one of {}", known.join(", "))),
-            });
-        };
-        *flag(&mut header) = true;
-    }
-    if let Some(options) = given.get::<Vec<u8>>("options")? {
-        header.set_options_raw(&options).map_err(|_| {
-            given.bad(format!("options must be 40 bytes at most, got {}", options.len()))
-        })?;
-    }
-    Ok(header)
-}
-
-/// `flags = "syn"`, `"syn,ack"`, `{"syn", "ack"}`, or as they are read: `{syn = true}`. A plain `tcp = {}` is a SYN.
-fn flags(given: &mut Options) -> Result<Vec<String>> {
-    let value = given.raw("flags")?;
-    if let Value::Table(table) = &value
-        && table.raw_len() == 0
-    {
-        let set: mlua::Result<Vec<(String, Value)>> = table.pairs().collect();
-        let set = set.map_err(super::error::from_lua)?;
-        if let Some((name, other)) = set.iter().find(|(_, on)| !on.is_boolean()) {
-            let got = expected::describe(other);
-            return Err(given.bad(format!("flags.{name} must be true or false, got {got}")));
-        }
-        let set = set.into_iter().filter(|(_, on)| *on == Value::Boolean(true));
-        return Ok(set.map(|(name, _)| name).collect());
-    }
-    let Some(OneOrMany(listed)) = given.get::<OneOrMany<String>>("flags")? else {
-        return Ok(vec!["syn".into()]);
-    };
-    let split = listed.iter().flat_map(|text| text.split(',')).map(str::trim);
-    Ok(split.filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 /// `icmp = {type="echo-request"|number, code=, id=, seq=, mtu=}`

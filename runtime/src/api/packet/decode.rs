@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use etherparse::{
     IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, LinkExtHeader, LinkHeader, NetHeaders,
-    TcpHeader, TransportHeader, UdpHeader,
+    TransportHeader, UdpHeader,
 };
 use mlua::Lua;
 
@@ -163,7 +163,7 @@ fn transport(
         }
         TransportHeader::Tcp(tcp) => {
             let right = addresses.tcp(tcp, payload).ok();
-            ("tcp", self::tcp(tcp, ok(right, tcp.checksum)))
+            ("tcp", super::tcp::read(tcp, ok(right, tcp.checksum)))
         }
         TransportHeader::Icmpv4(icmp) => {
             let bytes = icmp.to_bytes();
@@ -180,19 +180,6 @@ fn transport(
 fn udp(udp: &UdpHeader, ok: Option<bool>) -> Data {
     record! {
         sport: udp.source_port, dport: udp.destination_port, length: udp.length, checksum: udp.checksum,
-        checksum_ok: ok,
-    }
-}
-
-fn tcp(tcp: &TcpHeader, ok: Option<bool>) -> Data {
-    let mut header = tcp.clone();
-    let set = words::TCP_FLAGS.iter().filter(|(_, flag)| *flag(&mut header));
-    let flags = set.map(|(name, _)| ((*name).to_owned(), Data::Bool(true))).collect();
-    let options = (!tcp.options.is_empty()).then(|| Data::Str(tcp.options.as_slice().to_vec()));
-    record! {
-        sport: tcp.source_port, dport: tcp.destination_port, seq: tcp.sequence_number,
-        ack: tcp.acknowledgment_number, flags: Data::Map(flags), window: tcp.window_size,
-        urgent: tcp.urgent_pointer, options: options.unwrap_or_default(), checksum: tcp.checksum,
         checksum_ok: ok,
     }
 }

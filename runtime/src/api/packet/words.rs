@@ -28,7 +28,7 @@ pub fn proto_name(number: u8) -> String {
 }
 
 /// A TCP flag's place in the header.
-type Flag = fn(&mut TcpHeader) -> &mut bool;
+pub type Flag = fn(&mut TcpHeader) -> &mut bool;
 
 /// In the order of their bits.
 pub const TCP_FLAGS: [(&str, Flag); 9] = [
@@ -42,6 +42,11 @@ pub const TCP_FLAGS: [(&str, Flag); 9] = [
     ("cwr", |h| &mut h.cwr),
     ("ns", |h| &mut h.ns),
 ];
+
+/// By its name, in small letters or capitals.
+pub fn tcp_flag(name: &str) -> Option<Flag> {
+    TCP_FLAGS.iter().find(|(word, _)| word.eq_ignore_ascii_case(name)).map(|(_, flag)| *flag)
+}
 
 /// The types of ICMP and of ICMPv6, as iptables calls them.
 const ICMP: [(u8, &str); 9] = [
