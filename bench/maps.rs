@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::report::{Target, compare, heading, median, side};
+use super::report::{Side, Target, compare, heading, median, side};
 use super::scratch::{CNFSCRIPT, run};
 use cnfscript::kernel::bpf::{LoadOptions, Object};
 use cnfscript::{Error, Result};
@@ -160,7 +160,17 @@ fn drained(peer: &Peer) -> Result<()> {
     Ok(())
 }
 
-/// Records a second, of a program that is run over and over meanwhile.
+/// What a consumer did while more was sent than it could take.
+struct Live {
+    /// Records a second.
+    rate: f64,
+    /// Seconds of processor time for each.
+    each: f64,
+    /// Records that found no room.
+    lost: u64,
+}
+
+/// Processor time for each record of a program that is run over and over meanwhile on another processor.
 fn records(peer: &Peer) -> Result<()> {
     let (program, object) = (text(&peer.program()), text(&peer.object()));
     let bcc = has_bcc();
@@ -170,26 +180,39 @@ fn records(peer: &Peer) -> Result<()> {
         ours.push(consume(peer, spawn(CNFSCRIPT, &script)?, None)?);
         c.push(consume(peer, spawn(&program, &["rate", &object, COUNTED])?, None)?);
         if bcc {
-            let (_loaded, map, sends) = loaded(peer)?;
+            let (loaded, map, _) = loaded(peer)?;
+            let sends = loaded.program("burst")?.id();
             let child = spawn(PYTHON, &[BCC, "rate", &map, COUNTED])?;
             python.push(consume(peer, child, Some(sends))?);
         }
     }
     heading(
-        "Records of a ring buffer to a handler, the time of one, while one processor sends all it can",
+        "Records of a ring buffer to a handler, while one processor sends all it can, processor time of one",
     );
-    let each = |rates: &[f64]| 1.0 / median(rates);
-    let ours = side("m:on_record", each(&ours));
+    let ours = consumer("m:on_record", &ours);
     // At least half of the records: at most twice the time of each.
-    compare("a record", &ours, &side("C, libbpf", each(&c)), Target::AtMost(2.0));
+    compare("a record", &ours, &consumer("C, libbpf", &c), Target::AtMost(2.0));
     if bcc {
-        compare("a record", &ours, &side("bcc in Python", each(&python)), Target::Faster(20.0));
+        let python = consumer("bcc in Python", &python);
+        compare("a record", &ours, &python, Target::Faster(20.0));
     }
     Ok(())
 }
 
-/// Sends records to a consumer once it is ready; how many came to it a second.
-fn consume(peer: &Peer, mut child: Child, program: Option<u32>) -> Result<f64> {
+/// Prints how many records a second came to a consumer, and whether more could have come.
+fn consumer(name: &str, runs: &[Live]) -> Side {
+    let all = |what: fn(&Live) -> f64| median(&runs.iter().map(what).collect::<Vec<_>>());
+    let idle = runs.iter().filter(|run| run.lost == 0).count();
+    let bound = match idle {
+        0 => "the buffer was full in every run".to_owned(),
+        some => format!("in {some} of {} runs the sender had no more to give", runs.len()),
+    };
+    println!("  {name}: {:.2} million a second; {bound}", all(|run| run.rate) / 1e6);
+    side(name, all(|run| run.each))
+}
+
+/// Sends records to a consumer once it is ready.
+fn consume(peer: &Peer, mut child: Child, program: Option<u32>) -> Result<Live> {
     let failed = |e: std::io::Error| Error::io("bench", &e);
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let mut line = || lines.next().transpose().map_err(failed).map(Option::unwrap_or_default);
@@ -198,14 +221,18 @@ fn consume(peer: &Peer, mut child: Child, program: Option<u32>) -> Result<f64> {
         Some(program) => program.to_string(),
         None => ready.trim_start_matches("ready ").to_owned(),
     };
-    let sent = run(&text(&peer.program()), &["send", &program, SENT], None);
+    let sent = last_line(&mut spawn(&text(&peer.program()), &["burst", &program, SENT])?);
+    let lost = sent.and_then(|lost| {
+        lost.parse().map_err(|_| Error::new("bench", "ECHILD", "the sender failed").subject(lost))
+    });
     let counted = line();
-    if sent.is_err() {
+    if lost.is_err() {
         let _ = child.kill();
     }
     child.wait().map_err(failed)?;
-    sent?;
-    number(&counted?)
+    let (lost, counted) = (lost?, counted?);
+    let (rate, each) = counted.split_once(' ').unwrap_or((&counted, ""));
+    Ok(Live { rate: number(rate)?, each: number(each)?, lost })
 }
 
 fn spawn(program: &str, arguments: &[&str]) -> Result<Child> {

@@ -5,7 +5,7 @@ local cnf = require("cnf")
 local task = cnf.task
 local way, path = cnf.args[1], cnf.args[2]
 local object = cnf.bpf.load(path)
-local program = object.programs.send.id
+local programs = object.programs
 
 local events, bytes, last = 0, 0, nil
 
@@ -26,21 +26,22 @@ end
 
 local function rate(seconds)
   local subscription = subscribe(reads)
-  print("ready " .. program)
+  print("ready " .. programs.burst.id)
   io.stdout:flush()
   while events == 0 do
     task.sleep(0.001)
   end
-  local before, start = events, task.now()
+  local before, start, clock = events, task.now(), os.clock()
   task.sleep(seconds)
-  print(("%.9g"):format((events - before) / (task.now() - start)))
+  local count, spent = events - before, os.clock() - clock
+  print(("%.9g %.9g"):format(count / (task.now() - start), spent / count))
   subscription:close()
 end
 
 local function drain(handler, rounds, peer, count)
   local spent = 0
   for round = 1, rounds do
-    assert(os.execute(("%s fill %d %d"):format(peer, program, count)))
+    assert(os.execute(("%s fill %d %d"):format(peer, programs.send.id, count)))
     local subscription = subscribe(handler)
     local start = os.clock()
     while events < round * count do

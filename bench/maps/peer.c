@@ -4,7 +4,7 @@
  *   peer single N    the same, an update each
  *   peer get N       N lookups of keys that are there, the bare system call
  *   peer set N       N updates of keys that are there, the bare system call
- *   peer send PROGRAM_ID SECONDS  runs a program, over and over
+ *   peer burst PROGRAM_ID SECONDS runs a program, over and over; the sum of what it returns
  *   peer fill PROGRAM_ID N        runs a program N times
  *   peer rate OBJECT SECONDS      prints "ready PROGRAM_ID", then how many records a second reach a callback
  *   peer drain OBJECT ROUNDS N    fills a ring buffer with N records; the seconds of processor time to take one
@@ -105,17 +105,17 @@ static int on_event(void *context, void *data, size_t size)
 	return 0;
 }
 
-static struct ring_buffer *open_events(const char *path, uint32_t *id)
+static struct ring_buffer *open_events(const char *path, const char *name, uint32_t *id)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	if (!object || bpf_object__load(object))
 		die(path);
 	int map = bpf_object__find_map_fd_by_name(object, "events");
-	struct bpf_program *program = bpf_object__find_program_by_name(object, "send");
+	struct bpf_program *program = bpf_object__find_program_by_name(object, name);
 	struct bpf_prog_info info = {};
 	uint32_t size = sizeof(info);
 	if (!program || bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size))
-		die("send");
+		die(name);
 	struct ring_buffer *ring = ring_buffer__new(map, on_event, NULL, NULL);
 	if (!ring)
 		die("ring_buffer__new");
@@ -123,19 +123,22 @@ static struct ring_buffer *open_events(const char *path, uint32_t *id)
 	return ring;
 }
 
-static double rate(const char *path, double seconds)
+/* Records a second, and the processor time of one. */
+static void rate(const char *path, double seconds)
 {
 	uint32_t id;
-	struct ring_buffer *ring = open_events(path, &id);
+	struct ring_buffer *ring = open_events(path, "burst", &id);
 	printf("ready %u\n", id);
 	fflush(stdout);
 	while (!events)
 		ring_buffer__poll(ring, 100);
 	uint64_t before = events;
-	double start = now(CLOCK_MONOTONIC);
+	double start = now(CLOCK_MONOTONIC), spent = now(CLOCK_PROCESS_CPUTIME_ID);
 	while (now(CLOCK_MONOTONIC) - start < seconds)
 		ring_buffer__poll(ring, 100);
-	return (events - before) / (now(CLOCK_MONOTONIC) - start);
+	double took = now(CLOCK_MONOTONIC) - start;
+	spent = now(CLOCK_PROCESS_CPUTIME_ID) - spent;
+	printf("%.9g %.9g\n", (events - before) / took, spent / (events - before));
 }
 
 static void fill(uint32_t id, int count)
@@ -152,7 +155,7 @@ static double drain(const char *path, int rounds, int count)
 {
 	uint32_t id;
 	double spent = 0;
-	struct ring_buffer *ring = open_events(path, &id);
+	struct ring_buffer *ring = open_events(path, "send", &id);
 	for (int round = 0; round < rounds; round++) {
 		fill(id, count);
 		double start = now(CLOCK_PROCESS_CPUTIME_ID);
@@ -164,28 +167,29 @@ static double drain(const char *path, int rounds, int count)
 	return spent / events;
 }
 
-static void run(uint32_t id, double seconds)
+static uint64_t burst(uint32_t id, double seconds)
 {
 	char packet[64] = {};
-	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet, .data_size_in = sizeof(packet),
-		    .repeat = 64);
+	uint64_t sum = 0;
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet, .data_size_in = sizeof(packet));
 	int fd = bpf_prog_get_fd_by_id(id);
 	double start = now(CLOCK_MONOTONIC);
 	if (fd < 0)
 		die("bpf_prog_get_fd_by_id");
-	while (now(CLOCK_MONOTONIC) - start < seconds)
+	for (; now(CLOCK_MONOTONIC) - start < seconds; sum += options.retval)
 		if (bpf_prog_test_run_opts(fd, &options))
 			die("bpf_prog_test_run_opts");
+	return sum;
 }
 
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "rate"))
-		printf("%.9g\n", rate(argv[2], atof(argv[3])));
+		rate(argv[2], atof(argv[3]));
 	else if (argc == 5 && !strcmp(argv[1], "drain"))
 		printf("%.9g\n", drain(argv[2], atoi(argv[3]), atoi(argv[4])));
-	else if (argc == 4 && !strcmp(argv[1], "send"))
-		run(atoi(argv[2]), atof(argv[3]));
+	else if (argc == 4 && !strcmp(argv[1], "burst"))
+		printf("%llu\n", (unsigned long long)burst(atoi(argv[2]), atof(argv[3])));
 	else if (argc == 4 && !strcmp(argv[1], "fill"))
 		fill(atoi(argv[2]), atoi(argv[3]));
 	else if (argc == 3 && !strcmp(argv[1], "batch"))
