@@ -1,7 +1,6 @@
-//! Entering network namespaces: one dedicated thread switches, works there, and hands the results back.
-//!
-//! No other thread of the process ever changes its namespace, so a socket opened or a file read elsewhere is always the
-//! host's. (`ip-netns(8)`, `setns(2)`.) Namespaces with a name are in [`named`].
+//! Entering network namespaces: a visit is as long as a closure, on the thread that asks for it, and ends where it began,
+//! also by a panic. Outside of visits every thread is in the host's, so a socket opened or a file read there is the host's.
+//! (`ip-netns(8)`, `setns(2)`.) Namespaces with a name are in [`named`].
 
 pub mod ahead;
 pub mod defaults;
@@ -10,10 +9,9 @@ pub mod stand_in;
 
 pub use named::nsid;
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use nix::sched::{CloneFlags, setns};
@@ -41,38 +39,51 @@ impl NetnsFd {
         .map_err(Clone::clone)
     }
 
-    /// Runs `work` on the namespace thread, inside this namespace. Inside `work` it may be called again.
+    /// Runs `work` inside this namespace. Inside `work` it may be called again; it starts no thread and no process, which
+    /// would stay.
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN, and whatever `work` returns.
-    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        if ON_THREAD.get() {
-            // Waiting for ourselves would be forever.
-            let before = std::fs::File::open("/proc/thread-self/ns/net")
-                .map_err(|e| Error::io("netns.enter", &e))?;
-            enter(self.as_fd())?;
-            let result = work();
-            enter(before.as_fd())?;
-            return result;
-        }
-        let host = NetnsFd::host()?;
-        let mut outcome: Option<std::thread::Result<Result<T>>> = None;
-        {
-            let outcome = &mut outcome;
-            let job = move || {
-                let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    enter(self.as_fd())?;
-                    work()
-                }));
-                // Back even after a panic: the thread must not keep a namespace alive.
-                let back = enter(host.as_fd());
-                *outcome = Some(result.map(|result| back.and(result)));
-            };
-            run_on_thread(Box::new(job));
-        }
-        match outcome.expect("the namespace thread ran the job") {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
+    pub fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let visit = Visit::begin(self)?;
+        let result = work();
+        drop(visit);
+        result
+    }
+}
+
+/// The calling thread in another namespace, until this is dropped.
+struct Visit {
+    /// Where it was before, itself on a visit; else it was in the host's.
+    before: Option<NetnsFd>,
+}
+
+thread_local! {
+    /// Where this thread visits.
+    static VISITED: RefCell<Option<NetnsFd>> = const { RefCell::new(None) };
+}
+
+impl Visit {
+    fn begin(netns: &NetnsFd) -> Result<Visit> {
+        // The host's descriptor must be taken before any switch.
+        NetnsFd::host()?;
+        enter(netns.as_fd())?;
+        Ok(Visit { before: VISITED.replace(Some(netns.clone())) })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        let back = match &before {
+            Some(netns) => enter(netns.as_fd()),
+            None => NetnsFd::host().and_then(|host| enter(host.as_fd())),
+        };
+        VISITED.set(before);
+        if let Err(error) = back {
+            // Whatever it did next would be done to somebody else's network.
+            eprintln!("error: {error}");
+            std::process::abort();
         }
     }
 }
@@ -136,40 +147,6 @@ fn enter(fd: BorrowedFd<'_>) -> Result<()> {
     })
 }
 
-thread_local! {
-    /// Whether this is the namespace thread.
-    static ON_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
-
-/// Hands `job` to the namespace thread and waits for it, so borrowed data in it stays valid.
-fn run_on_thread(job: Job<'_>) {
-    static THREAD: OnceLock<Sender<(Job<'static>, Sender<()>)>> = OnceLock::new();
-    let thread = THREAD.get_or_init(|| {
-        let (sender, receiver) = channel::<(Job<'static>, Sender<()>)>();
-        // The host's descriptor must be taken before any switch.
-        let _ = NetnsFd::host();
-        std::thread::Builder::new()
-            .name("netns".into())
-            .spawn(move || {
-                ON_THREAD.set(true);
-                for (job, done) in receiver {
-                    job();
-                    let _ = done.send(());
-                }
-            })
-            .expect("the system has a thread left");
-        sender
-    });
-    // SAFETY: this function returns only after the job has run or been dropped, so nothing the job borrows is gone
-    // before; the lifetime is erased only to pass through the channel.
-    let job: Job<'static> = unsafe { std::mem::transmute(job) };
-    let (done, finished) = channel();
-    thread.send((job, done)).expect("the namespace thread lives as long as the process");
-    finished.recv().expect("the namespace thread finishes every job");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,10 +167,11 @@ mod tests {
         let (outer, inner) = seen.unwrap();
         assert!(outer != inner && outer != start && inner != start);
         assert_eq!(here(), start);
-        let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             a.0.fd.within::<()>(|| panic!("in a namespace"))
         }));
         assert!(panicked.is_err());
+        assert_eq!(here(), start);
         assert_eq!(NetnsFd::host().unwrap().within(|| Ok(here())).unwrap(), start);
     }
 }
