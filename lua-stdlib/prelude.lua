@@ -295,4 +295,4 @@ local function run(fn, ...)
   return xpcall(fn, host.located, ...)
 end
 
-return run, interactive
+return run, interactive, cnf

@@ -13,18 +13,21 @@ use crate::stop::Stop;
 use crate::{Error, Result};
 
 pub fn module(lua: &Lua) -> mlua::Result<Table> {
-    let host = Host::of(lua);
     Module::new(lua, "cnf")
         .value("version", env!("CARGO_PKG_VERSION"))
-        .value("instance", host.instance.name.clone())
-        .value("generation", host.generation)
-        .value("args", host.instance.args.clone())
         .value("log", log(lua)?)
         .async_function("wait", wait)
         .function("exit", exit)
         .function("error", error)
         .function("on_stop", on_stop)
         .build()
+}
+
+/// What the module tells of the load that the VM is for.
+pub fn tell(module: &Table, host: &Host) -> mlua::Result<()> {
+    module.raw_set("instance", host.instance.name.clone())?;
+    module.raw_set("generation", host.generation)?;
+    module.raw_set("args", host.instance.args.clone())
 }
 
 /// Commits: what the script set up so far is the network. What comes after tests it.

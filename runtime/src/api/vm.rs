@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use mlua::state::{GcIncParams, GcMode};
 use mlua::thread::AsyncThread;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value, ffi};
 
@@ -35,31 +36,61 @@ static EXPIRED: AtomicU64 = AtomicU64::new(0);
 /// Not used by Rust, Lua or tokio; ignored by default, so a stray one is harmless.
 const POKE: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGURG;
 
-/// A VM with the standard library, the host's modules and nothing run yet.
+/// A VM with the standard library, the host's modules and nothing run yet. Before anything is, [`Vm::serve`] gives it its
+/// host.
 pub struct Vm {
     lua: Lua,
     run: Function,
     interactive: Function,
+    /// The module `cnf`.
+    cnf: Table,
 }
 
 impl Vm {
     /// # Errors
     /// ENOMEM if the limit is too small for the library itself.
-    pub fn new(host: Rc<Host>, memory: usize) -> Result<Vm> {
+    pub fn new(memory: usize) -> Result<Vm> {
         install_interrupt();
         let build = || -> mlua::Result<Vm> {
             // SAFETY: `ALL` adds `debug` and the C loader of `package`; scripts of a root tool may load C rocks.
             let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new()) };
-            lua.set_app_data(host);
             handle::prepare(&lua)?;
             super::map::prepare(&lua)?;
             let internals = internals(&lua)?;
-            let (run, interactive): (Function, Function) =
+            let (run, interactive, cnf): (Function, Function, Table) =
                 lua.load(stdlib::PRELUDE).set_name("=[cnf]").call(internals)?;
             lua.set_memory_limit(memory)?;
-            Ok(Vm { lua, run, interactive })
+            Ok(Vm { lua, run, interactive, cnf })
         };
         build().map_err(from_lua)
+    }
+
+    /// A VM for a load that somebody will wait for: it collects no garbage before its load has made some megabytes of it.
+    ///
+    /// # Errors
+    /// As [`Vm::new`].
+    pub fn ahead(memory: usize) -> Result<Vm> {
+        /// Percent of what is in use after a collection, at which the next one begins (manual, 2.5.1).
+        const ROOMY: i32 = 1000;
+        const USUAL: i32 = 200;
+        let vm = Vm::new(memory)?;
+        let pause = |percent| {
+            vm.lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(percent)))
+        };
+        pause(ROOMY);
+        vm.lua.gc_collect().map_err(from_lua)?;
+        pause(USUAL);
+        Ok(vm)
+    }
+
+    /// From now on, what runs in it does so for `host`.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn serve(&self, host: Rc<Host>) -> Result<()> {
+        super::cnf::tell(&self.cnf, &host).map_err(from_lua)?;
+        self.lua.set_app_data(host);
+        Ok(())
     }
 
     pub fn lua(&self) -> &Lua {
@@ -118,7 +149,7 @@ impl Vm {
     /// In debug builds, when something outside still holds it: that would be a leak at every reload.
     pub fn close(self) {
         let weak = self.lua.weak();
-        drop((self.run, self.interactive));
+        drop((self.run, self.interactive, self.cnf));
         drop(self.lua);
         debug_assert!(weak.try_upgrade().is_none(), "something still holds the VM");
     }

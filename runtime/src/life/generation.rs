@@ -51,22 +51,23 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Makes a VM and starts the main chunk in it, which runs whenever the caller waits.
+    /// Starts the main chunk in a fresh VM, which runs whenever the caller waits.
     ///
     /// # Errors
-    /// ENOMEM if the limit is too small for the library itself.
+    /// ENOMEM if the VM's limit is too small for the arguments.
     pub fn start(
+        vm: Vm,
         instance: Instance,
         number: u32,
         chunk: Chunk,
-        memory: usize,
         control: &Arc<Control>,
         stage: Stage,
         inherited: Option<Plain>,
     ) -> Result<Generation> {
         let host = Host::new(instance, number, Arc::clone(control), stage);
         host.inherited.set(inherited);
-        let vm = Rc::new(Vm::new(Rc::clone(&host), memory)?);
+        vm.serve(Rc::clone(&host))?;
+        let vm = Rc::new(vm);
         let (tell, outcome) = watch::channel(None);
         let (its_vm, its_host) = (Rc::clone(&vm), Rc::clone(&host));
         let main = tokio::task::spawn_local(async move {
@@ -167,7 +168,8 @@ pub fn live(
     // There is nothing to commit: everything happens at once.
     host.stage.go_live();
     host.commit.finish();
-    let vm = Vm::new(Rc::clone(&host), memory)?;
+    let vm = Vm::new(memory)?;
+    vm.serve(Rc::clone(&host))?;
     let ended = local.block_on(&runtime, async {
         let ended = tokio::select! {
             ended = body(&vm, &host) => ended,

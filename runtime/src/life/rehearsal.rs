@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 use super::control::Control;
 use super::generation::{Generation, runtime};
 use super::script::{Script, stopped};
+use crate::api::vm::Vm;
 use crate::own::{Ledger, Stage};
 use crate::stop::Stop;
 use crate::{Result, report};
@@ -31,7 +32,8 @@ pub fn rehearse(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) ->
     let rehearsed = local.block_on(&runtime, async {
         let Script { instance, chunk, memory, .. } = script;
         let stage = Stage::first(Arc::clone(ledger));
-        let load = Generation::start(instance, 1, chunk, memory, control, stage, None)?;
+        let vm = Vm::new(memory)?;
+        let load = Generation::start(vm, instance, 1, chunk, control, stage, None)?;
         let set_up = tokio::select! {
             set_up = load.set_up() => set_up,
             reason = control.flag.stopped() => match reason {

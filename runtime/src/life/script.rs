@@ -19,6 +19,7 @@ use super::socket::{Request, Typed, What};
 use super::told::{Reloaded, difference_data, lines, tell};
 use super::watch::{Content, Files, Watcher};
 use crate::api::host::{Host, Instance};
+use crate::api::vm::Vm;
 use crate::own::stage::{Difference, Phase};
 use crate::own::{Ledger, Mark, Stage};
 use crate::stop::Stop;
@@ -64,6 +65,7 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
             watcher,
             changes,
             current: None,
+            ahead: None,
             loads: 0,
             failed_files: Files::new(),
             rest: Instant::now(),
@@ -84,6 +86,8 @@ struct Life {
     /// Paths that the watcher saw change.
     changes: mpsc::UnboundedReceiver<Vec<PathBuf>>,
     current: Option<Generation>,
+    /// For the next load, made while nobody waits for it.
+    ahead: Option<Vm>,
     /// Loads that were committed.
     loads: u32,
     /// What the last load read, if it failed: mending any of it is a change.
@@ -126,6 +130,10 @@ impl Life {
             report::error(&error, None);
         }
         loop {
+            if self.watcher.is_some() && self.ahead.is_none() {
+                // Without memory for it, the next load says so.
+                self.ahead = Vm::ahead(self.script.memory).ok();
+            }
             match self.wait().await {
                 Happened::Parted => {
                     let failed = self.current.as_ref().is_some_and(|c| c.host.tasks.any_failed());
@@ -196,20 +204,14 @@ impl Life {
         }
     }
 
-    fn start(&self, chunk: Chunk, stage: Stage) -> Result<Generation> {
+    fn start(&mut self, chunk: Chunk, stage: Stage) -> Result<Generation> {
         let inherited = self.current.as_ref().map(Generation::state).transpose()?.flatten();
         let Script { instance, memory, file, .. } = &self.script;
         let number = self.loads + 1;
         let content = Content::of(&chunk.source);
-        let made = Generation::start(
-            instance.clone(),
-            number,
-            chunk,
-            *memory,
-            &self.control,
-            stage,
-            inherited,
-        )?;
+        let vm = self.ahead.take().map_or_else(|| Vm::new(*memory), Ok)?;
+        let (instance, control) = (instance.clone(), &self.control);
+        let made = Generation::start(vm, instance, number, chunk, control, stage, inherited)?;
         if let Some(file) = file {
             made.host.read(file, content);
         }
