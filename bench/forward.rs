@@ -155,7 +155,10 @@ impl Path {
         };
         let policies = (0..POLICIES).map(|i| {
             let from = source(i).to_string().parse().ok();
-            Policy::new(Match { from, ..Match::default() }, Action::Route(vec![hop.clone()]))
+            Policy::new(
+                Match { from, ..Match::default() },
+                Action::Route(smallvec::smallvec![hop.clone()]),
+            )
         });
         router.set(policies.collect())?;
         Ok(router)

@@ -17,8 +17,8 @@ impl FromOption for IpAddr {
     }
     fn from_option(value: Value) -> Converted<Self> {
         let Value::String(text) = value else { return Err(None) };
-        let text = text.to_string_lossy();
-        text.parse().map_err(|_| Some(format!("\"{text}\" is not an IP address")))
+        let parsed = text.to_str().ok().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| Some(format!("\"{}\" is not an IP address", text.to_string_lossy())))
     }
     fn instead(value: &Value) -> Option<String> {
         let text = value.as_string()?.to_string_lossy();
@@ -74,10 +74,13 @@ impl Options {
     /// # Errors
     /// EINVAL also for an address with bits behind its prefix, as `ip route` has it: it could be meant either way.
     pub fn network(&mut self, word: &'static str) -> Result<Option<IpNetwork>> {
-        match self.get::<String>(word)? {
-            Some(text) => self.parse_network(word, &text).map(Some),
-            None => Ok(None),
+        if let Value::String(text) = self.raw(word)?
+            && let Ok(text) = text.to_str()
+        {
+            return self.parse_network(word, &text).map(Some);
         }
+        // What is no text is refused by this.
+        self.get::<String>(word).map(|_| None)
     }
 
     /// As [`Options::network`], from text that the caller has looked at.

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use compact_str::CompactString;
 use mlua::{Function, Table, Value};
+use smallvec::SmallVec;
 
 pub use super::address::{Mac, parse_cidr};
 use crate::{Error, Result};
@@ -21,19 +23,19 @@ pub trait FromOption: Sized {
     }
 }
 
-/// A table of options on its way into a native.
+/// A table of options on its way into a native. A large set is made of thousands: words are short and few, and lie in it.
 pub struct Options {
-    op: String,
+    op: CompactString,
     subject: Option<String>,
     table: Option<Table>,
     /// What the table holds, once somebody has asked: read in one go, for looking each word up costs far more.
     held: Option<Held>,
-    words: Vec<&'static str>,
+    words: SmallVec<[&'static str; 16]>,
 }
 
 #[derive(Default)]
 struct Held {
-    named: Vec<(String, Value)>,
+    named: SmallVec<[(CompactString, Value); 8]>,
     /// The first key that is not a name.
     other: Option<String>,
 }
@@ -47,7 +49,9 @@ impl Held {
         // It ends early by an error of its own.
         let _ = table.for_each::<Value, Value>(|key, value| {
             match &key {
-                Value::String(key) => held.named.push((key.to_string_lossy(), value)),
+                Value::String(key) => {
+                    held.named.push((CompactString::from_utf8_lossy(&key.as_bytes()), value));
+                }
                 other if held.other.is_none() => {
                     held.other = Some(other.to_string().unwrap_or_default());
                 }
@@ -76,7 +80,7 @@ impl Options {
                 .hint(format!("options are named, in braces: {op}{{word = value, ...}}")));
             }
         };
-        Ok(Options { op: op.to_owned(), subject: None, table, held: None, words: Vec::new() })
+        Ok(Options { op: op.into(), subject: None, table, held: None, words: SmallVec::new() })
     }
 
     pub fn op(&self) -> &str {
@@ -137,10 +141,10 @@ impl Options {
 
     /// A key that nobody has asked for and that is nearly `word`.
     fn misspelt(&mut self, word: &'static str) -> Option<String> {
-        let keys: Vec<String> = self.held().named.iter().map(|(key, _)| key.clone()).collect();
-        keys.into_iter().find(|key| {
-            !self.words.contains(&key.as_str()) && strsim::damerau_levenshtein(key, word) == 1
-        })
+        self.held();
+        let keys = self.held.iter().flat_map(|held| &held.named).map(|(key, _)| key.as_str());
+        let near = |key: &&str| strsim::damerau_levenshtein(key, word) == 1;
+        keys.filter(|key| !self.words.contains(key)).find(near).map(str::to_owned)
     }
 
     fn held(&mut self) -> &Held {
@@ -183,7 +187,7 @@ impl Options {
             }),
             table: Some(table),
             held: None,
-            words: Vec::new(),
+            words: SmallVec::new(),
         }))
     }
 
@@ -219,7 +223,7 @@ impl Options {
 
     /// An error about these options.
     pub fn bad(&self, message: impl Into<String>) -> Error {
-        let error = Error::invalid(self.op.clone(), message);
+        let error = Error::invalid(self.op.to_string(), message);
         match &self.subject {
             Some(subject) => error.subject(subject.clone()),
             None => error,

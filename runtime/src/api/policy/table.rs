@@ -13,7 +13,7 @@ use crate::api::link::{Link, local_link};
 use crate::api::netns::Net;
 use crate::api::option::Options;
 use crate::api::route::ip_protocol;
-use crate::program::router::{self, Action, Device, Hop, Match, Policy, Prefix};
+use crate::program::router::{self, Action, Device, Hop, Hops, Match, Policy, Prefix};
 
 /// The links that policies named, so that they come back as the handles they were given as.
 pub struct Devices {
@@ -166,7 +166,7 @@ fn prefix(options: &mut Options, word: &'static str) -> Result<Option<Prefix>> {
 }
 
 /// `via` and `dev` are one hop; `nexthops` several.
-fn hops(options: &mut Options, devices: &Devices) -> Result<Vec<Hop>> {
+fn hops(options: &mut Options, devices: &Devices) -> Result<Hops> {
     let via: Option<IpAddr> = options.get("via")?;
     let dev = devices.option(options, "dev")?;
     let onlink = options.flag("onlink")?;

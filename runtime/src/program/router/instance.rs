@@ -169,7 +169,7 @@ impl Router {
         self.attached_still("router:set")?;
         refuse_equals(&policies)?;
         self.prepare(&mut policies)?;
-        self.sets().apply(&self.0.links, policies)
+        self.sets().apply(&self.0.links, policies).map(drop)
     }
 
     /// Adds a policy, in the place of one with an equal match if there is one.
@@ -185,7 +185,7 @@ impl Router {
             Some(old) => *old = policy,
             None => policies.push(policy),
         }
-        sets.apply(&self.0.links, policies).map_err(|e| e.operation("router:add"))
+        sets.apply(&self.0.links, policies).map(drop).map_err(|e| e.operation("router:add"))
     }
 
     /// Removes the policy with this match.
@@ -200,7 +200,7 @@ impl Router {
         if policies.len() == sets.policies.len() {
             return Err(no_such_policy(matching));
         }
-        sets.apply(&self.0.links, policies).map_err(|e| e.operation("router:remove"))
+        sets.apply(&self.0.links, policies).map(drop).map_err(|e| e.operation("router:remove"))
     }
 
     /// The policies as they were given, devices filled in; without the router's default.
@@ -223,7 +223,8 @@ impl Router {
     /// ENOMEM.
     pub fn clear(&self) -> Result<()> {
         self.attached_still("router:clear")?;
-        self.sets().apply(&self.0.links, Vec::new()).map_err(|e| e.operation("router:clear"))
+        let cleared = self.sets().apply(&self.0.links, Vec::new());
+        cleared.map(drop).map_err(|e| e.operation("router:clear"))
     }
 
     pub fn stats(&self) -> Stats {
@@ -368,8 +369,8 @@ impl Sets {
         self.ids.get(matching).copied().or_else(left)
     }
 
-    /// Makes `policies` the live set. Ids, buckets and devices of the old set are let go only when it is.
-    pub fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<()> {
+    /// Makes `policies` the live set; gives back those that were. Ids, buckets and devices of the old set are let go only when it is.
+    pub fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<Vec<Policy>> {
         let mut ids = FxHashMap::with_capacity_and_hasher(policies.len() + 1, FxBuildHasher);
         let mut free = self.free.clone();
         let mut next_id = self.next_id;
@@ -416,9 +417,9 @@ impl Sets {
         }
         (self.ids, self.free, self.next_id) = (ids, free, next_id);
         self.ancestors = Ancestors { groups: compiled.groups, of: compiled.group_of };
-        self.policies = entries.into_iter().map(|entry| entry.policy).collect();
         links.settle(devices);
-        Ok(())
+        let live = entries.into_iter().map(|entry| entry.policy).collect();
+        Ok(std::mem::replace(&mut self.policies, live))
     }
 
     /// The buckets as packets have moved them.

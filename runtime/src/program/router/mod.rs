@@ -27,7 +27,8 @@ pub use counters::Count;
 pub use explain::{Explanation, Query};
 pub use instance::{Router, no_such_policy};
 pub use policy::{
-    Action, DEFAULT_PRIORITY, Device, Family, Hop, Match, Policy, Prefix, protocol, protocol_name,
+    Action, DEFAULT_PRIORITY, Device, Family, Hop, Hops, Match, Policy, Prefix, protocol,
+    protocol_name,
 };
 pub use spec::{Attach, Hook, Keeper, NoKeeper, PolicyStats, RouterSpec, Stats, Totals, Wanted};
 pub use turn::{Taken, check};

@@ -232,10 +232,13 @@ pub struct Hop {
     pub onlink: bool,
 }
 
+/// Most policies have one, and sets have many policies: that one is in the policy itself.
+pub type Hops = smallvec::SmallVec<[Hop; 1]>;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// To one of these, each flow staying with its own.
-    Route(Vec<Hop>),
+    Route(Hops),
     Drop,
     /// To the programs behind and the kernel's own routing.
     Pass,
@@ -379,7 +382,7 @@ mod tests {
         };
         let matching =
             Match { from: Some(prefix), proto: Some(6), dport: Some(80), ..Match::default() };
-        let policy = Policy::new(matching, Action::Route(vec![hop]));
+        let policy = Policy::new(matching, Action::Route(Hops::from_elem(hop, 1)));
         assert_eq!(
             policy.to_string(),
             "from 10.0.0.0/8 proto tcp dport 80 via 10.0.1.1 dev eth0 weight 2"

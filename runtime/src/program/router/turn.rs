@@ -67,13 +67,15 @@ impl Router {
         let links = &self.0.links;
         let ways = links.pass_by(&places)?;
         let mut sets = self.sets();
-        let old_policies = sets.policies.clone();
         let old_default = std::mem::replace(&mut sets.fallback, wanted.default);
-        if let Err(error) = sets.apply(links, wanted.policies) {
-            sets.fallback = old_default;
-            links.restore(ways);
-            return Err(error);
-        }
+        let old_policies = match sets.apply(links, wanted.policies) {
+            Ok(old) => old,
+            Err(error) => {
+                sets.fallback = old_default;
+                links.restore(ways);
+                return Err(error);
+            }
+        };
         let before = hooked.len();
         let mut taken = Taken::new();
         for place in &places {

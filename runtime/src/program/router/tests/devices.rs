@@ -71,7 +71,12 @@ fn headerless_devices_are_sources_and_targets() {
     let mut tun = tun(&net);
     let router = net.router(&[("tun0", Hook::Ingress), ("rc", Hook::Ingress)]);
     let dev = Device { index: net.router.index("tun0"), name: "tun0".into() };
-    let into = Action::Route(vec![Hop { via: None, dev: Some(dev), weight: 1, onlink: false }]);
+    let into = Action::Route(smallvec::smallvec![Hop {
+        via: None,
+        dev: Some(dev),
+        weight: 1,
+        onlink: false
+    }]);
     router.set(vec![from("10.8.0.0/24", net.to_b()), from("10.1.0.0/24", into)]).unwrap();
     let b = net.b.socket("203.0.113.1", 5000);
     tun.write_all(&packet(32)).unwrap();

@@ -166,11 +166,11 @@ impl Net {
     }
 
     pub fn to_b(&self) -> Action {
-        Action::Route(vec![self.hop("10.3.0.2", "rb")])
+        Action::Route(smallvec::smallvec![self.hop("10.3.0.2", "rb")])
     }
 
     pub fn to_b6(&self) -> Action {
-        Action::Route(vec![self.hop("fd03::2", "rb")])
+        Action::Route(smallvec::smallvec![self.hop("fd03::2", "rb")])
     }
 
     /// Packets that b's link took in.

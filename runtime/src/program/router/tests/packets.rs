@@ -74,7 +74,8 @@ fn fragments_follow_their_first() {
     let net = Net::new();
     let router = net.router(&[("rc", Hook::Ingress)]);
     let matching = Match { proto: Some(17), dport: Some(5000), ..Match::default() };
-    let hops = Action::Route(vec![net.hop("10.3.0.2", "rb"), net.hop("fd03::2", "rb")]);
+    let hops =
+        Action::Route(smallvec::smallvec![net.hop("10.3.0.2", "rb"), net.hop("fd03::2", "rb")]);
     router.set(vec![Policy::new(matching, hops)]).unwrap();
     assert_eq!(net.who(("10.1.0.2", 4000), 5000, &[7; 4000]), "b");
     assert_eq!(net.who(("fd01::2", 4000), 5000, &[7; 4000]), "b");
@@ -85,7 +86,8 @@ fn fragments_follow_their_first() {
 fn flows_stick_to_weighted_hops_and_fail_over() {
     let net = Net::new();
     let router = net.router(&[("rc", Hook::Ingress)]);
-    let both = Action::Route(vec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
+    let both =
+        Action::Route(smallvec::smallvec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
     router.set(vec![from("10.1.0.0/24", both.clone())]).unwrap();
     let take =
         || -> Vec<_> { (0..24).map(|i| net.who(("10.1.0.2", 4000 + i), 5000, b"x")).collect() };
@@ -112,7 +114,7 @@ fn flows_stick_to_weighted_hops_and_fail_over() {
 fn net_to_b_onlink(net: &Net) -> Action {
     let mut hop = net.hop("10.3.0.2", "rb");
     hop.onlink = true;
-    Action::Route(vec![hop])
+    Action::Route(smallvec::smallvec![hop])
 }
 
 #[test]
@@ -158,10 +160,12 @@ fn bad_policies_change_nothing() {
     router.set(vec![from("10.1.0.0/24", net.to_b())]).unwrap();
     let mut gone = net.hop("10.3.0.2", "rb");
     gone.dev.as_mut().unwrap().index = 4_000_000;
-    let error = router.set(vec![to("10.9.0.0/16", Action::Route(vec![gone]))]).unwrap_err();
+    let error =
+        router.set(vec![to("10.9.0.0/16", Action::Route(smallvec::smallvec![gone]))]).unwrap_err();
     assert!(error.is("ENODEV"), "{error}");
     let far = net.hop("10.77.0.2", "rb");
-    let error = router.set(vec![to("10.9.0.0/16", Action::Route(vec![far]))]).unwrap_err();
+    let error =
+        router.set(vec![to("10.9.0.0/16", Action::Route(smallvec::smallvec![far]))]).unwrap_err();
     assert!(error.is("ENETUNREACH"), "{error}");
     assert_eq!(error.get_subject(), Some("to 10.9.0.0/16 via 10.77.0.2 dev rb"), "{error}");
     assert_eq!(net.who(("10.1.0.2", 4000), 5000, b"x"), "b");
@@ -209,7 +213,8 @@ fn a_set_is_never_seen_by_half() {
 fn explain_and_packets_agree() {
     let net = Net::new();
     let router = net.router(&[("rc", Hook::Ingress)]);
-    let both = Action::Route(vec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
+    let both =
+        Action::Route(smallvec::smallvec![net.hop("10.2.0.2", "ra"), net.hop("10.3.0.2", "rb")]);
     let matching = Match { proto: Some(17), dport: Some(5001), ..Match::default() };
     let blocked = Policy::new(matching, Action::Drop);
     router.set(vec![from("10.1.0.0/24", both), blocked]).unwrap();
@@ -277,7 +282,7 @@ fn a_tag_is_matched_and_stripped() {
     let router = net.router(&[("rc", Hook::Ingress)]);
     let tagged = Policy::new(
         Match { vlan: Some(7), ..Match::default() },
-        Action::Route(vec![net.hop("10.3.0.2", "rb")]),
+        Action::Route(smallvec::smallvec![net.hop("10.3.0.2", "rb")]),
     );
     router.set(vec![from("10.1.0.0/24", Action::Drop), tagged]).unwrap();
     assert_eq!(run(&net, &router, &frame(None, 64)).0, 2);
