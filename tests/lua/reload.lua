@@ -2,36 +2,9 @@
 --- is held to is in tests/reload*.rs.
 
 local cnf = require("cnf")
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+local instance = require("instance")
 local test, netns, probe, task = cnf.test, cnf.netns, cnf.probe, cnf.task
-
---- A script in the background with files of its own, gone after the case.
-local function instance(t, text)
-  local home = os.tmpname()
-  os.remove(home)
-  local host = netns.host()
-  host:exec({ "mkdir", "-m", "700", home })
-  local one = { path = home .. "/one.lua" }
-  function one.run(...)
-    return host:exec({ "/proc/self/exe", ... }, { env = { CNFSCRIPT_RUN_DIR = home .. "/run" }, check = false })
-  end
-  function one.write(new)
-    local file <close> = assert(io.open(one.path, "w"))
-    file:write('local cnf = require "cnf"\n', new)
-  end
-  function one.reload(new)
-    one.write(new)
-    local said = one.run("reload", "one")
-    return said.code, said.stdout .. said.stderr
-  end
-  t:defer(function()
-    one.run("down", "one")
-    host:exec({ "rm", "-r", home })
-  end)
-  one.write(text)
-  local said = one.run("up", "--load-timeout", "120", one.path)
-  t:equal(said.code, 0, said.stderr)
-  return one
-end
 
 --- A path of two ends, with a program on the near one that a reload swaps.
 local TEXT = [=[
