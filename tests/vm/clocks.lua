@@ -2,7 +2,7 @@
 --- Only where the machine is the test's own: tests/vm/run says so on the kernel's command line.
 
 local cnf = require("cnf")
-package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)vm/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 local instance, json = require("instance"), require("json")
 local test, netns, link, probe, task, chaos = cnf.test, cnf.netns, cnf.link, cnf.probe, cnf.task, cnf.chaos
 
