@@ -93,7 +93,7 @@ fn the_status_of_a_script_is_the_status_of_up() {
         room.script("case", text);
         room.run(&["up", "case.lua"]).expect(status, expected);
     }
-    room.run(&["up", "nowhere.lua"]).expect(2, "run(nowhere.lua): no such file or directory");
+    room.run(&["up", "nowhere.lua"]).expect(2, "up(nowhere.lua): no such file or directory");
     room.run(&["up", "-"]).expect(2, "a script in the background is a file");
     room.run(&["up"]).expect(2, "SCRIPT");
     room.script("-x", WAITS);
@@ -161,13 +161,21 @@ fn what_one_that_was_killed_left_is_taken_over() {
     let script = room.scripts.path().join("left.lua");
     let hint = format!("hint: cnfscript up {} takes over what left left", script.display());
     room.run(&["status", "left"]).expect(1, &hint);
+    // Its journal knows what that is.
+    room.run(&["status", "left"]).expect(1, "  owns        2 links, 1 netns\n");
+    assert_eq!(room.status("left")["owns"], serde_json::json!({ "link": 2, "netns": 1 }));
+    let pid = room.status("left")["pid"].clone();
     // Not to be forgotten by mistake, and not another script's.
     room.run(&["down", "left"]).expect(1, "does not run: it died and left things behind (ESRCH)");
     room.script("other", WAITS);
     let refused = room.run(&["up", "--name", "left", "other.lua"]);
     refused.expect(1, "died under this name and left things behind (EEXIST)");
     assert_eq!(link(), before);
-    room.run(&["up", "left.lua"]).expect(0, "left is up: pid ");
+    let said = room.run(&["up", "left.lua"]);
+    said.expect(0, "left is up: pid ");
+    let taken =
+        format!("left took over what process {pid}, which had died, left: 2 links, 1 netns\n");
+    said.expect(0, &taken);
     assert_eq!(link(), before);
     room.run(&["down", "left"]).expect(0, "removed 2 links, 1 netns");
     assert_eq!((room.namespaces().len(), room.left().len()), (0, 0));

@@ -101,3 +101,28 @@ local v = cnf.link.veth { name = 'v', netns = a, mtu = 1400, peer = { name = 'w'
     room.run(&["check", "--against", "gone", "other.lua"]).expect(1, "no such instance");
     room.run(&["reload", "live"]).expect(0, "reload 2: kept 3");
 }
+
+#[test]
+fn what_an_instance_of_the_script_has_made_does_not_stand_in_its_way() {
+    let room = Room::new();
+    let text = "
+local a = cnf.netns.new('PREFIXa')
+cnf.link.veth { name = 'PREFIXv', address = '10.63.0.1/24', peer = { name = 'w', netns = a } }
+cnf.netns.get('PREFIXa'):link('w'):add_address('10.63.0.2/24')
+";
+    let rehearse = |hint: &str| {
+        let said = room.run(&["check", "play.lua"]);
+        said.expect(0, "play.lua would create 1 address, 2 links, 1 netns\n");
+        said.expect(0, hint);
+        said
+    };
+    room.up("play", text);
+    rehearse("hint: play runs this script: cnfscript check --against play play.lua shows");
+    // Of another script the names are somebody else's.
+    room.script("other", text);
+    room.run(&["check", "other.lua"]).expect(1, "a namespace of that name exists already (EEXIST)");
+    room.signal("play", nix::sys::signal::Signal::SIGKILL);
+    eventually(|| room.status("play")["state"] == "dead");
+    assert!(!rehearse("").err.contains("hint"), "nothing runs that could be compared with");
+    room.run(&["clean", "play"]).expect(0, "removed 1 address, 2 links, 1 netns");
+}

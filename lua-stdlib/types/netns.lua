@@ -94,7 +94,7 @@ function Netns:links() end
 --- Adds a route; it is removed at the end. `dst` is "default" or a network, a bare address is a host route (bits set
 --- behind the prefix, as in "10.0.0.1/24", raise EINVAL); a default route
 --- without `via` or `src` is IPv4's unless family="inet6". An IPv4 route may go via an IPv6 gateway. Several ways: `nexthops`, with
---- weights from 1 to 256, instead of `via` and `dev`. EEXIST when table, dst, tos and metric are taken, ENETUNREACH or
+--- weights from 1 to 256, instead of `via` and `dev`. Table 0 raises EINVAL: it is none. EEXIST when table, dst, tos and metric are taken, ENETUNREACH or
 --- EHOSTUNREACH with the kernel's reason when no link reaches the gateway. (ip-route(8))
 ---
 --- ```lua

@@ -183,10 +183,30 @@ fn end(options: &mut Options, net: &Net, kind: &Kind, name: String) -> Result<En
         num_tx_queues: options.get("numtxqueues")?,
         num_rx_queues: options.get("numrxqueues")?,
         master: local_link(options, net, "master")?.map(|master| master.index()),
-        addresses: options.get::<OneOrMany<IpNetwork>>("address")?.unwrap_or_default().0,
+        addresses: addresses_given(options)?,
         addrgenmode: addrgenmode(options)?,
         up: options.get("up")?.unwrap_or(true),
     })
+}
+
+/// `address = "10.0.0.1/24"`, or several, none of them twice.
+fn addresses_given(options: &mut Options) -> Result<Vec<IpNetwork>> {
+    let list = options.get::<OneOrMany<IpNetwork>>("address")?.unwrap_or_default().0;
+    for (i, address) in list.iter().enumerate() {
+        // With IPv6 the address alone counts (`ipv6_add_addr`, net/ipv6/addrconf.c).
+        let same = |other: &IpNetwork| match address {
+            IpNetwork::V4(_) => other == address,
+            IpNetwork::V6(_) => other.ip() == address.ip(),
+        };
+        if let Some(first) = list[..i].iter().position(same) {
+            return Err(options.bad(format!(
+                "address[{}] {address} is address[{}] again",
+                i + 1,
+                first + 1
+            )));
+        }
+    }
+    Ok(list)
 }
 
 fn addrgenmode(options: &mut Options) -> Result<Option<link::AddrGenMode>> {

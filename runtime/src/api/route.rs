@@ -158,6 +158,17 @@ fn word(options: &mut Options, name: &'static str) -> Result<Option<String>> {
     }
 }
 
+/// A routing table. The kernel reads 0 (RT_TABLE_UNSPEC) as "any": a route would land in main, a rule in one that is empty.
+fn table(options: &mut Options) -> Result<Option<u32>> {
+    let table = word(options, "table")?.map(|w| route::table(&w));
+    match as_option(options, table)? {
+        Some(0) => Err(options.bad("table 0 is none (RT_TABLE_UNSPEC)").hint(
+            "\"main\" is 254, \"default\" 253, \"local\" 255; any other number is a table of its own",
+        )),
+        table => Ok(table),
+    }
+}
+
 fn as_option<T>(options: &Options, parsed: Option<Result<T>>) -> Result<Option<T>> {
     parsed.transpose().map_err(|e| {
         let error = options.bad(e.message());
@@ -200,7 +211,7 @@ fn add_route(
         hop.finish()?;
         nexthops.push(next);
     }
-    let table = word(&mut options, "table")?.map(|w| route::table(&w));
+    let table = table(&mut options)?;
     let scope = word(&mut options, "scope")?.map(|w| route::scope(&w));
     let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
     let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
@@ -215,7 +226,7 @@ fn add_route(
         via,
         dev: dev(&mut options, this)?,
         src,
-        table: as_option(&options, table)?,
+        table,
         metric: options.get("metric")?,
         mtu: options.get("mtu")?,
         scope: as_option(&options, scope)?,
@@ -346,7 +357,7 @@ fn add_rule(
 }
 
 fn rule(options: &mut Options) -> Result<Rule> {
-    let table = word(options, "table")?.map(|w| route::table(&w));
+    let table = table(options)?;
     let (fwmark, fwmask) = mark(options)?;
     let protocol = word(options, "proto")?.map(|w| route::protocol(&w));
     let action = match options.raw("goto")? {
@@ -377,7 +388,7 @@ fn rule(options: &mut Options) -> Result<Rule> {
         dport: ports(options, "dport")?,
         tos: options.get("tos")?.unwrap_or(0),
         invert: options.flag("invert")?,
-        table: as_option(options, table)?,
+        table,
         priority: options.get("priority")?,
         suppress_prefixlength: options.get("suppress_prefixlength")?,
         protocol: as_option(options, protocol)?,

@@ -9,11 +9,14 @@ use serde_json::json;
 
 use super::run::{self, RunArgs};
 use super::{Common, reach, status};
+use crate::api::host::Instance;
 use crate::kernel::netns::stand_in;
 use crate::life::control::Control;
 use crate::life::rehearsal::{self, Rehearsed};
 use crate::life::socket::wire::Command;
 use crate::own::Ledger;
+use crate::own::instance::{Instances, boot};
+use crate::own::journal::{self, Names};
 use crate::stop::StopFlag;
 use crate::{Error, Result, report};
 
@@ -62,19 +65,41 @@ fn against(args: &CheckArgs, name: &str) -> Result<u8> {
     Ok(status::DONE)
 }
 
+/// The instance that runs this script, if one does, and what those that run it, or died running it, have made: a rehearsal has
+/// no stand-ins of that, since it is what the script makes itself.
+fn made_by(instance: &Instance) -> Result<(Option<String>, Names)> {
+    let (mut running, mut made) = (None, Names::default());
+    for found in Instances::here().all()? {
+        let Some(record) = &found.record else { continue };
+        if record.script != instance.script || record.boot != boot() {
+            continue;
+        }
+        // One that nobody may read is told of by the clash, if there is one.
+        let Ok(names) = journal::names(&found.paths.journal()) else { continue };
+        made.netns.extend(names.netns);
+        made.links.extend(names.links);
+        running = running.or(found.alive.then_some(found.name));
+    }
+    Ok((running, made))
+}
+
 fn alone(args: &CheckArgs, common: &Common) -> Result<u8> {
     let run_args = RunArgs::of_file(&args.script, None, &args.args);
-    let (instance, chunk) = match run::prepare(&run_args) {
+    let (instance, chunk) = match run::prepare("check", &run_args) {
         Ok(prepared) => prepared,
         Err(error) => {
             report::error(&error, None);
             return Ok(status::USAGE);
         }
     };
+    let (running, made) = made_by(&instance)?;
     let originals = stand_in::enter()?;
     let ledger = Arc::new(Ledger::default());
     let control = Control::start(Arc::new(StopFlag::default()), Arc::clone(&ledger))?;
-    let _copies = originals.copy()?;
+    let _copies = originals.copy(&|netns, link| match link {
+        None => made.netns.contains(netns),
+        Some(link) => made.links.contains(&(netns.to_owned(), link.to_owned())),
+    })?;
     let script = run_args.script(instance, chunk, common.memory);
     let Rehearsed { things, counts, tasks_failed } =
         rehearsal::rehearse(script, &control, &ledger)?;
@@ -88,5 +113,10 @@ fn alone(args: &CheckArgs, common: &Common) -> Result<u8> {
         format!("{name} would create {}{}", crate::own::counted(&counts), lines.concat())
     };
     let _ = writeln!(std::io::stdout(), "{text}");
+    if let Some(running) = running.filter(|_| !args.json) {
+        tracing::info!(
+            "  = hint: {running} runs this script: cnfscript check --against {running} {name} shows what a reload of it would change"
+        );
+    }
     Ok(if tasks_failed { status::FAILED } else { status::DONE })
 }

@@ -1,5 +1,6 @@
 //! `cnfscript features [WORD...]`: what this kernel and these privileges give, as tables or as JSON.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use clap::Args;
@@ -9,11 +10,15 @@ use serde_json::json;
 use super::status;
 use crate::kernel::bpf::probe::{self, Group, Helpers};
 use crate::kernel::{capability, features as kinds, release};
+use crate::nearest::nearest;
 use crate::{Error, report};
+
+/// The word that asks for all helpers.
+const HELPERS: &str = "helpers";
 
 #[derive(Args, Clone, Debug)]
 pub struct FeaturesArgs {
-    /// Only groups or features with one of these words in their names; "helpers" lists each helper
+    /// Only groups, features or helpers with one of these words in their names; "helpers" lists each helper
     #[arg(value_name = "WORD")]
     words: Vec<String>,
     /// Write everything as one JSON object
@@ -38,6 +43,28 @@ impl Answer {
         }
     }
 
+    /// Without the kernel's name, which stands above the tables.
+    fn short_reason(&self) -> String {
+        let here = release::name();
+        let reason = self.reason().replace(&format!("this kernel ({here}) was built"), "built");
+        reason.replace(&format!(" ({here}, "), " (").replace(&format!(" ({here})"), "")
+    }
+
+    /// Of many sections the first two.
+    fn short_without(&self) -> String {
+        let without = &self.row.without;
+        let sections = without
+            .strip_prefix("objects with ")
+            .and_then(|text| text.strip_suffix(" are refused"))
+            .map(|list| list.split(", ").collect::<Vec<_>>());
+        match sections.as_deref() {
+            Some([first, second, more @ ..]) if !more.is_empty() => {
+                format!("objects with {first}, {second} and {} more are refused", more.len())
+            }
+            _ => without.clone(),
+        }
+    }
+
     fn reason(&self) -> String {
         match &self.feature {
             Ok(feature) => feature.reason.clone(),
@@ -49,38 +76,65 @@ impl Answer {
 /// Prints the features; the exit status.
 pub fn features(args: &FeaturesArgs) -> u8 {
     kinds::register();
-    let wanted = |row: &probe::Row| {
-        args.words.is_empty()
-            || args
-                .words
-                .iter()
-                .any(|w| row.name.contains(w.as_str()) || row.group.name().contains(w.as_str()))
+    let rows = probe::rows();
+    let of_rows = |word: &String| rows.iter().any(|row| has_in_name(row, word));
+    let wanted = |row: &&probe::Row| {
+        args.words.is_empty() || args.words.iter().any(|word| has_in_name(row, word))
     };
-    let rows = probe::rows().into_iter().filter(wanted);
-    let answers: Vec<Answer> =
-        rows.map(|row| Answer { feature: probe::has(&row.name), row }).collect();
-    let asks_helpers = args.words.iter().any(|word| word == "helpers");
-    let helpers = match args.words.is_empty() || asks_helpers {
-        // Without privileges there are none to tell; that it is so is told by every other row.
+    let of_helpers: Vec<&String> = args.words.iter().filter(|word| !of_rows(word)).collect();
+    // Without privileges there are none to tell; that it is so is told by every other row.
+    let mut helpers = match args.words.is_empty() || !of_helpers.is_empty() {
         true => probe::helpers().unwrap_or_default(),
         false => Vec::new(),
     };
-    if answers.is_empty() && !asks_helpers {
-        let error = Error::new("features", "ENOENT", "no feature has that in its name")
-            .subject(args.words.join(" "))
-            .hint("`cnfscript features` lists them all");
+    if let Err(error) = all_known(&of_helpers, &rows, &helpers) {
         report::error(&error, None);
         return status::USAGE;
     }
+    let each_helper = !of_helpers.is_empty();
+    let of_helpers: Vec<_> = of_helpers.into_iter().filter(|word| *word != HELPERS).collect();
+    if !of_helpers.is_empty() {
+        for of_type in &mut helpers {
+            of_type.names.retain(|name| of_helpers.iter().any(|word| name.contains(*word)));
+        }
+    }
+    let answers: Vec<Answer> = rows
+        .iter()
+        .filter(wanted)
+        .map(|row| Answer { feature: probe::has(&row.name), row: row.clone() })
+        .collect();
     let text = match args.json {
         true => as_json(&answers, &helpers),
-        false => as_tables(&answers, &helpers, asks_helpers),
+        false => as_tables(&answers, &helpers, each_helper),
     };
     // A reader that has seen enough is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let refused =
         answers.iter().any(|answer| answer.feature.as_ref().is_err_and(|e| e.is("EPERM")));
     if refused { status::MISSING } else { status::DONE }
+}
+
+fn has_in_name(row: &probe::Row, word: &str) -> bool {
+    row.name.contains(word) || row.group.name().contains(word)
+}
+
+/// Whether each word that is in no feature's name is "helpers", or in the name of one.
+fn all_known(words: &[&String], rows: &[probe::Row], helpers: &[Helpers]) -> Result<(), Error> {
+    let names: BTreeSet<&str> = helpers.iter().flat_map(|h| &h.names).map(String::as_str).collect();
+    let unknown = words.iter().find(|word| {
+        word.as_str() != HELPERS && !names.iter().any(|name| name.contains(word.as_str()))
+    });
+    let Some(unknown) = unknown else { return Ok(()) };
+    let short = names.iter().filter_map(|name| name.strip_prefix("bpf_"));
+    let known = rows.iter().map(|row| row.name.as_str()).chain(names.iter().copied()).chain(short);
+    let known: Vec<&str> = known.chain([HELPERS]).collect();
+    let error = Error::new("features", "ENOENT", "no feature and no helper has that in its name")
+        .subject(unknown.as_str());
+    Err(match nearest(unknown, &known) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None => error
+            .hint("`cnfscript features` lists them all, `cnfscript features helpers` the helpers"),
+    })
 }
 
 fn as_json(answers: &[Answer], helpers: &[Helpers]) -> String {
@@ -123,7 +177,7 @@ fn as_tables(answers: &[Answer], helpers: &[Helpers], each_helper: bool) -> Stri
         for answer in of_group {
             let name = answer.row.name.as_str();
             let name = name.strip_prefix("prog_").or(name.strip_prefix("map_")).unwrap_or(name);
-            table.add_row([name, answer.word(), &answer.reason(), &answer.row.without]);
+            table.add_row([name, answer.word(), &answer.short_reason(), &answer.short_without()]);
         }
         out.push_str(&format!("\n{}\n{table}\n", group.name()));
     }
@@ -132,10 +186,9 @@ fn as_tables(answers: &[Answer], helpers: &[Helpers], each_helper: bool) -> Stri
     } else if !helpers.is_empty() {
         let counts: Vec<String> =
             helpers.iter().map(|h| format!("{} {}", h.program, h.names.len())).collect();
-        out.push_str(&format!(
-            "\nhelpers (`cnfscript features helpers` lists them)\n {}\n",
-            counts.join(", ")
-        ));
+        let mut line = table([]);
+        line.add_row([counts.join(", ")]);
+        out.push_str(&format!("\nhelpers (`cnfscript features helpers` lists them)\n{line}\n"));
     }
     out
 }

@@ -12,7 +12,8 @@ use super::{reach, status};
 use crate::Result;
 use crate::life::socket::wire::Command;
 use crate::own::counted;
-use crate::own::instance::{Found, Instances};
+use crate::own::instance::{Found, Instances, boot};
+use crate::own::journal;
 
 const OP: &str = "status";
 /// How long an instance may take: its thread for this has nothing else to do.
@@ -73,6 +74,9 @@ fn describe(found: &Found) -> Map<String, Value> {
     if found.paths.log().exists() {
         known.insert("log".into(), json!(found.paths.log()));
     }
+    if let Some(left) = left(found) {
+        known.insert("owns".into(), json!(left));
+    }
     known.insert("left_something".into(), json!(!found.alive && found.paths.left_something()));
     let state = match (found.alive, known.contains_key("ended")) {
         (true, _) => match reach::Connection::open(OP, found, Some(PATIENCE))
@@ -93,6 +97,19 @@ fn describe(found: &Found) -> Map<String, Value> {
     };
     known["state"] = json!(state);
     known
+}
+
+/// What a dead instance has left, by kind, as its journal tells; `None` of one that lives, or has left nothing.
+pub fn left(found: &Found) -> Option<BTreeMap<&'static str, usize>> {
+    let rebooted = found.record.as_ref().is_some_and(|record| record.boot != boot());
+    if found.alive || rebooted || !found.paths.left_something() {
+        return None;
+    }
+    let mut counts = BTreeMap::new();
+    for (_, owned) in &journal::read(&found.paths.journal()).ok()?.entries {
+        *counts.entry(owned.kind()).or_default() += 1;
+    }
+    Some(counts)
 }
 
 fn table(all: &[Map<String, Value>]) -> String {

@@ -118,6 +118,12 @@ fn memory(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The names of all commands.
+fn commands() -> Vec<String> {
+    let cli = <Cli as clap::CommandFactory>::command();
+    cli.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -14,6 +14,7 @@ use crate::life::control::Control;
 use crate::life::generation::{Chunk, Ended};
 use crate::life::outside::{Outside, Waiting};
 use crate::life::script::{self, Script};
+use crate::nearest::nearest;
 use crate::own::instance::{Claim, Instances};
 use crate::own::journal::{self, Journal};
 use crate::own::{self, Ledger};
@@ -47,7 +48,7 @@ pub fn run(args: &RunArgs, common: &Common) -> u8 {
     if args.script.is_none() && args.execute.is_none() && std::io::stdin().is_terminal() {
         return super::repl::repl(args.name.clone(), common);
     }
-    let (instance, chunk) = match prepare(args) {
+    let (instance, chunk) = match prepare("run", args) {
         Ok(prepared) => prepared,
         Err(error) => {
             report::error(&error, None);
@@ -249,7 +250,11 @@ pub(super) fn finish(ended: &Ended) -> u8 {
     }
 }
 
-pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
+/// Reads the script that `args` name, for the command `op`.
+///
+/// # Errors
+/// One that cannot be read, a name that no instance can have.
+pub(super) fn prepare(op: &'static str, args: &RunArgs) -> Result<(Instance, Chunk)> {
     let pid = std::process::id();
     let (default_name, script, chunk) = match (&args.execute, &args.script) {
         (Some(text), _) => {
@@ -270,13 +275,8 @@ pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
         }
         (None, Some(path)) => {
             let shown = path.display().to_string();
-            let source = std::fs::read(path).map_err(|e| {
-                Error::io("run", &e)
-                    .subject(shown.clone())
-                    .hint("the first argument is a script or a command; see --help")
-            })?;
-            let real =
-                path.canonicalize().map_err(|e| Error::io("run", &e).subject(shown.clone()))?;
+            let source = std::fs::read(path).map_err(|e| unreadable(op, path, &e))?;
+            let real = path.canonicalize().map_err(|e| Error::io(op, &e).subject(shown.clone()))?;
             let stem =
                 path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             // A hidden file is hidden, its instance is not.
@@ -297,4 +297,36 @@ pub(super) fn prepare(args: &RunArgs) -> Result<(Instance, Chunk)> {
         pins: None,
     };
     Ok((instance, chunk))
+}
+
+/// Why a script cannot be read, and what was probably meant: a command, or a script beside it.
+fn unreadable(op: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    let shown = path.display().to_string();
+    let error = Error::io(op, error).subject(shown.clone());
+    let bare = path.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+    let commands = super::commands();
+    let command = nearest(&shown, &commands).filter(|_| op == "run" && bare);
+    if let (Some(command), "ENOENT") = (command, error.code()) {
+        return error.hint(format!("did you mean `cnfscript {command}`?"));
+    }
+    if let Some(near) = nearest(&shown, &scripts_in(path)) {
+        return error.hint(format!("did you mean \"{near}\"?"));
+    }
+    match (op, error.code()) {
+        ("run", "ENOENT") => error.hint("the first argument is a script or a command; see --help"),
+        (_, "EISDIR") => error.hint("a script is a file, such as setup.lua"),
+        _ => error,
+    }
+}
+
+/// The Lua files of the directory that is named, or of that in which a file was looked for.
+fn scripts_in(path: &Path) -> Vec<String> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let looked_at = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let files = std::fs::read_dir(looked_at).into_iter().flatten().flatten();
+    files
+        .map(|file| directory.join(file.file_name()))
+        .filter(|file| file.extension().is_some_and(|end| end == "lua"))
+        .map(|file| file.display().to_string())
+        .collect()
 }

@@ -24,8 +24,8 @@ use crate::life::log;
 use crate::life::outside::{Outside, READY, Waiting};
 use crate::life::script::{self, Script};
 use crate::life::socket::{Socket, wire};
-use crate::own::Ledger;
 use crate::own::instance::{self, Claim, Instances};
+use crate::own::{Ledger, counted};
 use crate::stop::StopFlag;
 use crate::{Error, Result, report};
 
@@ -101,7 +101,7 @@ fn name_of(args: &UpArgs) -> Result<String> {
     if args.script.as_os_str() == "-" {
         return Err(Error::invalid(OP, "a script in the background is a file").subject("-"));
     }
-    let name = run::prepare(&args.run_args())?.0.name;
+    let name = run::prepare(OP, &args.run_args())?.0.name;
     instance::check_name(&name)?;
     Ok(name)
 }
@@ -109,7 +109,12 @@ fn name_of(args: &UpArgs) -> Result<String> {
 /// The first process: starts the second and tells what came of it.
 fn start(name: &str, common: &Common) -> Result<u8> {
     let before = Instances::here().get(name)?;
+    // As long as nobody has taken it over.
+    let left = before
+        .as_ref()
+        .and_then(|found| Some((instances::left(found)?, found.record.as_ref()?.pid)));
     let already_logged = before
+        .as_ref()
         .and_then(|found| found.paths.log().metadata().ok())
         .map_or(0, |metadata| metadata.len());
     let mut child = spawn()?;
@@ -122,6 +127,13 @@ fn start(name: &str, common: &Common) -> Result<u8> {
     };
     let claimed = said() == CLAIMED;
     if claimed && said() == READY && tell(name, common) {
+        if let Some((left, pid)) = left.filter(|_| !common.quiet) {
+            let left = counted(&left);
+            let _ = writeln!(
+                io::stdout(),
+                "{name} took over what process {pid}, which had died, left: {left}"
+            );
+        }
         return Ok(status::DONE);
     }
     let code = child.wait().map_err(|e| Error::io(OP, &e))?.code();
@@ -235,7 +247,7 @@ fn live(
     kept: &mut Option<Claim>,
 ) -> Result<(generation::Ended, Socket)> {
     let run_args = args.run_args();
-    let (mut instance, chunk) = run::prepare(&run_args)?;
+    let (mut instance, chunk) = run::prepare(OP, &run_args)?;
     let claim = run::claim(&instance)?;
     let claim = kept.insert(claim);
     claim.set_background()?;

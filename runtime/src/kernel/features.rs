@@ -76,10 +76,6 @@ fn without_link(name: &str) -> String {
         "netkit_scrub" => "netkit.pair refuses scrub=".into(),
         "netkit_headroom" => "netkit.pair refuses headroom= and tailroom=".into(),
         "bridge_vlan" => "link.bridge refuses vlan_filtering=".into(),
-        "gretap" | "ip6gretap" | "ip6gre" | "gre" => {
-            format!("link.gre{{...}} that needs {name} is refused")
-        }
-        "sit" | "ip6tnl" | "ipip" => format!("link.ipip{{...}} that needs {name} is refused"),
         _ => format!("link.{name} is refused"),
     }
 }

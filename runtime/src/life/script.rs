@@ -25,6 +25,8 @@ use crate::own::{Ledger, Mark, Stage};
 use crate::stop::Stop;
 use crate::{Error, Result, report};
 
+/// The operation of what is wrong with a load as a whole.
+const RELOAD: &str = "reload";
 /// After a save was loaded, those that come so soon are one: the first of a burst is loaded at once, the last one counts.
 const REST: Duration = Duration::from_millis(10);
 
@@ -258,6 +260,10 @@ impl Life {
             Err(_) if self.control.flag.reason().is_some() => {}
             // It was read while it was being written: the whole of it comes next.
             Err(error) if self.has_changed_since() => tracing::debug!("read half-written: {error}"),
+            // "not reloaded: reload: ..." would say it twice.
+            Err(error) if error.op() == RELOAD => {
+                report::error(&error.operation(""), Some("not reloaded"));
+            }
             Err(error) => report::error(&error, Some("not reloaded")),
         }
     }
@@ -427,7 +433,7 @@ impl Life {
         }
         if let Some(file) = other.or(self.script.file.as_deref()) {
             chunk.source = std::fs::read(file).map_err(|e| {
-                Error::io("reload", &e)
+                Error::io("read", &e)
                     .subject(shown(file))
                     .hint("what runs goes on; write the file again, or end the instance")
             })?;
@@ -456,7 +462,7 @@ impl Life {
 
 /// Why a load is not waited for any longer.
 pub(super) fn stopped(reason: Stop) -> Error {
-    Error::new("reload", "EINTR", format!("the instance ends: {reason:?}"))
+    Error::new(RELOAD, "EINTR", format!("the instance ends: {reason:?}"))
 }
 
 fn shown(path: &Path) -> String {
@@ -465,7 +471,7 @@ fn shown(path: &Path) -> String {
 
 fn too_slow(limit: Duration, interrupted: Option<&Error>) -> Error {
     let message = format!("the script was not set up within {} s", limit.as_secs_f64());
-    let error = Error::new("reload", "ETIMEDOUT", message)
+    let error = Error::new(RELOAD, "ETIMEDOUT", message)
         .hint("end the set-up with cnf.wait() before what takes long; --load-timeout allows more");
     error.at(interrupted.and_then(|e| e.site().cloned()))
 }

@@ -149,14 +149,11 @@ fn refused(error: &std::io::Error, path: &Path) -> Error {
         .hint("nothing is created that could not be undone after a crash; make room or writable what is named here")
 }
 
-/// Reads what a dead process wrote. What is gone by itself is left out.
-///
-/// # Errors
-/// EIO and its like; a journal that is not there is empty.
-pub fn read(path: &Path) -> Result<Recovered> {
+/// The last line about each number.
+fn last_lines(path: &Path) -> Result<BTreeMap<u64, Value>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Recovered::default()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(e) => return Err(Error::io("journal", &e).subject(path.display().to_string())),
     };
     let mut last: BTreeMap<u64, Value> = BTreeMap::new();
@@ -167,6 +164,37 @@ pub fn read(path: &Path) -> Result<Recovered> {
         let Some(number) = line.get("n").and_then(Value::as_u64) else { continue };
         last.insert(number, line);
     }
+    Ok(last)
+}
+
+/// The namespaces and the links that a journal tells of, by their names; nothing is opened for it, whoever's journal it is.
+///
+/// # Errors
+/// As [`read`].
+pub fn names(path: &Path) -> Result<Names> {
+    let mut names = Names::default();
+    for line in last_lines(path)?.values() {
+        let text = |place: &str| line.pointer(place).and_then(Value::as_str).map(str::to_owned);
+        names.netns.extend(text("/placeholder").or_else(|| text("/own/Netns/0")));
+        names.links.extend(text("/own/Link/netns/0").zip(text("/own/Link/name")));
+    }
+    Ok(names)
+}
+
+/// See [`names`].
+#[derive(Debug, Default, Clone)]
+pub struct Names {
+    pub netns: HashSet<String>,
+    /// Each with the name of its namespace, which is empty for the host's.
+    pub links: HashSet<(String, String)>,
+}
+
+/// Reads what a dead process wrote. What is gone by itself is left out.
+///
+/// # Errors
+/// EIO and its like; a journal that is not there is empty.
+pub fn read(path: &Path) -> Result<Recovered> {
+    let last = last_lines(path)?;
     let mut found = Recovered::default();
     for (number, line) in &last {
         let number = *number;

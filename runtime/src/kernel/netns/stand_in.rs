@@ -61,20 +61,21 @@ pub fn enter() -> Result<Originals> {
 }
 
 impl Originals {
-    /// Makes a stand-in of every namespace and every link. They are there until the result is dropped.
+    /// Makes a stand-in of every namespace and every link but those for which `skips` is true, of the name of a namespace,
+    /// empty for the host's, and that of a link, if it is about one. They are there until the result is dropped.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn copy(self) -> Result<Copies> {
+    pub fn copy(self, skips: &dyn Fn(&str, Option<&str>) -> bool) -> Result<Copies> {
         let host = Netlink::open(NetnsFd::host()?)?;
         link::set(&host, 1, &Change { up: Some(true), ..Change::default() })?;
         // The far ends of all stand-ins, in a namespace that has no name any more.
         let (far, far_netlink) = named::create("cnfscript-far-ends")?;
         far.delete()?;
-        copy_links(&self.host, &host, &far_netlink)?;
-        for (name, original) in &self.named {
+        copy_links(&self.host, &host, &far_netlink, &|link| skips("", Some(link)))?;
+        for (name, original) in self.named.iter().filter(|(name, _)| !skips(name, None)) {
             let (_, netlink) = named::create(name)?;
-            copy_links(original, &netlink, &far_netlink)?;
+            copy_links(original, &netlink, &far_netlink, &|link| skips(name, Some(link)))?;
         }
         Ok(Copies { _far: far_netlink })
     }
@@ -85,7 +86,12 @@ pub struct Copies {
     _far: Netlink,
 }
 
-fn copy_links(original: &NetnsFd, netlink: &Netlink, far: &Netlink) -> Result<()> {
+fn copy_links(
+    original: &NetnsFd,
+    netlink: &Netlink,
+    far: &Netlink,
+    skips: &dyn Fn(&str) -> bool,
+) -> Result<()> {
     let original = Netlink::open(original)?;
     let addresses = address::list(&original, None)?;
     let mut found = link::list(&original)?;
@@ -93,7 +99,8 @@ fn copy_links(original: &NetnsFd, netlink: &Netlink, far: &Netlink) -> Result<()
     found.sort_by_key(|info| info.kind != "bridge");
     let kind = |name| kinds::find(name).expect("the table has it");
     let mut made: Vec<(u32, u32)> = Vec::new();
-    for info in found.iter().filter(|info| info.name != "lo" && info.index != 1) {
+    found.retain(|info| info.name != "lo" && info.index != 1 && !skips(&info.name));
+    for info in &found {
         let end = End {
             name: info.name.clone(),
             mtu: Some(info.mtu).filter(|mtu| (68..=65535).contains(mtu)),

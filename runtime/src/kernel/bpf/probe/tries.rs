@@ -50,15 +50,11 @@ pub(super) fn rows() -> Vec<Row> {
             tracepoint,
             "bpf.attach_tracing refuses tracepoints, and bpf.trace is refused",
         ),
-        (
-            "kprobe",
-            kprobe,
-            "bpf.attach_tracing refuses kprobes; tracepoints and fentry may do instead",
-        ),
+        ("kprobe", kprobe, "bpf.attach_tracing refuses kprobes; tracepoints may do instead"),
         (
             "fentry",
             fentry,
-            "objects with SEC(\"fentry/...\") are refused; tracepoints and kprobes may do instead",
+            "objects with SEC(\"fentry/...\") are refused; tracepoints may do instead",
         ),
         ("netkit", netkit, "netkit.pair is refused; a veth pair with tcx does the same work"),
     ];

@@ -1,0 +1,3 @@
+--- args: features helpers netkt
+--- status: 2
+--- A word that is in no name, beside one that is.

@@ -1,0 +1,3 @@
+--- args: upp misspelt_command.lua
+--- status: 2
+--- A command with a letter too many, which is taken for a script.

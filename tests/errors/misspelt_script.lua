@@ -1,0 +1,3 @@
+--- args: check misspelt_scrip.lua
+--- status: 2
+--- A script that is not there, and one beside where it would be.

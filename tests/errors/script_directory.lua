@@ -1,0 +1,3 @@
+--- args: up lib
+--- status: 2
+--- A directory is no script.
