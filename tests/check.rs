@@ -3,8 +3,12 @@
 mod room;
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use room::*;
+
+/// Held while the host's links are compared, and while one is made among them.
+static HOST: Mutex<()> = Mutex::new(());
 
 /// Links and namespaces that anybody can see.
 fn seen() -> String {
@@ -33,6 +37,7 @@ fn others(room: &Room) -> String {
 
 #[test]
 fn it_says_what_it_would_create_and_leaves_nothing() {
+    let _alone = HOST.lock().unwrap_or_else(PoisonError::into_inner);
     let room = Room::new();
     let theirs = others(&room);
     let text = "
@@ -104,6 +109,7 @@ local v = cnf.link.veth { name = 'v', netns = a, mtu = 1400, peer = { name = 'w'
 
 #[test]
 fn what_an_instance_of_the_script_has_made_does_not_stand_in_its_way() {
+    let _alone = HOST.lock().unwrap_or_else(PoisonError::into_inner);
     let room = Room::new();
     let text = "
 local a = cnf.netns.new('PREFIXa')
