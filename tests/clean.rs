@@ -327,6 +327,11 @@ fn pins_of_instances_that_nobody_knows_of_go_with_all() {
         )
     );
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    // It is dying: until then it is left.
+    let start = std::time::Instant::now();
+    while room.run(&["clean", "--all", "--dry-run"]).out.contains("lives") {
+        assert!(start.elapsed().as_secs() < 10, "it never ended");
+    }
     let told = room.run(&["clean", "--all", "--dry-run"]);
     let count = std::fs::read_dir(&mine).expect("still there").count();
     assert!(count > 0);
