@@ -311,6 +311,18 @@ fn a_route_that_goes_with_what_the_script_does_is_told() {
     assert_eq!(routes(), "");
     // Said again, it is as in a first load.
     room.run(&["reload", "way"]).expect(1, "way.lua:4");
+    // Nobody says it any more: it does not come back with the link.
+    let gone = script("").replace("a:route", "--");
+    room.reload("way", &gone).expect(0, "reload 3: deleted 1, kept 3");
+    assert_eq!(routes(), "");
+    // The link is up again before the route that needs it is made; and is not when the load is refused all the same.
+    room.reload("way", &format!("{gone} v:down()")).expect(0, "reload 4: created 1, kept 3");
+    let bad = script("a:route { dst = '10.2.0.0/16', via = '10.99.0.1' }");
+    room.reload("way", &bad).expect(1, "netns:route(10.2.0.0/16 via 10.99.0.1)");
+    assert!(room.ip("a", "link show v0").contains("state DOWN"));
+    assert_eq!(routes(), "");
+    room.reload("way", &script("")).expect(0, "reload 5: created 1, deleted 1, kept 3");
+    assert!(routes().contains("via 10.0.0.2 dev v0"));
 }
 
 #[test]

@@ -105,6 +105,15 @@ impl Owned {
         }
     }
 
+    /// What was taken away with it.
+    pub fn lost(&self) -> Option<&Lost> {
+        match self {
+            Owned::DeletedAddress { lost, .. } | Owned::Sysctl { lost, .. } => Some(lost),
+            Owned::LinkSetting { before, .. } => Some(before.lost()),
+            _ => None,
+        }
+    }
+
     /// What was taken away with it, of all that is there and of what this instance had put there.
     pub fn lost_mut(&mut self) -> Option<&mut Lost> {
         match self {

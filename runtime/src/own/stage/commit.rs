@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Deed, Difference, Stage, Staged};
+use crate::kernel::link::Things;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::route;
 use crate::own::deed::{self, Place};
@@ -28,7 +29,11 @@ impl Stage {
                 Deed::Put { new, .. } => self.shake(new),
                 Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
             }
-            match action.deed.apply(&self.ledger, &mut sockets) {
+            let mut applied = action.deed.apply(&self.ledger, &mut sockets);
+            if applied.is_err() && self.unset(&action.deed, &mut done) {
+                applied = action.deed.apply(&self.ledger, &mut sockets);
+            }
+            match applied {
                 Ok(one) => done.push(one),
                 Err(error) => {
                     let mut error = action.said.tell(error);
@@ -46,6 +51,7 @@ impl Stage {
         }
         let named = self.named.borrow().clone();
         let unwanted = |number: u64, _: &Owned| self.is_older(number) && !named.contains(&number);
+        self.forget_own(unwanted);
         self.ledger.entries(unwanted).iter().for_each(|(_, owned)| self.shake(owned));
         let removed = self.ledger.tear_down_where(unwanted);
         for failure in &removed.failures {
@@ -67,6 +73,62 @@ impl Stage {
                 | Owned::DeletedAddress { .. }
         ) {
             self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
+        }
+    }
+
+    /// What was refused can need a link up again, or its MTU, that this load sets no more: such settings of the namespace are
+    /// undone now instead of last. Whether there were any.
+    fn unset(&self, deed: &Deed, done: &mut Vec<Done>) -> bool {
+        let Deed::Put { new, .. } = deed else { return false };
+        if !matches!(**new, Owned::Route { .. } | Owned::Neigh { .. } | Owned::Address { .. }) {
+            return false;
+        }
+        let cookie = new.netns().map(|netns| netns.cookie);
+        let named = self.named.borrow();
+        let settings = self.ledger.entries(|number, owned| {
+            matches!(owned, Owned::LinkSetting { .. })
+                && self.is_older(number)
+                && !named.contains(&number)
+                && owned.netns().map(|netns| netns.cookie) == cookie
+        });
+        let before = done.len();
+        for (number, owned) in settings.into_iter().rev() {
+            // One that cannot be is told of when it is tried again, last.
+            if owned.undo().is_ok() {
+                self.shake(&owned);
+                self.ledger.forget(number);
+                done.push(Done::Unset { number, owned: Box::new(owned) });
+            }
+        }
+        done.len() > before
+    }
+
+    /// Settings that take routes, neighbours or addresses away bring them back when they are undone: not those of this
+    /// instance. Its routes and neighbours are put back as long as they are wanted, its addresses if they still are.
+    fn forget_own(&self, unwanted: impl Fn(u64, &Owned) -> bool) {
+        let takes = |_: u64, owned: &Owned| owned.lost().is_some_and(|lost| !lost.is_empty());
+        let takers = self.ledger.entries(takes);
+        if takers.is_empty() {
+            return;
+        }
+        let mut own: HashMap<u64, Things> = HashMap::new();
+        for (number, owned) in self.ledger.entries(|_, owned| owned.netns().is_some()) {
+            let things = own.entry(owned.netns().map_or(0, |netns| netns.cookie)).or_default();
+            match &owned {
+                Owned::Route { route, .. } => things.add_route(route),
+                Owned::Neigh { neigh, .. } => things.add_neighbour(neigh),
+                Owned::Address { index, address, .. } if unwanted(number, &owned) => {
+                    things.add_address(*index, *address);
+                }
+                _ => {}
+            }
+        }
+        for (number, mut owned) in takers {
+            let things = owned.netns().and_then(|netns| own.get(&netns.cookie));
+            if let (Some(things), Some(lost)) = (things, owned.lost_mut()) {
+                lost.drop_all(things);
+                self.ledger.settle(number, owned);
+            }
         }
     }
 
@@ -141,8 +203,16 @@ impl Sockets {
 
 /// A change that was made, and what it takes to take it back.
 enum Done {
-    Put { number: u64, old: Option<Box<(u64, Owned)>> },
+    Put {
+        number: u64,
+        old: Option<Box<(u64, Owned)>>,
+    },
     Other(Box<dyn Staged>),
+    /// A setting was undone that was to be undone last.
+    Unset {
+        number: u64,
+        owned: Box<Owned>,
+    },
     Nothing,
 }
 
@@ -199,6 +269,10 @@ impl Done {
         match self {
             Done::Nothing => Ok(()),
             Done::Other(mut staged) => staged.revert(),
+            Done::Unset { number, mut owned } => {
+                let netlink = sockets.of(&owned)?;
+                put(ledger, number, &mut owned, None, netlink, true)
+            }
             Done::Put { number, old: None } => match ledger.forget(number) {
                 Some(owned) => owned.undo(),
                 None => Ok(()),

@@ -82,7 +82,7 @@ impl Stage {
         let mut going = Going::default();
         let named = self.named.borrow();
         let unwanted = |number: u64, _: &Owned| self.is_older(number) && !named.contains(&number);
-        let mut unwanted = self.ledger.entries(unwanted);
+        let unwanted = self.ledger.entries(unwanted);
         for (_, owned) in &unwanted {
             let text = owned.to_string();
             match (owned, owned.link()) {
@@ -94,7 +94,7 @@ impl Stage {
                 _ => {}
             }
         }
-        for (_, owned) in &mut unwanted {
+        for (_, owned) in &unwanted {
             let on_going = owned.link().is_some_and(|place| going.links.contains_key(&place));
             if !on_going && brings_back(owned) {
                 going.unclear.extend(owned.netns().map(|netns| netns.cookie));
@@ -103,8 +103,8 @@ impl Stage {
         for action in &*self.actions.borrow() {
             match &action.deed {
                 Deed::Put { new, old, .. } => {
-                    let mut old = old.and_then(|old| self.ledger.get(old));
-                    going.put(new, old.as_mut());
+                    let old = old.and_then(|old| self.ledger.get(old));
+                    going.put(new, old.as_ref());
                 }
                 Deed::Other(staged) => {
                     going.unclear.extend(staged.unsettled());
@@ -159,7 +159,7 @@ impl Going {
     }
 
     /// What a change in place takes away.
-    fn put(&mut self, new: &Owned, old: Option<&mut Owned>) {
+    fn put(&mut self, new: &Owned, old: Option<&Owned>) {
         let Some(place) = new.link() else { return };
         match (new, old) {
             (Owned::DeletedAddress { address, .. }, _) => {
@@ -211,8 +211,8 @@ impl Going {
 }
 
 /// Whether its undo puts back addresses or routes.
-fn brings_back(owned: &mut Owned) -> bool {
-    owned.lost_mut().is_some_and(|lost| !lost.is_empty())
+fn brings_back(owned: &Owned) -> bool {
+    owned.lost().is_some_and(|lost| !lost.is_empty())
 }
 
 /// A gateway that no subnet need have.
