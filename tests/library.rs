@@ -39,7 +39,7 @@ fn a_reload_replaces_the_lists_of_a_filter() {
     room.up("lists", &filter("'10.0.0.1'"));
     assert!(!room.echoes("10.0.0.1") && room.echoes("10.0.0.2"));
     room.script("lists", &filter("'10.0.0.2'"));
-    room.run(&["reload", "lists"]).expect(0, "elements of map stages");
+    room.run(&["reload", "lists"]).expect(0, "  ~ programs at XDP of w");
     assert!(room.echoes("10.0.0.1"), "no longer denied");
     assert!(!room.echoes("10.0.0.2"));
     // One that fails changes nothing, though the programs of it were loaded.

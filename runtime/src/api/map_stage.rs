@@ -26,6 +26,8 @@ pub use waiting::{Change, Deposit, Waiting};
 struct Maps {
     /// Ids of the maps that this load itself has made.
     made: RefCell<HashSet<u32>>,
+    /// What maps of the library's programs belong to, in words, by their ids.
+    owners: RefCell<HashMap<u32, Rc<str>>>,
     /// Maps with writes that wait, by id.
     waiting: RefCell<HashMap<u32, Rc<Waiting>>>,
     /// Global variables that wait, by the id of their section's map and by name.
@@ -49,6 +51,38 @@ fn of(lua: &Lua) -> Rc<Maps> {
 /// This load has made these maps.
 pub fn made<'a>(lua: &Lua, maps: impl Iterator<Item = &'a Map>) {
     of(lua).made.borrow_mut().extend(maps.map(Map::id));
+}
+
+/// These maps are those of a program of the library that goes by this name. One that belongs to another already, and is shared,
+/// stays that one's.
+pub fn belong<'a>(lua: &Lua, maps: impl Iterator<Item = &'a Map>, name: &str) {
+    let Some(owner) = owner(name).map(Rc::from) else { return };
+    let all = of(lua);
+    let mut owners = all.owners.borrow_mut();
+    for map in maps {
+        owners.entry(map.id()).or_insert_with(|| Rc::clone(&owner));
+    }
+}
+
+/// `lb/edge/web` is "service web in netns edge": what a person knows of it. Other names are those that scripts give.
+fn owner(name: &str) -> Option<String> {
+    let mut parts = name.splitn(3, '/');
+    let (kind, netns, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let text = match kind {
+        "chaos" => format!("fault on {rest}"),
+        "dispatch" => format!("programs at XDP of {rest}"),
+        "filter" => format!("filter of {rest}"),
+        "flow" => format!("flow accounting of {rest}"),
+        "forward" => format!("forwarding of {rest}"),
+        "lb" => format!("service {rest}"),
+        "mirror" => {
+            let (from, name) = rest.split_once('/')?;
+            format!("mirror {name} of {from}")
+        }
+        "police" => format!("limit on {rest}"),
+        _ => return None,
+    };
+    Some(if netns.is_empty() { text } else { format!("{text} in netns {netns}") })
 }
 
 /// Whether writes to the map wait for the commit.
@@ -84,7 +118,8 @@ pub fn write(lua: &Lua, map: &Map) -> Result<Option<Rc<Waiting>>> {
         host.stage.put_last(&waiting::key(map));
         return Ok(Some(Rc::clone(found)));
     }
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let owner = maps.owners.borrow().get(&map.id()).cloned();
+    let waiting = Rc::new(Waiting::new(map.clone(), owner));
     maps.waiting.borrow_mut().insert(map.id(), Rc::clone(&waiting));
     host.stage.change(true, Box::new(Change::new(Rc::clone(&waiting))), site(lua, 1))?;
     Ok(Some(waiting))

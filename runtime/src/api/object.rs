@@ -80,6 +80,7 @@ impl Object {
         };
         let object = RefCell::new(Some(kept.object.clone()));
         let name = kept.object.name.clone();
+        map_stage::belong(lua, kept.object.maps.values(), &name);
         stage.shelve(&shelf, kept as _);
         Ok(Returned(Object(Rc::new(Loaded { name, object, shelf }))))
     }

@@ -219,9 +219,12 @@ fn decode(message: &RuleMessage) -> Rule {
     rule
 }
 
-/// As `ip rule` shows it: `from 10.0.0.0/8 lookup 100`
+/// As `ip rule` shows it: `500: from 10.0.0.0/8 lookup 100`
 impl std::fmt::Display for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(priority) = self.priority {
+            write!(f, "{priority}: ")?;
+        }
         match self.from {
             Some(from) => write!(f, "from {from}")?,
             None => f.write_str("from all")?,
@@ -229,8 +232,20 @@ impl std::fmt::Display for Rule {
         if let Some(to) = self.to {
             write!(f, " to {to}")?;
         }
+        for (word, device) in [("iif", &self.iif), ("oif", &self.oif)] {
+            if let Some(device) = device {
+                write!(f, " {word} {device}")?;
+            }
+        }
         if let Some(mark) = self.fwmark {
             write!(f, " fwmark {mark:#x}")?;
+        }
+        for (word, ports) in [("sport", self.sport), ("dport", self.dport)] {
+            match ports {
+                Some((first, last)) if first != last => write!(f, " {word} {first}-{last}")?,
+                Some((port, _)) => write!(f, " {word} {port}")?,
+                None => {}
+            }
         }
         match (self.action, self.table) {
             (Action::Lookup, Some(table)) => write!(f, " lookup {table}"),

@@ -82,6 +82,8 @@ impl Deposit {
 /// A map as it will be.
 pub struct Waiting {
     map: Map,
+    /// What it belongs to, in words, when that is not the script itself.
+    owner: Option<Rc<str>>,
     state: RefCell<State>,
 }
 
@@ -101,8 +103,8 @@ struct State {
 const FEW: usize = 4096;
 
 impl Waiting {
-    pub fn new(map: Map) -> Waiting {
-        Waiting { map, state: RefCell::default() }
+    pub fn new(map: Map, owner: Option<Rc<str>>) -> Waiting {
+        Waiting { map, owner, state: RefCell::default() }
     }
 
     /// The value at a key.
@@ -428,7 +430,10 @@ impl Staged for Change {
     }
 
     fn text(&self) -> String {
-        format!("elements of map {}", self.waiting.map.name())
+        match &self.waiting.owner {
+            Some(owner) => owner.to_string(),
+            None => format!("elements of map {}", self.waiting.map.name()),
+        }
     }
 
     fn is_void(&self) -> bool {

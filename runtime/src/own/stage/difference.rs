@@ -37,6 +37,8 @@ impl Stage {
                     difference.changed.push(new.to_string());
                 }
                 Deed::Other(staged) if staged.is_void() => {}
+                // Several maps of one service are one thing to whoever reads this.
+                Deed::Other(staged) if difference.changed.contains(&staged.text()) => {}
                 Deed::Other(staged) => difference.changed.push(staged.text()),
             }
         }
