@@ -180,3 +180,21 @@ impl Staged for GlobalChange {
         self.apply()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::owner;
+
+    #[test]
+    fn names_of_the_librarys_objects_in_words() {
+        for (name, words) in [
+            ("lb/edge/web/1", Some("service web/1 in netns edge")),
+            ("mirror/a/eth0/tap0", Some("mirror tap0 of eth0 in netns a")),
+            ("filter//eth0", Some("filter of eth0")),
+            ("counter.o", None),
+            ("made/by/scripts", None),
+        ] {
+            assert_eq!(owner(name).as_deref(), words, "{name}");
+        }
+    }
+}

@@ -46,7 +46,7 @@ fn a_hash_waits_and_comes_back() {
         map.update(&key(n), &u64::from(n * 10).to_ne_bytes(), Write::Any).expect("set");
     }
     let before = live(&map);
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let waiting = Rc::new(Waiting::new(map.clone(), None));
     waiting.update(&key(1), value(11), Write::Exist).expect("there");
     waiting.update(&key(4), value(40), Write::NoExist).expect("not there");
     assert!(waiting.update(&key(4), value(41), Write::NoExist).is_err_and(|e| e.is("EEXIST")));
@@ -72,7 +72,7 @@ fn a_hash_waits_and_comes_back() {
 fn the_same_again_is_nothing() {
     let map = map(MapKind::HASH, 4, 8);
     map.update(&key(1), &7u64.to_ne_bytes(), Write::Any).expect("set");
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let waiting = Rc::new(Waiting::new(map.clone(), None));
     waiting.clear();
     waiting.update(&key(1), value(7), Write::Any).expect("set");
     waiting.remove(&key(5)).expect("remove");
@@ -86,7 +86,7 @@ fn a_full_map_refuses_all_or_nothing() {
     let map = map(MapKind::HASH, 4, 2);
     map.update(&key(1), &1u64.to_ne_bytes(), Write::Any).expect("set");
     let before = live(&map);
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let waiting = Rc::new(Waiting::new(map.clone(), None));
     for n in 2..=4 {
         waiting.update(&key(n), value(0), Write::Any).expect("waits");
     }
@@ -99,7 +99,7 @@ fn a_full_map_refuses_all_or_nothing() {
 fn an_array_is_cleared_to_zero() {
     let map = map(MapKind::ARRAY, 4, 3);
     map.update(&key(2), &5u64.to_ne_bytes(), Write::Any).expect("set");
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let waiting = Rc::new(Waiting::new(map.clone(), None));
     assert!(waiting.update(&key(3), value(1), Write::Any).is_err_and(|e| e.is("E2BIG")));
     assert!(waiting.remove(&key(1)).is_err_and(|e| e.is("EINVAL")));
     waiting.clear();
@@ -120,7 +120,7 @@ fn a_trie_finds_the_longest_of_both() {
     let map = map(MapKind::LPM_TRIE, 8, 8);
     map.update(&prefix(8, [10, 0, 0, 0]), &8u64.to_ne_bytes(), Write::Any).expect("set");
     map.update(&prefix(24, [10, 1, 2, 0]), &24u64.to_ne_bytes(), Write::Any).expect("set");
-    let waiting = Rc::new(Waiting::new(map.clone()));
+    let waiting = Rc::new(Waiting::new(map.clone(), None));
     let at = |a| number(waiting.lookup(&prefix(32, a)).expect("get"));
     waiting.update(&prefix(16, [10, 1, 0, 0]), value(16), Write::NoExist).expect("new");
     assert_eq!(
@@ -145,7 +145,7 @@ fn queues_and_stacks_come_back_in_order() {
         map.push_bytes(&bytes(1)).expect("push");
         map.push_bytes(&bytes(2)).expect("push");
         for cleared in [false, true] {
-            let waiting = Rc::new(Waiting::new(map.clone()));
+            let waiting = Rc::new(Waiting::new(map.clone(), None));
             if cleared {
                 waiting.clear();
             }
