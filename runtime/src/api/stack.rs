@@ -107,7 +107,10 @@ pub fn columns(
                     continue;
                 }
                 for (list, column) in (SHORT + 1..).zip(columns) {
-                    column.decode_to(bytes, &mut out);
+                    match column.number(bytes) {
+                        Some(number) => ffi::lua_pushinteger(state, number),
+                        None => column.decode_to(bytes, &mut out),
+                    }
                     ffi::lua_rawseti(state, list, at);
                 }
                 if bytes.len() > size + padding {

@@ -45,7 +45,7 @@ impl Type {
         let Shape::Struct { fields, .. } = &self.shape else { return None };
         // Of two of one name the last counts, as where all are put into one table.
         let named = |name: &String| fields.iter().rfind(|field| field.name == *name);
-        Some(names.iter().filter_map(named).map(|field| Column(field.clone())).collect())
+        Some(names.iter().filter_map(named).map(Column::new).collect())
     }
 
     /// The number, where the type is nothing but one: what is read most is read fastest.
@@ -61,16 +61,37 @@ impl Type {
 
 /// One field of a struct, to be read by itself.
 #[derive(Debug, Clone)]
-pub struct Column(Field);
+pub struct Column {
+    field: Field,
+    /// Where it starts, how long it is and whether it has a sign, when it is nothing but a number.
+    number: Option<(usize, usize, bool)>,
+}
 
 impl Column {
+    fn new(field: &Field) -> Column {
+        let number = match (&field.kind.shape, field.bits, field.kind.size()) {
+            (Shape::Int { signed }, None, size @ (1 | 2 | 4 | 8)) => {
+                Some((field.bit_offset / 8, size, *signed))
+            }
+            _ => None,
+        };
+        Column { field: field.clone(), number }
+    }
+
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.field.name
+    }
+
+    /// The field's number, of the bytes of the whole struct, when it is nothing but one.
+    #[inline]
+    pub fn number(&self, bytes: &[u8]) -> Option<i64> {
+        let (start, size, signed) = self.number?;
+        Some(integer(bytes.get(start..start + size)?, signed))
     }
 
     /// The field's value, of the bytes of the whole struct.
     pub fn decode_to(&self, bytes: &[u8], out: &mut impl Build) {
-        read_field(&self.0, bytes, out);
+        read_field(&self.field, bytes, out);
     }
 }
 
@@ -146,6 +167,7 @@ fn read_field(field: &Field, bytes: &[u8], out: &mut impl Build) {
 }
 
 /// 1, 2, 4 or 8 bytes; unsigned ones of 8 keep their bits.
+#[inline]
 fn integer(bytes: &[u8], signed: bool) -> i64 {
     fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
         bytes.try_into().unwrap_or([0; N])
