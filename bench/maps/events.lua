@@ -1,6 +1,7 @@
---- Takes the records of an object's ring buffer. "rate OBJECT SECONDS" prints "ready PROGRAM_ID", then how many came a second;
---- "reads" and "keeps OBJECT ROUNDS PEER COUNT" have PEER fill the buffer, and print the seconds of processor time for
---- each record, of a handler that reads a field and of one that keeps the whole record.
+--- Takes the records of an object's ring buffer. "rate OBJECT SECONDS" prints "ready PROGRAM_ID", then how many came a
+--- second and the processor time of one, and goes on until it is stopped. "reads" and "keeps OBJECT ROUNDS PEER COUNT"
+--- have PEER fill the buffer, and print the seconds of processor time for each record, of a handler that reads a field
+--- and of one that keeps the whole record.
 local cnf = require("cnf")
 local task = cnf.task
 local way, path = cnf.args[1], cnf.args[2]
@@ -25,7 +26,7 @@ local function subscribe(handler)
 end
 
 local function rate(seconds)
-  local subscription = subscribe(reads)
+  subscribe(reads)
   print("ready " .. programs.burst.id)
   io.stdout:flush()
   while events == 0 do
@@ -35,7 +36,7 @@ local function rate(seconds)
   task.sleep(seconds)
   local count, spent = events - before, os.clock() - clock
   print(("%.9g %.9g"):format(count / (task.now() - start), spent / count))
-  subscription:close()
+  cnf.wait()
 end
 
 local function drain(handler, rounds, peer, count)

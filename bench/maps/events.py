@@ -65,14 +65,18 @@ b["events"].open_ring_buffer(on_event)
 
 
 def rate(seconds):
-    """Records a second, while somebody sends: one call takes records for as long as there are any."""
+    """Records a second and the processor time of one, while somebody sends, then on until it is stopped. One call takes
+    records for as long as there are any."""
     print("ready", flush=True)
     while events == 0:
         start, clock = time.monotonic(), time.process_time()
         b.ring_buffer_poll(100)
     while time.monotonic() - start < seconds:
         b.ring_buffer_poll(100)
-    print(events / (time.monotonic() - start), (time.process_time() - clock) / events)
+    spent = time.process_time() - clock
+    print(events / (time.monotonic() - start), spent / events, flush=True)
+    while True:
+        b.ring_buffer_poll(100)
 
 
 def drain(rounds, fill):

@@ -6,7 +6,8 @@
  *   peer set N       N updates of keys that are there, the bare system call
  *   peer burst PROGRAM_ID SECONDS runs a program, over and over; the sum of what it returns
  *   peer fill PROGRAM_ID N        runs a program N times
- *   peer rate OBJECT SECONDS      prints "ready PROGRAM_ID", then how many records a second reach a callback
+ *   peer rate OBJECT SECONDS      prints "ready PROGRAM_ID", then how many records a second reach a callback and the
+ *                                 processor time of one, and goes on until it is stopped
  *   peer drain OBJECT ROUNDS N    fills a ring buffer with N records; the seconds of processor time to take one
  */
 #include <bpf/bpf.h>
@@ -123,7 +124,8 @@ static struct ring_buffer *open_events(const char *path, const char *name, uint3
 	return ring;
 }
 
-/* Records a second, and the processor time of one. */
+/* Records a second, and the processor time of one; then it goes on until it is stopped, so that what is lost was sent to
+ * somebody. */
 static void rate(const char *path, double seconds)
 {
 	uint32_t id;
@@ -139,6 +141,9 @@ static void rate(const char *path, double seconds)
 	double took = now(CLOCK_MONOTONIC) - start;
 	spent = now(CLOCK_PROCESS_CPUTIME_ID) - spent;
 	printf("%.9g %.9g\n", (events - before) / took, spent / (events - before));
+	fflush(stdout);
+	for (;;)
+		ring_buffer__poll(ring, 100);
 }
 
 static void fill(uint32_t id, int count)
