@@ -123,6 +123,20 @@ function bpf.attach_cgroup(path, program, options) end
 ---@return cnf.BeyondAttachment
 function bpf.attach_sk_lookup(netns, program) end
 
+--- Runs a program for what the sockets of a sockmap or sockhash receive (`SEC("sk_skb/verdict")`, `sk_skb/stream_verdict`,
+--- `sk_skb/stream_parser`) or send (`SEC("sk_msg")`): it passes it on, drops it, or redirects it to another socket of the map.
+--- A socket keeps the programs that its map has when it is put in, until it leaves: what is attached, replaced or detached
+--- later is for later ones. A Server of `probe.serve` goes in by `m:set`, connections by a `sockops` program. A UDP socket
+--- in such a map no longer tells who a datagram is from, so a Server cannot answer. Each hook takes one program, EBUSY.
+---
+--- Raises EINVAL for a map or a program of another kind, EOPNOTSUPP before Linux 6.10. (net/core/sock_map.c,
+--- `Documentation/bpf/map_sockmap.rst`)
+---@param map cnf.Map
+---@param program cnf.Program
+---@param options? {hook: "stream_parser"|"stream_verdict"|"verdict"|"msg_verdict"} Of a program that was loaded elsewhere; else its section says it.
+---@return cnf.BeyondAttachment
+function bpf.attach_sockmap(map, program, options) end
+
 --- Runs a program where its section says: `tracepoint/GROUP/NAME`, `raw_tp/NAME`, `kprobe/FUNCTION`, `kretprobe/FUNCTION`,
 --- `fentry/FUNCTION`, `fexit/FUNCTION`, `tp_btf/NAME`: on every processor, for all processes. `to` names another place of
 --- the same kind, as a section would or without its first word; not for fentry, fexit and tp_btf, which are loaded for one.

@@ -1,6 +1,13 @@
 --- Hooks beyond links: cgroups, sk_lookup, tracepoints, kernel functions, on real packets and connections.
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
+  .. "lib/?.lua;"
+  .. package.path
+
 local cnf = require("cnf")
+local cgroups = require("cgroups")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+
+local cgroup, inside = cgroups.new, cgroups.inside
 
 local HEAD = [[
 #include <linux/bpf.h>
@@ -24,27 +31,6 @@ local function pair(t)
     peer = { name = "far", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
   })
   return a, b
-end
-
---- A cgroup of the case's own, in a mount that the commands of namespaces see too.
-local function cgroup(t)
-  t:requires("cgroup")
-  local mount = os.tmpname() .. ".cgroup"
-  local path = ("%s/cnfscript-%d-%s"):format(mount, cnf._test.pid(), mount:match("lua_(%w+)"))
-  os.execute("mkdir " .. mount)
-  t:defer(function()
-    os.execute(("rmdir %s; umount %s; rmdir %s"):format(path, mount, mount))
-  end)
-  if not os.execute("mount -t cgroup2 cgroup2 " .. mount) or not os.execute("mkdir " .. path) then
-    t:skip("no cgroup file system can be mounted")
-  end
-  return path
-end
-
---- Runs a shell line in a cgroup.
-local function inside(ns, path, line)
-  local whole = ("echo $$ > %s/cgroup.procs || exit 99; %s"):format(path, line)
-  return ns:exec({ "bash", "-c", whole }, { timeout = 20, check = false })
 end
 
 test.case("packets of a cgroup are counted and stopped, others are not", function(t)

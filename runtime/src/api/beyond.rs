@@ -1,4 +1,5 @@
-//! `bpf.attach_cgroup`, `attach_sk_lookup`, `attach_tracing`: hooks beyond network links, and the handle of what is there.
+//! `bpf.attach_cgroup`, `attach_sk_lookup`, `attach_sockmap`, `attach_tracing`: hooks beyond network links, and the handle of
+//! what is there.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use mlua::Lua;
 
 use super::handle::{Class, Given, Handle, Returned};
 use super::host::Host;
+use super::map::Map;
 use super::module::Args;
 use super::netns::NetOption;
 use super::program::Program;
@@ -46,6 +48,23 @@ pub fn attach_sk_lookup(
     let attached = beyond::attach_sk_lookup(&netns.fd, &place, program.kernel());
     let attached = attached.map_err(|e| e.operation(args.op().to_owned()).about(place))?;
     enter(host, attached, Some(netns))
+}
+
+/// `bpf.attach_sockmap(map, program [, {hook=}])`
+pub fn attach_sockmap(
+    _: &Lua,
+    host: &Rc<Host>,
+    mut args: Args,
+) -> Result<Returned<BeyondAttachment>> {
+    let map = args.required::<Given<Map>>("map")?.0;
+    let program = args.required::<Given<Program>>("program")?.0;
+    let mut options = args.options()?;
+    options.set_subject(map.kernel().name());
+    let hook: Option<String> = options.get("hook")?;
+    options.finish()?;
+    let attached = beyond::attach_sockmap(map.kernel(), program.kernel(), hook.as_deref());
+    let name = map.kernel().name();
+    enter(host, attached.map_err(|e| e.operation(args.op().to_owned()).about(name))?, None)
 }
 
 /// `bpf.attach_tracing(program [, {to=}])`

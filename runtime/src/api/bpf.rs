@@ -30,6 +30,7 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("pinned", super::pinned::open)
         .function("attach_cgroup", super::beyond::attach_cgroup)
         .function("attach_sk_lookup", super::beyond::attach_sk_lookup)
+        .function("attach_sockmap", super::beyond::attach_sockmap)
         .function("attach_tracing", super::beyond::attach_tracing)
         .function("programs", programs)
         .function("maps", maps)

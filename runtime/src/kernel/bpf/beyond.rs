@@ -1,10 +1,12 @@
-//! Hooks beyond network links: cgroups, namespaces, tracepoints, kernel functions. Each attachment is a bpf link that ends
+//! Hooks beyond network links: cgroups, namespaces, maps of sockets, tracepoints, kernel functions. Each attachment is a bpf link that ends
 //! with its descriptor, so that nothing of it outlives this process.
 //!
 //! Where each type of program goes is said by its section (`elf::section`); `target` finds the places.
 
+mod sockmap;
 mod target;
 
+pub use sockmap::attach_sockmap;
 pub use target::cgroup_mounts;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +27,7 @@ pub struct Beyond(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// "cgroup", "sk_lookup", "tracepoint", "raw_tracepoint", "kprobe", "tracing"
+    /// "cgroup", "sk_lookup", "sockmap", "tracepoint", "raw_tracepoint", "kprobe", "tracing"
     hook: &'static str,
     /// For people: "/sys/fs/cgroup/x, connect4", "netns client", "sched/sched_switch".
     target: String,
@@ -106,7 +108,7 @@ impl Beyond {
             self.about(match errno {
                 Errno::ENOLINK => gone(self.0.hook),
                 Errno::EINVAL | Errno::EOPNOTSUPP
-                    if !matches!(self.0.hook, "cgroup" | "sk_lookup") =>
+                    if !matches!(self.0.hook, "cgroup" | "sk_lookup" | "sockmap") =>
                 {
                     Error::new(
                         "",
@@ -151,7 +153,11 @@ fn detached() -> Error {
 }
 
 fn gone(hook: &str) -> Error {
-    let what = if hook == "cgroup" { "cgroup" } else { "namespace" };
+    let what = match hook {
+        "cgroup" => "cgroup",
+        "sockmap" => "map",
+        _ => "namespace",
+    };
     Error::new("", "ENODEV", format!("its {what} is gone"))
 }
 

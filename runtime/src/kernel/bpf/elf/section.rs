@@ -103,12 +103,12 @@ const KNOWN: [Row; 66] = [
     plain("tp", Kind::TRACEPOINT),
     row("cgroup/dev", Kind::CGROUP_DEVICE, BPF_CGROUP_DEVICE),
     row("cgroup/sysctl", Kind::CGROUP_SYSCTL, BPF_CGROUP_SYSCTL),
-    // What other programs attach, by a pin: `bpftool prog attach pinned ...`, `ip route ... encap bpf`.
     row("sk_skb/stream_parser", Kind::SK_SKB, BPF_SK_SKB_STREAM_PARSER),
     row("sk_skb/stream_verdict", Kind::SK_SKB, BPF_SK_SKB_STREAM_VERDICT),
     row("sk_skb/verdict", Kind::SK_SKB, BPF_SK_SKB_VERDICT),
     plain("sk_skb", Kind::SK_SKB),
     row("sk_msg", Kind::SK_MSG, BPF_SK_MSG_VERDICT),
+    // What other programs attach, by a pin: `ip route ... encap bpf`, `bpftool prog attach pinned ...`.
     row("sk_reuseport/migrate", Kind::SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT_OR_MIGRATE),
     row("sk_reuseport", Kind::SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT),
     row("flow_dissector", Kind::FLOW_DISSECTOR, BPF_FLOW_DISSECTOR),
