@@ -149,6 +149,114 @@ fn a_link_or_a_namespace_that_goes_in_the_middle_of_a_load() {
     }
 }
 
+/// One of each of what others can delete.
+const NET: &str = "
+local a = cnf.netns.new('PREFIXa')
+local v = cnf.link.veth { name = 'v0', netns = a, address = { '10.0.0.1/24', 'fd00::1/64' },
+  peer = { name = 'w0', netns = a } }
+v:add_address('10.0.7.1/24')
+v:add_address('fd07::1/64')
+a:route { dst = '10.1.0.0/16', dev = v }
+a:route { dst = '10.2.0.0/16', via = '10.1.0.9' }
+a:route { dst = 'fd10::/64', via = 'fd00::2' }
+a:route { dst = '10.3.0.0/16', nexthops = { { via = '10.0.0.2' }, { via = '10.0.0.3' } }, table = 100 }
+a:route { dst = '10.4.0.0/16', type = 'blackhole' }
+a:rule { from = '10.5.0.0/16', table = 100, priority = 500 }
+a:rule { fwmark = 7, type = 'unreachable', family = 'inet6' }
+a:neigh { dst = '10.0.0.9', lladdr = '02:00:00:00:00:09', dev = v }
+a:neigh { dst = '10.0.0.10', proxy = true, dev = v }
+";
+const DELETE: [&str; 11] = [
+    "addr del 10.0.0.1/24 dev v0",
+    "addr del fd00::1/64 dev v0",
+    "addr del 10.0.7.1/24 dev v0",
+    "addr del fd07::1/64 dev v0",
+    "route del 10.2.0.0/16",
+    "route del 10.1.0.0/16",
+    "-6 route del fd10::/64",
+    "route del 10.3.0.0/16 table 100",
+    "route del blackhole 10.4.0.0/16",
+    "rule del priority 500",
+    "neigh del 10.0.0.9 dev v0",
+];
+
+#[test]
+fn what_others_delete_is_made_again() {
+    let room = Room::new();
+    room.up("net", NET);
+    let see = || {
+        let words = [
+            "-4 addr show v0",
+            "-6 addr show v0 scope global",
+            "route show table all",
+            "rule",
+            "-6 rule",
+            "neigh show nud permanent",
+        ];
+        let sorted = |text: String| {
+            let mut lines: Vec<String> = text.lines().map(|l| l.trim().to_owned()).collect();
+            lines.sort();
+            lines
+        };
+        words.map(|words| sorted(room.ip("a", words)))
+    };
+    let before = see();
+    let mended = || room.log("net").matches("by someone else; it is made again").count();
+    // The last addresses take routes with them.
+    for words in DELETE {
+        room.ip("a", words);
+        assert_ne!(see(), before, "{words}");
+        let count = mended();
+        room.run(&["reload", "net"]).expect(0, "kept 14");
+        eventually(|| see() == before);
+        assert!(mended() > count, "{words}");
+    }
+    // All at once; and when nothing is missing nothing is said.
+    DELETE.iter().for_each(|words| drop(room.ip("a", words)));
+    room.run(&["reload", "net"]).expect(0, "kept 14");
+    eventually(|| see() == before);
+    let count = mended();
+    for _ in 0..2 {
+        room.run(&["reload", "net"]).expect(0, "kept 14");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!((mended(), see()), (count, before.clone()), "{}", room.log("net"));
+    // A load that needs it finds it.
+    room.ip("a", "route del 10.1.0.0/16");
+    let more = format!("{NET} a:route {{ dst = '10.6.0.0/16', via = '10.1.0.6' }}");
+    room.reload("net", &more).expect(0, "created 1, kept 14");
+    assert!(room.ip("a", "route").contains("10.1.0.0/16 dev v0"));
+    // One that is refused mends, too.
+    room.ip("a", "rule del priority 500");
+    room.reload("net", &format!("{NET} error('no')")).expect(1, "no");
+    eventually(|| room.ip("a", "rule").contains("500:"));
+}
+
+#[test]
+fn what_the_script_itself_takes_away_stays_away() {
+    let calls = [
+        "v:delete_address('fd00::1/64')",
+        "v:down()",
+        "v:set { mtu = 1200 }",
+        "a:sysctl('net.ipv6.conf.v0.disable_ipv6', 1)",
+    ];
+    for call in calls {
+        let room = Room::new();
+        room.up("net", &format!("{NET}{call}"));
+        let see = || {
+            ["addr show v0 scope global", "route show table all", "-6 route"]
+                .map(|words| room.ip("a", words))
+        };
+        let before = see();
+        for _ in 0..2 {
+            room.run(&["reload", "net"]).expect(0, ": kept ");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        assert_eq!(see(), before, "{call}");
+        assert!(!room.log("net").contains("someone else"), "{call}: {}", room.log("net"));
+    }
+}
+
 /// A mount namespace of its own, as long as this lives.
 struct Mounts(std::process::Child);
 

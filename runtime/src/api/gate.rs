@@ -20,6 +20,10 @@ impl Gate {
         self.waiting.take().into_iter().for_each(Waker::wake);
     }
 
+    pub fn is_shut(&self) -> bool {
+        self.shut.get()
+    }
+
     /// Whether whoever polls may go on; if not, it is polled again when the gate opens.
     pub fn lets_pass(&self, context: &Context<'_>) -> bool {
         if self.shut.get() {

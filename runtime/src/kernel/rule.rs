@@ -75,6 +75,18 @@ pub fn add(netlink: &Netlink, rule: &Rule) -> Result<()> {
     })
 }
 
+impl Rule {
+    /// Whether that is the rule which adding this one makes.
+    pub fn is(&self, there: &Rule) -> bool {
+        let ipv6 = self.from.or(self.to).map_or(self.ipv6, |net| net.is_ipv6());
+        let selectors = |r: &Rule| (r.from, r.to, r.fwmark, r.table, r.ipproto);
+        there.ipv6 == ipv6
+            && selectors(there) == selectors(self)
+            && (&there.iif, &there.oif) == (&self.iif, &self.oif)
+            && self.priority.is_none_or(|priority| there.priority == Some(priority))
+    }
+}
+
 /// Deletes the first rule that matches all that is given.
 ///
 /// # Errors

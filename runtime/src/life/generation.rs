@@ -1,8 +1,9 @@
 //! One load of a script: a fresh VM, its main chunk as a task, and an orderly end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlua::MultiValue;
 use tokio::sync::watch;
@@ -18,6 +19,9 @@ use crate::api::vm::Vm;
 use crate::own::{Ledger, Stage};
 use crate::stop::Stop;
 use crate::{Error, Result};
+
+/// How long after a reload what others have deleted is looked for: reloads that come fast do not wait for it.
+const MENDING: Duration = Duration::from_millis(100);
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub struct Generation {
     main: JoinHandle<()>,
     /// Of attached prompts.
     lines: Lines,
+    /// Looks after what others have deleted.
+    mending: Cell<Option<JoinHandle<()>>>,
     /// What became of the main chunk.
     outcome: watch::Receiver<Option<Result<()>>>,
 }
@@ -75,7 +81,8 @@ impl Generation {
             drop((its_vm, its_host));
             let _ = tell.send(Some(done));
         });
-        Ok(Generation { host, vm, main, lines: Lines::default(), outcome })
+        let (lines, mending) = (Lines::default(), Cell::default());
+        Ok(Generation { host, vm, main, lines, mending, outcome })
     }
 
     /// Waits until the script is set up: the first `cnf.wait()`, or the end of its main chunk.
@@ -98,6 +105,26 @@ impl Generation {
         match outcome.wait_for(Option::is_some).await {
             Ok(done) => done.clone().unwrap_or(Ok(())),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Looks, when nothing has happened for a moment, whether somebody else has deleted what this generation has kept, and
+    /// makes it again; one namespace at a time.
+    pub fn mend_later(&self) {
+        let host = Rc::clone(&self.host);
+        let mending = tokio::task::spawn_local(async move {
+            tokio::time::sleep(MENDING).await;
+            for cookie in host.stage.inhabited() {
+                // Another load is under way, and looks itself.
+                if host.gate.is_shut() {
+                    return;
+                }
+                host.stage.mend(cookie);
+                tokio::task::yield_now().await;
+            }
+        });
+        if let Some(before) = self.mending.replace(Some(mending)) {
+            before.abort();
         }
     }
 
@@ -131,7 +158,11 @@ impl Generation {
 
     /// Ends what runs, calls the `cnf.on_stop` handlers, and closes the VM.
     pub async fn end(self, reason: &str) {
-        let Generation { host, vm, main, lines, .. } = self;
+        let Generation { host, vm, main, lines, mending, .. } = self;
+        if let Some(mending) = mending.take() {
+            mending.abort();
+            let _ = mending.await;
+        }
         main.abort();
         let _ = main.await;
         lines.end(|| if reason == "reload" { Done::Interrupted } else { Done::Ended }).await;

@@ -355,6 +355,7 @@ impl Life {
                 let current = self.current.as_ref().expect("it was just put there");
                 self.loads += 1;
                 current.host.commit.finish();
+                current.mend_later();
                 let took = began.elapsed();
                 let reloaded = Reloaded { generation: self.loads, difference, took };
                 self.attached.tell(&reloaded);
@@ -368,6 +369,7 @@ impl Life {
             Err((files, error)) => {
                 if let Some(current) = &self.current {
                     current.host.gate.open();
+                    current.mend_later();
                 }
                 self.failed_files = files;
                 let files = self.current.as_ref().map(|c| c.host.files()).unwrap_or_default();

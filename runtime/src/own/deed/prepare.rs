@@ -100,25 +100,12 @@ impl Owned {
                     return Err(exists("neigh.add", "there is such an entry already"));
                 }
             }
-            Owned::Rule { rule, .. } if old.is_none() && !place.ours => {
-                let ipv6 = rule.from.or(rule.to).map_or(rule.ipv6, |net| net.is_ipv6());
-                let mut there = rule::list(netlink, Some(ipv6))?.into_iter();
-                let same = |r: &rule::Rule| {
-                    (r.from, r.to, &r.iif, &r.oif, r.fwmark, r.table, r.ipproto)
-                        == (
-                            rule.from,
-                            rule.to,
-                            &rule.iif,
-                            &rule.oif,
-                            rule.fwmark,
-                            rule.table,
-                            rule.ipproto,
-                        )
-                        && rule.priority.is_none_or(|priority| r.priority == Some(priority))
-                };
-                if there.any(|r| same(&r)) {
-                    return Err(exists("rule.add", "there is such a rule already"));
-                }
+            Owned::Rule { rule, .. }
+                if old.is_none()
+                    && !place.ours
+                    && rule::list(netlink, None)?.iter().any(|there| rule.is(there)) =>
+            {
+                return Err(exists("rule.add", "there is such a rule already"));
             }
             _ => {}
         }

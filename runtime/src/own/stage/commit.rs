@@ -20,6 +20,7 @@ impl Stage {
     /// The first refusal, with the line that asked for it; then everything is as it was before the commit.
     pub fn commit(&self) -> Result<Difference> {
         let again = self.check_ways()?;
+        self.touched().into_iter().for_each(|cookie| self.mend(cookie));
         let mut difference = self.difference();
         self.hooks.tell_foreign(&self.ledger);
         let mut sockets = Sockets::default();

@@ -4,6 +4,7 @@
 
 mod commit;
 mod difference;
+mod mend;
 mod said;
 mod ways;
 
