@@ -224,6 +224,20 @@ fn a_log_is_followed_to_its_end() {
     let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().map(|line| line.expect("text"));
     assert_eq!(line().as_deref(), Some("last"));
+    // With the time at which each was written, which is neither that of the script's start nor that of the look.
+    let lines_at =
+        |words: &[&str]| room.run(words).out.lines().map(str::to_owned).collect::<Vec<_>>();
+    let stamped = lines_at(&["logs", "-t", "says"]);
+    let time = stamped[5].strip_suffix(" last").expect("a time and the line");
+    let written = humantime::parse_rfc3339(time).expect("as docker shows it");
+    let age = written.elapsed().expect("it has been written").as_secs();
+    assert!(age < 60, "{stamped:?}");
+    assert_eq!(lines_at(&["logs", "-t", "says"]), stamped, "times stay");
+    let last = lines_at(&["logs", "--log-format", "json", "-n", "1", "says"]).remove(0);
+    let last: serde_json::Value = serde_json::from_str(&last).expect("an object a line");
+    assert_eq!(last["message"], "last");
+    let since = written.duration_since(std::time::UNIX_EPOCH).expect("after it").as_secs_f64();
+    assert!((last["time"].as_f64().expect("a number") - since).abs() < 0.002, "{last} {time}");
     room.signal("says", Signal::SIGTERM);
     assert_eq!(line().as_deref(), Some("bye"));
     assert_eq!(line(), None);

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// Where it is read, and what for.
-const SHOWN: [(&str, &str); 5] = [
+const SHOWN: [(&str, &str); 7] = [
     ("runtime/src/own/instance/record.rs", "since when an instance runs, for `status`"),
     ("runtime/src/cli/reach.rs", "how long ago an instance has ended"),
     ("runtime/src/report.rs", "the time of a log line"),
+    ("runtime/src/life/log/times.rs", "when a line of the log was written"),
+    ("runtime/src/cli/logs.rs", "that, as `logs -t` shows it"),
     ("runtime/src/kernel/bpf/object/damage.rs", "seeds that nobody has tried"),
     ("runtime/src/api/library_options.rs", "when a flow was first and last seen"),
 ];

@@ -489,6 +489,12 @@ fn a_save_is_enough() {
     };
     save("error('wrong')");
     eventually(|| room.log("watched").contains("error: not reloaded: wrong"));
+    // The same again is told in one line, with its place.
+    eventually(|| {
+        save("error('wrong')");
+        let place = "saved again as it was, and fails as before: wrong, at watched.lua:1";
+        room.log("watched").contains(place)
+    });
     assert_eq!(generation(), 2);
     save(&format!("local cnf = require 'cnf' {NET} print('mended')"));
     eventually(|| room.log("watched").contains("mended"));

@@ -145,7 +145,7 @@ pub fn main() -> ExitCode {
         Some(Command::Status(args)) => ended(instances::status(&args)),
         Some(Command::Reload(args)) => ended(reload::reload(&args)),
         Some(Command::Attach(args)) => ended(attach::attach(&args)),
-        Some(Command::Logs(args)) => ended(logs::logs(&args)),
+        Some(Command::Logs(args)) => ended(logs::logs(&args, &cli.common)),
         Some(Command::Down(args)) => ended(down::down(&args)),
         Some(Command::Clean(args)) => ended(clean::clean(&args)),
         None => ExitCode::from(run::run(&cli.run, &cli.common)),

@@ -70,6 +70,7 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
             ahead: None,
             loads: 0,
             failed_files: Files::new(),
+            failure: None,
             rest: Instant::now(),
             postponed: VecDeque::new(),
             attached: Attached::default(),
@@ -94,6 +95,8 @@ struct Life {
     loads: u32,
     /// What the last load read, if it failed: mending any of it is a change.
     failed_files: Files,
+    /// Why the last load failed, if it did.
+    failure: Option<Error>,
     /// Saves are looked at again from then on.
     rest: Instant,
     /// Requests that came while a load was under way.
@@ -143,6 +146,7 @@ impl Life {
                 }
                 Happened::MainFailed(error) if !self.script.stay => return Ended::Failed(error),
                 Happened::MainFailed(error) => report::error(&error, None),
+                Happened::Changed(paths) if paths.is_empty() => self.tell_again(),
                 Happened::Changed(paths) => {
                     let names: Vec<String> = paths.iter().map(|p| shown(p)).collect();
                     tracing::debug!("changed: {}", names.join(", "));
@@ -199,6 +203,7 @@ impl Life {
                     let removed = self.ledger.tear_down_to(Mark(0));
                     removed.failures.iter().for_each(|e| report::error(e, Some("left behind")));
                     self.failed_files = files;
+                    self.failure = Some(error.clone());
                     self.follow(Files::new());
                 }
                 Err(error)
@@ -266,6 +271,16 @@ impl Life {
             }
             Err(error) => report::error(&error, Some("not reloaded")),
         }
+    }
+
+    /// What has failed was saved again as it was.
+    fn tell_again(&self) {
+        let Some(failure) = &self.failure else { return };
+        let place = failure.site().map(|site| format!(", at {}:{}", site.file, site.line));
+        let place = place.unwrap_or_default();
+        tracing::error!(
+            "not reloaded: saved again as it was, and fails as before: {failure}{place}"
+        );
     }
 
     async fn answer(&mut self, request: Request) {
@@ -350,6 +365,7 @@ impl Life {
         match outcome {
             Ok((next, difference)) => {
                 self.failed_files.clear();
+                self.failure = None;
                 let files = next.host.files();
                 let old = self.current.replace(next);
                 let current = self.current.as_ref().expect("it was just put there");
@@ -372,6 +388,7 @@ impl Life {
                     current.mend_later();
                 }
                 self.failed_files = files;
+                self.failure = Some(error.clone());
                 let files = self.current.as_ref().map(|c| c.host.files()).unwrap_or_default();
                 self.follow(files);
                 Err(error)
@@ -458,7 +475,7 @@ impl Life {
     fn follow(&self, mut files: Files) {
         let Some(watcher) = &self.watcher else { return };
         files.extend(self.failed_files.clone());
-        watcher.follow(files);
+        watcher.follow(files, self.failure.is_some());
     }
 }
 

@@ -4,7 +4,8 @@
 //! nobody's business. What counts is the content, so a touch or a save without a change is nothing. It reports once and
 //! then keeps quiet until [`Watcher::follow`] says what the load read, whatever came of it: a burst of saves becomes one
 //! report and at most one more, in which the last save wins. What was reported and then not read, because the load failed
-//! before it came to it, is not reported again as long as it stays what it is: loading it again would fail again.
+//! before it came to it, is not reported again as long as it stays what it is: loading it again would fail again. But one who
+//! saves again what has failed is told so: that is a report of no paths.
 //!
 //! Not the `notify` crate: its inotify mask is fixed and has IN_OPEN in it, which wakes the process each time anybody
 //! opens anything in /tmp, and it watches the inode that a directory had when the watch began, not its path.
@@ -32,6 +33,9 @@ use places::{Places, Touch};
 
 /// A file that is gone may be one that an editor is about to write again: it is a change when it stays away so long.
 const GONE_AFTER: Duration = Duration::from_millis(250);
+
+/// A save of what has failed that comes so soon is still the one that was loaded: some editors write a file twice.
+const SAME_SAVE: Duration = Duration::from_millis(100);
 
 /// What a file said, by its SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,8 @@ struct Orders {
 #[derive(Default)]
 struct Order {
     follow: Option<Files>,
+    /// Whether the load of these files has failed.
+    failed: bool,
     stop: bool,
 }
 
@@ -117,6 +123,8 @@ impl Watcher {
             changed: Files::new(),
             gone: BTreeMap::new(),
             reported: false,
+            failed: None,
+            again: false,
             on_change,
         };
         let thread = std::thread::Builder::new()
@@ -128,8 +136,8 @@ impl Watcher {
 
     /// From now on these files and no others, with what was read from each. One that says something else already, because
     /// it was saved after it was read, is reported at once. To be called after every load, also one that failed.
-    pub fn follow(&self, files: Files) {
-        self.order(|order| order.follow = Some(files));
+    pub fn follow(&self, files: Files, failed: bool) {
+        self.order(|order| (order.follow, order.failed) = (Some(files), failed));
     }
 
     fn order(&self, change: impl FnOnce(&mut Order)) {
@@ -161,6 +169,10 @@ struct Watch<F> {
     gone: BTreeMap<PathBuf, Instant>,
     /// Nothing is reported until the next `follow`.
     reported: bool,
+    /// The last load has failed, and when that was known.
+    failed: Option<Instant>,
+    /// A file was saved as it was when the last load failed.
+    again: bool,
     on_change: F,
 }
 
@@ -176,12 +188,17 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
                 return;
             }
             match order.follow {
-                Some(files) => self.follow(files),
+                Some(files) => {
+                    self.failed = order.failed.then(Instant::now);
+                    self.follow(files);
+                }
                 None => self.look_at_touched(),
             }
             self.give_up_on_gone();
             if !self.reported && !self.changed.is_empty() {
                 self.report();
+            } else if std::mem::take(&mut self.again) && !self.reported {
+                (self.on_change)(Vec::new());
             }
         }
     }
@@ -231,7 +248,11 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
     fn look_at_touched(&mut self) {
         for (path, touch) in self.places.touched() {
             match touch {
-                Touch::Came => self.look(&path),
+                Touch::Came => {
+                    self.look(&path);
+                    let late = self.failed.is_some_and(|since| since.elapsed() > SAME_SAVE);
+                    self.again |= late && !self.changed.contains_key(&path);
+                }
                 Touch::Went => self.miss(&path),
             }
         }

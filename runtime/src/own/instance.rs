@@ -81,6 +81,14 @@ impl Paths {
     pub fn old_log(&self) -> PathBuf {
         self.directory.join("log.1")
     }
+    /// When the lines of the log were written.
+    pub fn log_times(&self) -> PathBuf {
+        self.directory.join("log.times")
+    }
+    /// Likewise of the old one.
+    pub fn old_log_times(&self) -> PathBuf {
+        self.directory.join("log.1.times")
+    }
     /// On bpffs, made when something is pinned.
     pub fn pins(&self) -> &Path {
         &self.pins
@@ -375,7 +383,7 @@ impl Found {
 
 /// All files of ours, the lock last: whoever waits for the name takes it when the directory has gone.
 fn remove(paths: &Paths) {
-    let log = [paths.log(), paths.old_log()];
+    let log = [paths.log(), paths.old_log(), paths.log_times(), paths.old_log_times()];
     // Of one that died while it wrote them anew.
     let unfinished =
         [paths.journal(), paths.record(), paths.log()].map(|path| path.with_extension("new"));

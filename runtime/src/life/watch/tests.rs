@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::{Content, Files, GONE_AFTER, Watcher};
+use super::{Content, Files, GONE_AFTER, SAME_SAVE, Watcher};
 
 /// No report takes longer, whatever else the machine does.
 const BOUND: Duration = Duration::from_secs(5);
@@ -39,8 +39,13 @@ impl Bench {
 
     /// Loads the files: what is read now is what counts.
     fn load(&self, paths: &[&Path]) {
+        self.loaded(paths, false);
+    }
+
+    /// As [`Bench::load`]; whether that failed.
+    fn loaded(&self, paths: &[&Path], failed: bool) {
         let files = paths.iter().map(|path| (path.to_path_buf(), Content::read(path)));
-        self.watcher.follow(files.collect());
+        self.watcher.follow(files.collect(), failed);
         self.settle();
     }
 
@@ -128,10 +133,29 @@ fn without_a_change_of_content_nothing_is_reported() {
 }
 
 #[test]
+fn a_save_of_what_has_failed_is_told_of_no_paths() {
+    let bench = Bench::new();
+    let script = bench.write("script.lua", "wrong");
+    bench.loaded(&[&script], true);
+    // Still the save that was loaded.
+    fs::write(&script, "wrong").expect("written");
+    bench.expect_nothing();
+    std::thread::sleep(SAME_SAVE);
+    fs::write(&script, "wrong").expect("written");
+    bench.expect(&[]);
+    fs::write(&script, "right").expect("written");
+    bench.expect(&[&script]);
+    bench.load(&[&script]);
+    std::thread::sleep(SAME_SAVE);
+    fs::write(&script, "right").expect("written");
+    bench.expect_nothing();
+}
+
+#[test]
 fn a_save_between_reading_and_following_is_reported() {
     let bench = Bench::new();
     let script = bench.write("script.lua", "saved meanwhile");
-    bench.watcher.follow(Files::from([(script.clone(), Content::of(b"what was loaded"))]));
+    bench.watcher.follow(Files::from([(script.clone(), Content::of(b"what was loaded"))]), false);
     bench.expect(&[&script]);
 }
 
@@ -146,7 +170,7 @@ fn a_burst_is_one_report_and_one_more_with_the_last_save() {
     bench.expect(&[&script]);
     bench.expect_nothing();
     // The load that followed the first report had read some save in the middle.
-    bench.watcher.follow(Files::from([(script.clone(), Content::of(b"37"))]));
+    bench.watcher.follow(Files::from([(script.clone(), Content::of(b"37"))]), false);
     bench.expect(&[&script]);
     bench.load(&[&script]);
     bench.expect_nothing();
@@ -159,13 +183,13 @@ fn what_a_failed_load_did_not_read_is_reported_once() {
     let (main, module) = (bench.write("main.lua", "1"), bench.write("module.lua", "1"));
     let live =
         Files::from([(main.clone(), Content::of(b"1")), (module.clone(), Content::of(b"1"))]);
-    bench.watcher.follow(live.clone());
+    bench.watcher.follow(live.clone(), false);
     bench.settle();
     // The load after it fails in main.lua: the module is as the live one read it.
     let after = |text: &[u8]| {
         let mut files = live.clone();
         files.insert(main.clone(), Content::of(text));
-        bench.watcher.follow(files);
+        bench.watcher.follow(files, false);
         bench.settle();
     };
     fs::remove_file(&module).expect("removed");
@@ -185,7 +209,7 @@ fn what_a_failed_load_did_not_read_is_reported_once() {
     bench.expect_nothing();
     // One that did read it, but something else, is told.
     bench.load(&[&main]);
-    bench.watcher.follow(Files::from([(module.clone(), Content::of(b"meanwhile"))]));
+    bench.watcher.follow(Files::from([(module.clone(), Content::of(b"meanwhile"))]), false);
     bench.expect(&[&module]);
     // As is a change there and back.
     bench.load(&[&module]);
@@ -200,14 +224,14 @@ fn what_is_saved_during_a_load_is_reported_together_and_after_it() {
     let paths = ["a.lua", "b.lua", "c.lua"].map(|name| bench.write(name, "1"));
     let loaded: Files = paths.iter().map(|path| (path.clone(), Content::of(b"1"))).collect();
     let [a, b, c] = &paths;
-    bench.watcher.follow(loaded.clone());
+    bench.watcher.follow(loaded.clone(), false);
     bench.settle();
     fs::write(a, "2").expect("written");
     bench.expect(&[a]);
     fs::write(b, "2").expect("written");
     fs::write(c, "2").expect("written");
     bench.expect_nothing();
-    bench.watcher.follow(loaded);
+    bench.watcher.follow(loaded, false);
     bench.expect(&[b, c]);
 }
 
@@ -320,7 +344,7 @@ fn a_dropped_watcher_leaves_no_descriptor() {
     let before = descriptors();
     for _ in 0..200 {
         let watcher = Watcher::start(|_| ()).expect("inotify");
-        watcher.follow(Files::from([("/etc/hostname".into(), Content::Missing)]));
+        watcher.follow(Files::from([("/etc/hostname".into(), Content::Missing)]), false);
     }
     // Other tests of this process open a few meanwhile; 200 watchers would be 400.
     assert!(descriptors() < before + 100, "{before} -> {}", descriptors());
