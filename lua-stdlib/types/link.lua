@@ -10,7 +10,8 @@
 ---   up             true unless false
 ---   mac, mtu       "02:00:00:00:00:01", bytes
 ---   master         a bridge, bond or vrf of the same namespace: a Link or its name
----   alias, group, txqueuelen (packets), numtxqueues, numrxqueues
+---   alias, group, txqueuelen (packets)
+---   numtxqueues, numrxqueues   of a veth 1 when absent: the kernel would make one for each processor and use one
 ---   addrgenmode    "eui64", "none", "stable-privacy" or "random": its IPv6 link-local address
 ---   index          chosen by the library when absent
 ---

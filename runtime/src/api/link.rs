@@ -169,6 +169,9 @@ fn peer(
 /// What every link and every end of a pair takes.
 fn end(options: &mut Options, net: &Net, kind: &Kind, name: String) -> Result<End> {
     link::check_name(&name).map_err(|e| e.operation(options.op().to_owned()))?;
+    // Of the many queues that it else makes, one for each processor, the kernel turns off all but one, and waits for a
+    // grace period at each end (`veth_init_queues` of drivers/net/veth.c).
+    let queues = (kind.name == "veth").then_some(1);
     Ok(End {
         name,
         index: options.get("index")?,
@@ -180,8 +183,8 @@ fn end(options: &mut Options, net: &Net, kind: &Kind, name: String) -> Result<En
         },
         alias: options.get("alias")?,
         txqueuelen: options.get("txqueuelen")?,
-        num_tx_queues: options.get("numtxqueues")?,
-        num_rx_queues: options.get("numrxqueues")?,
+        num_tx_queues: options.get("numtxqueues")?.or(queues),
+        num_rx_queues: options.get("numrxqueues")?.or(queues),
         master: local_link(options, net, "master")?.map(|master| master.index()),
         addresses: addresses_given(options)?,
         addrgenmode: addrgenmode(options)?,
