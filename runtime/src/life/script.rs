@@ -135,8 +135,8 @@ impl Life {
             report::error(&error, None);
         }
         loop {
-            if self.watcher.is_some() && self.ahead.is_none() {
-                // Without memory for it, the next load says so.
+            if self.ahead.is_none() && (self.watcher.is_some() || self.loads > 1) {
+                // Who reloads does it again. Without memory for it, the next load says so.
                 self.ahead = Vm::ahead(self.script.memory).ok();
             }
             match self.wait().await {
