@@ -465,18 +465,16 @@ pub fn get(netlink: &Netlink, to: IpAddr, from: Option<IpAddr>) -> Result<RouteI
         request.attributes.push(RouteAttribute::Source(from.into()));
     }
     let found = netlink
-        .answer(RouteNetlinkMessage::GetRoute(request), 0)
+        .answer(RouteNetlinkMessage::GetRoute(request))
         .map_err(|e| e.into_error(OP).subject(to.to_string()))?;
-    found
-        .iter()
-        .find_map(|raw| match raw.parse()? {
-            RouteNetlinkMessage::NewRoute(mut message) => {
-                message.header.flags.remove(RouteFlags::Cloned);
-                decode(&message)
-            }
-            _ => None,
-        })
-        .ok_or_else(|| Error::new(OP, "EBADMSG", "the kernel's answer holds no route"))
+    let route = match found.parse() {
+        Some(RouteNetlinkMessage::NewRoute(mut message)) => {
+            message.header.flags.remove(RouteFlags::Cloned);
+            decode(&message)
+        }
+        _ => None,
+    };
+    route.ok_or_else(|| Error::new(OP, "EBADMSG", "the kernel's answer holds no route"))
 }
 
 #[cfg(test)]

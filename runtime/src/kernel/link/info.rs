@@ -137,8 +137,7 @@ pub(super) fn without_stats(mut message: LinkMessage) -> LinkMessage {
 }
 
 fn ask(netlink: &Netlink, message: LinkMessage) -> std::result::Result<Raw, NetlinkError> {
-    let found = netlink.answer(RouteNetlinkMessage::GetLink(message), 0)?;
-    found.into_iter().next().ok_or(NetlinkError::new(Errno::ENODEV))
+    netlink.answer(RouteNetlinkMessage::GetLink(message))
 }
 
 fn query(netlink: &Netlink, message: LinkMessage) -> std::result::Result<LinkInfo, NetlinkError> {

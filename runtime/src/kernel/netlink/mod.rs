@@ -7,6 +7,7 @@ pub mod attribute;
 mod batch;
 mod error;
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Mutex;
@@ -98,9 +99,14 @@ impl Netlink {
         flags: u16,
     ) -> std::result::Result<(), NetlinkError> {
         fault::point();
-        let answer = self.answer(message, flags);
+        let mut bytes = Vec::new();
+        let mut sequence = self.lock();
+        let seq = take(&mut sequence, 1);
+        serialize(&mut bytes, message, flags | NLM_F_REQUEST | NLM_F_ACK, seq);
+        self.send(&bytes)?;
+        let answer = self.collect(seq);
         fault::point();
-        answer.map(|_| ())
+        answer.map(drop)
     }
 
     /// As [`Netlink::request`], of a message as it came.
@@ -122,18 +128,26 @@ impl Netlink {
         answer.map(drop)
     }
 
-    /// One request and the messages that answer it.
-    pub fn answer(
-        &self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> std::result::Result<Vec<Raw>, NetlinkError> {
+    /// One question and the message that answers it, which is the acknowledgement too.
+    pub fn answer(&self, message: RouteNetlinkMessage) -> std::result::Result<Raw, NetlinkError> {
         let mut bytes = Vec::new();
         let mut sequence = self.lock();
         let seq = take(&mut sequence, 1);
-        serialize(&mut bytes, message, flags | NLM_F_REQUEST | NLM_F_ACK, seq);
+        serialize(&mut bytes, message, NLM_F_REQUEST, seq);
         self.send(&bytes)?;
-        self.collect(seq)
+        self.read_until(|header, body| {
+            if header.sequence_number != seq {
+                return None;
+            }
+            let kind = header.message_type;
+            Some(match i32::from(kind) {
+                libc::NLMSG_ERROR => {
+                    NetlinkError::from_answer(kind, i32::from(header.flags), body, 0)
+                        .and(Err(NetlinkError::new(Errno::EBADMSG)))
+                }
+                _ => Ok(Raw { kind, body: body.to_vec() }),
+            })
+        })?
     }
 
     /// Every object the kernel lists for `message`, as it came. Repeats a listing that changed under it.
@@ -207,20 +221,27 @@ impl Netlink {
         &self,
         mut each: impl FnMut(&NetlinkHeader, &[u8]) -> Option<T>,
     ) -> std::result::Result<T, NetlinkError> {
-        let mut buffer: Vec<u8> = Vec::with_capacity(READ);
-        loop {
+        thread_local! {
+            /// One for all sockets: a fresh one for each exchange is most of what an exchange costs this process.
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        buffer.reserve(READ);
+        let outcome = loop {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(NetlinkError::transport(&e)),
+                Err(e) => break Err(NetlinkError::transport(&e)),
             }
-            for (header, body) in messages(&buffer) {
-                if let Some(outcome) = each(&header, body) {
-                    return Ok(outcome);
-                }
+            if let Some(outcome) = messages(&buffer).find_map(|(header, body)| each(&header, body))
+            {
+                break Ok(outcome);
             }
-        }
+        };
+        BUFFER.set(buffer);
+        outcome
     }
 }
 

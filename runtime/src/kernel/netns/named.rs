@@ -298,17 +298,17 @@ pub fn nsid(here: &Netlink, other: &NetnsFd) -> Result<Option<i32>> {
     let mut request = NsidMessage::default();
     request.attributes.push(NsidAttribute::Fd(other.as_fd().as_raw_fd() as u32));
     let found = here
-        .answer(RouteNetlinkMessage::GetNsId(request), 0)
+        .answer(RouteNetlinkMessage::GetNsId(request))
         .map_err(|e| e.into_error("netns.nsid"))?;
-    let id = found.iter().find_map(|raw| match raw.parse()? {
-        RouteNetlinkMessage::NewNsId(message) => {
+    let id = match found.parse() {
+        Some(RouteNetlinkMessage::NewNsId(message)) => {
             message.attributes.iter().find_map(|attribute| match attribute {
                 NsidAttribute::Id(id) => Some(*id),
                 _ => None,
             })
         }
         _ => None,
-    });
+    };
     // NETNSA_NSID_NOT_ASSIGNED is -1.
     Ok(id.filter(|id| *id >= 0))
 }

@@ -159,14 +159,12 @@ pub fn is_headerless(netlink: &Netlink, index: u32) -> Result<bool> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     let found = netlink
-        .answer(RouteNetlinkMessage::GetLink(message), 0)
+        .answer(RouteNetlinkMessage::GetLink(message))
         .map_err(|e| e.into_error("policy.router").subject(format!("index {index}")))?;
-    Ok(found.iter().filter_map(|raw| raw.parse()).any(|message| {
-        matches!(message, RouteNetlinkMessage::NewLink(link) if !matches!(
-            link.header.link_layer_type,
-            LinkLayerType::Ether | LinkLayerType::Loopback
-        ))
-    }))
+    Ok(matches!(found.parse(), Some(RouteNetlinkMessage::NewLink(link)) if !matches!(
+        link.header.link_layer_type,
+        LinkLayerType::Ether | LinkLayerType::Loopback
+    )))
 }
 
 /// Whether the link can send: administratively up, and operational.

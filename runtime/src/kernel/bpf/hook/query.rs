@@ -119,17 +119,16 @@ pub(super) fn xdp(target: &Target) -> Result<Option<(u32, XdpMode)>> {
     let mut message = LinkMessage::default();
     message.header.index = target.index;
     let request = RouteNetlinkMessage::GetLink(message);
-    let answer = Netlink::open(&target.netns)?.answer(request, 0);
-    let replies = answer.map_err(|e| match e.errno {
+    let answer = Netlink::open(&target.netns)?.answer(request);
+    let reply = answer.map_err(|e| match e.errno {
         Errno::ENODEV => Error::new("", "ENODEV", format!("the device {} is gone", target.name))
             .hint(crate::kernel::link::GONE),
         _ => e.into_error(""),
     })?;
-    let link = replies.iter().find_map(|reply| match reply.parse() {
-        Some(RouteNetlinkMessage::NewLink(link)) => Some(link),
-        _ => None,
-    });
-    let attributes = link.map(|l| l.attributes).unwrap_or_default();
+    let attributes = match reply.parse() {
+        Some(RouteNetlinkMessage::NewLink(link)) => link.attributes,
+        _ => Vec::new(),
+    };
     let xdp = attributes.into_iter().find_map(|a| match a {
         LinkAttribute::Xdp(xdp) => Some(xdp),
         _ => None,
