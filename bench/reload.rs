@@ -109,10 +109,10 @@ fn under_traffic() -> Result<()> {
         let address = "10.81.0.2:7000".parse().expect("an address");
         Datagrams::start(&client, &server, address, Duration::from_millis(1))
     };
+    let stream = Stream::start(&client, &server, "10.81.0.2:7001".parse().expect("an address"))?;
     let quiet = flow()?;
     std::thread::sleep(Duration::from_secs(10));
     let quiet = quiet.stop();
-    let stream = Stream::start(&client, &server, "10.81.0.2:7001".parse().expect("an address"))?;
     let live = flow()?;
     for n in 1..=RELOADS {
         instance.save(&nth(n))?;
