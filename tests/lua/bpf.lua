@@ -526,7 +526,7 @@ test.case("all of this system is listed, as bpftool lists it", function(t)
     end
     return all
   end
-  -- Other processes load and let go meanwhile: what is in all of three looks.
+  -- Other processes load and let go meanwhile: what is there before a look and after it has to be in it.
   for what, list in pairs({ prog = bpf.programs, map = bpf.maps, link = bpf.links }) do
     local before = by_id(list())
     local theirs = by_id(json.decode(host:exec({ "bpftool", "-j", what, "show" }).stdout))
@@ -545,8 +545,8 @@ test.case("all of this system is listed, as bpftool lists it", function(t)
         end
       end
     end
-    for id in pairs(theirs) do
-      t:ok(before[id] or not after[id], ("%s %d is not listed"):format(what, id))
+    for id in pairs(by_id(json.decode(host:exec({ "bpftool", "-j", what, "show" }).stdout))) do
+      t:ok(after[id] or not theirs[id], ("%s %d is not listed"):format(what, id))
     end
     t:ok(both > 0, what)
   end
