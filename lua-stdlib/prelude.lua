@@ -98,7 +98,9 @@ end
 local names = {}
 for _, set in ipairs({ host.modules, host.library }) do
   for name in pairs(set) do
-    if name ~= "cnf" and name:sub(1, 1) ~= "_" then
+    -- One that has halves in both is one.
+    local counted = set == host.library and host.modules[name]
+    if name ~= "cnf" and name:sub(1, 1) ~= "_" and not counted then
       names[#names + 1] = name
     end
   end
@@ -172,7 +174,8 @@ local function not_found(name, tried)
     subject = name,
     code = "ENOENT",
     message = "there is no such module",
-    detail = (table.concat(tried, "\n"):gsub("\n%s+", "\n")),
+    -- Where files were looked for says nothing of a module of the library.
+    detail = not name:find("^cnf%.") and table.concat(tried, "\n"):gsub("\n%s+", "\n") or nil,
     hint = hint,
   })
 end

@@ -73,12 +73,13 @@ fn side(args: &mut Args, family: &'static str) -> Result<Hook> {
     if sides == [""] {
         return Ok(Hook::Xdp);
     }
-    let wanted: String = args.required("side")?;
+    let expected = || format!("it is \"{}\" or \"{}\"", sides[0], sides[1]);
+    let wanted: String = args.required("side").map_err(|e| e.hint(expected()))?;
     Hook::find(family, &wanted).ok_or_else(|| {
         let error = Error::invalid(args.op().to_owned(), format!("there is no side \"{wanted}\""));
         match nearest(&wanted, &sides) {
             Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-            None => error.hint(format!("it is \"{}\" or \"{}\"", sides[0], sides[1])),
+            None => error.hint(expected()),
         }
     })
 }

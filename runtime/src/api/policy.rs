@@ -255,7 +255,11 @@ impl Handle for Router {
     }
 
     fn display(&self) -> String {
-        format!("Router({}, {} policies)", self.0.name, self.0.router.len())
+        let policies = match self.0.router.len() {
+            1 => "1 policy".to_owned(),
+            count => format!("{count} policies"),
+        };
+        format!("Router({}, {policies})", self.0.name)
     }
 }
 
