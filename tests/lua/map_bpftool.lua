@@ -6,7 +6,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local json = require("json")
-local bpf, link, netns, test = cnf.bpf, cnf.link, cnf.netns, cnf.test
+local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
 
 local SOURCE = [[
 #include <stdbool.h>
@@ -43,6 +43,15 @@ struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 4); __type(value,
   SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 4); __type(value, struct inside); } stack
   SEC(".maps");
+MAP(sockmap, SOCKMAP, __u32, __u64);
+MAP(sockhash, SOCKHASH, __u32, __u64);
+struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 4); __type(value, __u32); } bloom_filter
+  SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ringbuf SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __uint(key_size, 4); __uint(value_size, 4); }
+  perf_event_array SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC); __type(key, int);
+  __type(value, __u32); } sk_storage SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4);
   __uint(value_size, 4); } prog_array SEC(".maps");
 struct one { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);
@@ -176,13 +185,18 @@ for _, kind in ipairs({
   end)
 end
 
---- Little-endian words of what bpftool prints without types.
-local function words(bytes)
+--- What bpftool prints as numbers, as bytes.
+local function hex(bytes)
   local packed = {}
   for i, byte in ipairs(bytes) do
     packed[i] = string.char(tonumber(byte))
   end
-  packed = table.concat(packed)
+  return table.concat(packed)
+end
+
+--- Little-endian words of what bpftool prints without types.
+local function words(bytes)
+  local packed = hex(bytes)
   local read = { string.unpack(("<" .. ("I4"):rep(#packed // 4)), packed) }
   read[#read] = nil
   return read
@@ -220,6 +234,55 @@ test.case("maps of programs, maps and devices have the same ids", function(t)
   m.devmap_hash:set(78, { ifindex = near })
   m.cpumap:set(0, { qsize = 256 })
   t:equal({ m.devmap_hash:get(78).ifindex, m.cpumap:get(0).qsize }, { near.index, 256 })
+end)
+
+test.case("maps of sockets have the same cookies", function(t)
+  local m, ns = loaded(t).maps, t:netns("a")
+  local server = probe.serve(ns, { tcp = 80 })
+  for _, kind in ipairs({ "sockmap", "sockhash" }) do
+    local map, theirs, ours = m[kind], {}, {}
+    map:set(1, server)
+    for _, entry in ipairs(bpftool("map", "dump", "id", tostring(map.id))) do
+      if entry.value and not entry.value.error then
+        theirs[words(entry.key)[1]] = (string.unpack("<I8", hex(entry.value)))
+      end
+    end
+    for key, cookie in map:pairs() do
+      ours[key] = cookie
+    end
+    t:ok(ours[1] > 0)
+    t:equal(ours, theirs)
+  end
+end)
+
+local UNLISTED = {
+  ringbuf = "m:on_record",
+  perf_event_array = "m:on_record",
+  bloom_filter = "m:peek(value)",
+  sk_storage = "m:get(owner)",
+  queue = "m:pop()",
+  stack = "m:pop()",
+}
+
+test.case("what bpftool has no elements of to show, cannot be listed, and says so", function(t)
+  local m = loaded(t).maps
+  for kind, hint in pairs(UNLISTED) do
+    local map = m[kind]
+    local dumped = host:exec({ "bpftool", "-j", "map", "dump", "id", tostring(map.id) }, { check = false })
+    for entry in dumped.stdout:gmatch('"value":%b[]') do
+      t:ok(not entry:find("0x", 1, true), entry)
+    end
+    for _, method in ipairs({ "pairs", "len", "clear" }) do
+      -- What has no keys is not cleared by them.
+      if method ~= "clear" or hint:find("m:[go]") then
+        local error = t:raises(function()
+          map[method](map)
+        end, ("the elements of %s maps cannot be listed"):format(kind))
+        t:ok(error.hint:find(hint, 1, true), error.hint)
+        t:equal(error.code, "EOPNOTSUPP")
+      end
+    end
+  end
 end)
 
 test.case("queues and stacks give bpftool what they give the script", function(t)

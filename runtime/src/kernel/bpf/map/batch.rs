@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Map, MapKind, Write};
+use super::{Map, Write};
 use crate::kernel::bpf::sys;
 use crate::{Error, Result};
 
@@ -164,7 +164,7 @@ impl Map {
     /// All keys. Never more than `max_entries`, even while others write.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
         let kind = self.info().kind;
-        if kind.is_keyless() || kind == MapKind::RINGBUF || kind.is_storage() {
+        if kind.is_keyless() || kind.has_records() || kind.is_storage() {
             return Err(self.error("map.pairs", Errno::EOPNOTSUPP));
         }
         // The storage of cgroups has no size of its own.

@@ -412,7 +412,7 @@ impl Map {
                 "its sockets cannot be read: values have 4 bytes, a socket's cookie has 8"
                     .to_owned()
             }
-            Errno::EOPNOTSUPP if info.kind.is_storage() => {
+            Errno::EOPNOTSUPP if info.kind.is_storage() || op == "map.pairs" => {
                 format!("the elements of {} maps cannot be listed", info.kind)
             }
             Errno::E2BIG if info.kind.is_array() => {
@@ -439,6 +439,15 @@ impl Map {
             }
             Errno::EOPNOTSUPP if info.kind.is_storage() => {
                 error.hint("m:get(owner) gives one: a Server or a descriptor of this process")
+            }
+            Errno::EOPNOTSUPP if info.kind.has_records() => {
+                error.hint("m:on_record(fn) is called with what programs send")
+            }
+            Errno::EOPNOTSUPP if info.kind == MapKind::BLOOM_FILTER => {
+                error.hint("m:peek(value) tells whether a value may be there")
+            }
+            Errno::EOPNOTSUPP if info.kind.is_keyless() => {
+                error.hint("m:pop() takes one, m:peek() shows it")
             }
             _ => error,
         }
