@@ -1,6 +1,6 @@
---- Maps as scripts see them: keys and values by BTF, many at once, and the kinds that hold programs, maps and devices.
+--- Maps as scripts see them: keys and values by BTF.
 local cnf = require("cnf")
-local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+local bpf, netns, test = cnf.bpf, cnf.netns, cnf.test
 
 local SOURCE = [[
 #include <stdbool.h>
@@ -57,51 +57,15 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_siz
   __uint(value_size, 3); } plain SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_size, 4);
   __uint(value_size, 8); } plain_numbers SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4);
-  __uint(value_size, 4); } jumps SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_DEVMAP); __uint(max_entries, 4); __uint(key_size, 4);
-  __uint(value_size, 4); } devices SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_DEVMAP_HASH); __uint(max_entries, 4); __uint(key_size, 4);
-  __uint(value_size, 4); } device_hash SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_CPUMAP); __uint(max_entries, 1); __uint(key_size, 4);
-  __uint(value_size, 4); } cpus SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 2);
-  __type(value, __u32); } queue SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 2);
-  __type(value, struct point); } stack SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 100);
-  __type(value, struct point); } bloom SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
-  __type(key, int); __type(value, struct point); } of_socket SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ring SEC(".maps");
-struct inner { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32);
-  __type(value, __u32); } first SEC(".maps"), second SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4); __type(key, __u32);
-  __array(values, struct inner); } outer SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32);
-  __array(values, struct inner); } slots SEC(".maps");
-
 SEC("tc") int count(struct __sk_buff *skb) {
   __u32 zero = 0;
   __u64 *n = bpf_map_lookup_elem(&counts, &zero);
   if (n) *n += 1;
   return -1;
 }
-SEC("tc") int jump(struct __sk_buff *skb) { bpf_tail_call(skb, &jumps, skb->mark); return 100; }
-SEC("tc") int seven(struct __sk_buff *skb) { return 7; }
-SEC("tc") int eight(struct __sk_buff *skb) { return 8; }
-SEC("tc") int through(struct __sk_buff *skb) {
-  __u32 key = skb->mark, one = 1, *value;
-  void *map = bpf_map_lookup_elem(&outer, &key);
-  if (!map) return 100;
-  value = bpf_map_lookup_elem(map, &one);
-  return value ? *value : 101;
-}
 SEC("tc") int keep(struct __sk_buff *skb) { /* so that every map is in use */
   __u32 k = 0; return (bpf_map_lookup_elem(&widths, &k) != 0);
 }
-SEC("xdp") int forward(struct xdp_md *ctx) { return bpf_redirect_map(&devices, 0, XDP_PASS); }
-SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
 char LICENSE[] SEC("license") = "GPL";
 ]]
 
@@ -404,74 +368,6 @@ test.case("per-CPU values add up", function(t)
   end, "ERANGE")
 end)
 
-test.case("many at once: tables, iterators, packed strings", function(t)
-  local m = maps().many
-  local all = {}
-  for i = 1, 20000 do
-    all[i] = i * 2
-  end
-  t:equal(m:set_many(all), 20000)
-  t:equal(m:len(), 20000)
-  t:equal(m:get(20000), 40000)
-  local sum = 0
-  for key, value in m:pairs() do
-    t:ok(value == key * 2)
-    sum = sum + 1
-  end
-  t:equal(sum, 20000)
-  local keys = {}
-  for i = 1, 9999 do
-    keys[i] = i
-  end
-  keys[10000] = 70000
-  t:equal(m:delete_many(keys), 9999, "one was not there")
-  t:equal(m:len(), 10001)
-  m:clear()
-  t:equal(m:len(), 0)
-
-  t:equal(m:set_many(pairs({ [5] = 50, [6] = 60 })), 2)
-  local i = 0
-  t:equal(
-    m:set_many(function()
-      i = i + 1
-      if i <= 3 then
-        return i, i
-      end
-    end),
-    3
-  )
-  t:equal(sorted(m), { 1, 2, 3, 5, 6 })
-  t:equal(m:delete_many(pairs({ [5] = true, [6] = true })), 2)
-  t:equal(m:set_many({ string.pack("=I4I4", 7, 8), string.pack("=I4I4", 70, 80) }), 2)
-  t:equal({ m:get(7), m:get(8) }, { 70, 80 })
-  t:equal(m:delete_many(string.pack("=I4I4", 7, 8)), 2)
-  t:equal(sorted(m), { 1, 2, 3 })
-
-  t:raises(function()
-    m:set_many({ string.pack("=I4", 7), string.pack("=I4I4", 70, 80) })
-  end, "must be as many keys of 4 as values of 4")
-  t:raises(function()
-    m:delete_many("123")
-  end, "not a multiple of 4")
-  t:raises(function()
-    m:set_many({ [1] = 5, [2] = "no" })
-  end, "EINVAL")
-  t:equal(m:get(1), 1, "nothing is written when one does not fit")
-  t:raises(function()
-    m:set_many(function()
-      error("from the iterator")
-    end)
-  end, "from the iterator")
-  t:raises(function()
-    m:set_many(5)
-  end, "takes a table, an iterator")
-  local full = t:raises(function()
-    maps().widths:set_many({ {}, {}, {}, {}, {}, {}, {}, {}, {}, {} })
-  end, "E2BIG")
-  t:ok(full.message:find("after 8 of 10 entries", 1, true), full.message)
-  maps().widths:clear()
-end)
-
 test.case("without BTF: bytes, or integers where the size is a number's", function(t)
   local plain, numbers = maps().plain, maps().plain_numbers
   plain:set("abcdef", "\0\1\2")
@@ -509,192 +405,6 @@ char LICENSE[] SEC("license") = "GPL";]],
   map.maps.old:set(7, 42)
   t:equal(map.programs.p:test_run({ packet = FRAME }).retval, 42)
   t:equal(map.maps.old:get(string.pack("=I4", 7)), 42)
-end)
-
-test.case("program arrays take programs", function(t)
-  local jumps, p = maps().jumps, shared.programs
-  local function run(mark)
-    return p.jump:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
-  end
-  t:equal(run(1), 100)
-  jumps:set(1, p.seven)
-  t:equal(run(1), 7)
-  jumps:set(1, p.eight)
-  t:equal(run(1), 8)
-  t:equal(jumps:get(1), p.eight)
-  t:equal(jumps:get(2), nil)
-  t:equal(jumps:set_many({ [1] = p.seven, [2] = p.eight }), 2)
-  t:equal({ run(1), run(2) }, { 7, 8 })
-  local set = {}
-  for index, program in jumps:pairs() do
-    set[index] = program.name
-  end
-  t:equal(set, { [1] = "seven", [2] = "eight" })
-  t:equal(jumps:delete(1), true)
-  t:equal(run(1), 100)
-  t:raises(function()
-    jumps:set(1, p.frames)
-  end, "EINVAL")
-  t:raises(function()
-    jumps:set(1, 5)
-  end, "prog_array maps take a Program, not 5")
-  t:raises(function()
-    maps().many:set(1, p.seven)
-  end, "EINVAL")
-end)
-
-test.case("maps of maps take maps", function(t)
-  local m, p = maps(), shared.programs
-  local function run(mark)
-    return p.through:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
-  end
-  t:equal(run(3), 100)
-  m.outer:set(3, m.first)
-  t:equal(run(3), 101)
-  m.first:set(1, 11)
-  m.second:set(1, 22)
-  t:equal(run(3), 11)
-  m.outer:set(3, m.second)
-  t:equal(run(3), 22)
-  t:equal(m.outer:get(3).id, m.second.id)
-  t:equal(m.outer:get(3):get(1), 22)
-  t:equal(m.outer:get(4), nil)
-  m.outer:set(4, m.first, "noexist")
-  t:raises(function()
-    m.outer:set(4, m.second, "noexist")
-  end, "EEXIST")
-  t:equal(sorted(m.outer), { 3, 4 })
-  t:equal(m.outer:delete(3), true)
-  t:equal(run(3), 100)
-  m.slots:set(0, m.first)
-  t:equal(m.slots:get(0).id, m.first.id)
-  t:raises(function()
-    m.outer:set(5, m.cells)
-  end, "EINVAL")
-  t:raises(function()
-    m.outer:set(5, 5)
-  end, "hash_of_maps maps take a Map, not 5")
-end)
-
-test.case("devmaps take links, of their own namespace", function(t)
-  local m = maps()
-  local a, b, c = t:netns("a"), t:netns("b"), t:netns("c")
-  local _, left = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "left", netns = b },
-  })
-  local right, far = link.veth({
-    name = "right",
-    netns = b,
-    peer = { name = "far", netns = c, address = "10.0.0.2/24" },
-  })
-  m.devices:set(0, right)
-  m.device_hash:set(77, left)
-  t:equal(m.devices:get(0), right.index)
-  t:equal(m.device_hash:get(77), left.index)
-  t:equal(m.devices:delete(0), true)
-  t:equal(m.devices:get(0), nil)
-  -- From left to right by the map, and back by a map of its own.
-  m.devices:set_many({ [0] = right })
-  local back = bpf.compile({ source = SOURCE }, { programs = { "forward" } })
-  back.maps.devices:set(0, left)
-  cnf.xdp.attach(left, shared.programs.forward)
-  cnf.xdp.attach(right, back.programs.forward)
-  -- A veth takes redirected frames only when its other end runs XDP too.
-  cnf.xdp.attach(far, shared.programs.frames)
-  cnf.xdp.attach(a:link("near"), shared.programs.frames)
-  t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01 }).received, 3)
-  t:raises(function()
-    m.devices:set(0, "right")
-  end, "EINVAL")
-  m.cpus:set(0, 64)
-  t:equal(m.cpus:get(0), 64)
-end)
-
-test.case("queues and stacks", function(t)
-  local queue, stack = maps().queue, maps().stack
-  queue:push(1)
-  queue:push(2)
-  t:raises(function()
-    queue:push(3)
-  end, "E2BIG")
-  t:equal({ queue:peek(), queue:pop(), queue:pop() }, { 1, 1, 2 })
-  t:equal(queue:pop(), nil)
-  t:equal(queue:peek(), nil)
-  stack:push({ x = 1 })
-  stack:push({ x = 2, y = 3 })
-  t:equal(stack:pop(), { x = 2, y = 3 })
-  t:equal(stack:peek(), { x = 1, y = 0 })
-  stack:clear()
-  t:equal(stack:pop(), nil)
-  t:raises(function()
-    maps().bytes:push(1)
-  end, "hash maps cannot do this")
-  t:raises(function()
-    queue:len()
-  end, "EOPNOTSUPP")
-end)
-
-test.case("a bloom filter tells what may be there", function(t)
-  local bloom = maps().bloom
-  for i = 1, 20 do
-    bloom:push({ x = i, y = -i })
-  end
-  local wrong = 0
-  for i = 1, 20 do
-    t:equal(bloom:peek({ x = i, y = -i }), true)
-    wrong = wrong + (bloom:peek({ x = i, y = i }) and 1 or 0)
-  end
-  t:ok(wrong < 10, wrong)
-  t:raises(function()
-    bloom:peek()
-  end, "asked for a value")
-  t:raises(function()
-    bloom:peek({ z = 1 })
-  end, 'no field "z"')
-  t:raises(function()
-    bloom:pop()
-  end)
-end)
-
-test.case("maps without keys say what they have instead", function(t)
-  for name, hint in pairs({ queue = "m:pop", bloom = "m:peek%(value%)", ring = "m:on_record" }) do
-    for _, method in ipairs({ "get", "delete", "set" }) do
-      local map = maps()[name]
-      local problem = t:raises(function()
-        map[method](map, 1, 1)
-      end, "EINVAL")
-      t:ok(problem.message:find("maps have no keys"), problem.message)
-      t:ok(problem.hint:find(hint), problem.hint)
-    end
-  end
-end)
-
-test.case("socket storage takes a server, or a descriptor of this process, as key", function(t)
-  local storage = maps().of_socket
-  local list = netns.host():exec({ "ls", "-l", ("/proc/%d/fd"):format(cnf._test.pid()) }).stdout
-  local server = probe.serve(t:netns("a"), { udp = 7 })
-  for _, socket in ipairs({ tonumber(list:match("(%d+) %-> socket:")), server }) do
-    t:equal(storage:get(socket), nil)
-    storage:set(socket, { x = 4, y = -4 })
-    t:equal(storage:get(socket), { x = 4, y = -4 })
-    for _, method in ipairs({ "len", "pairs", "clear" }) do
-      t:raises(function()
-        storage[method](storage)
-      end, "sk_storage maps cannot be listed")
-    end
-    t:equal(storage:delete(socket), true)
-    t:equal(storage:delete(socket), false)
-  end
-  t:raises(function()
-    storage:get(0x7fffffff)
-  end, "EBADF")
-  server:stop()
-  t:raises(function()
-    storage:get(server)
-  end, "was stopped")
 end)
 
 test.case("members of a union that are given together must agree", function(t)
