@@ -114,11 +114,15 @@ impl Room {
 
     fn write(&self, script: &str) {
         std::fs::copy(here(script), &self.script).expect("it can be copied");
+        let common = self.script.with_file_name("common.lua");
+        std::fs::copy(here("common.lua"), common).expect("it can be copied");
     }
 
     fn start(&self, words: &[&str], die_at: u64) -> Child {
         let mut command = self.command(BINARY);
         command.args(words).env("CNFSCRIPT_DIE_AT", die_at.to_string());
+        // Where common.lua is found.
+        command.current_dir(self.run.path());
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts")
     }
 

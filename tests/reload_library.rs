@@ -9,16 +9,6 @@ use cnfscript::kernel::bpf::{Map, MapKind, Program};
 use room::*;
 use serde_json::{Value, json};
 
-/// Two pairs: the ends v1 and v2 in one namespace, their peers in another.
-const LINKS: &str = "
-local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
-local function pair(n)
-  return (cnf.link.veth { name = 'v' .. n, netns = a, address = ('10.77.%d.1/24'):format(n),
-    peer = { name = 'w' .. n, netns = b, address = ('10.77.%d.2/24'):format(n) } })
-end
-local v1, v2 = pair(1), pair(2)
-";
-
 /// Prints the ids of all programs on the hooks of a namespace, except an end's own peer's.
 const HOOKS: &str = "
 for _, link in ipairs(cnf.netns.get('PREFIXa'):links()) do

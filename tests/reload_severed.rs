@@ -11,16 +11,14 @@ use room::*;
 
 /// A program on tcx (or clsact), one on XDP with the array of its stages, and a router.
 const HOOKS: &str = "
-local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
-local function pair(n)
-  return (cnf.link.veth { name = 'v' .. n, netns = a, address = ('10.77.%d.1/24'):format(n),
-    peer = { name = 'w' .. n, netns = b, address = ('10.77.%d.2/24'):format(n) } })
-end
-local v1, v2 = pair(1), pair(2)
 cnf.mirror.to { from = v1, direction = 'ingress', to = v2 }
 cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' }
 cnf.policy.router { name = 'edge', attach = { { v1, 'egress' } }, default = { action = 'pass' } }
 ";
+
+fn hooks() -> String {
+    format!("{LINKS}{HOOKS}")
+}
 
 impl Room {
     /// The instance's name, which no other test has.
@@ -60,7 +58,7 @@ fn detach(pin: &std::path::Path) {
 #[test]
 fn what_was_detached_is_attached_again() {
     let room = Room::new();
-    room.up(&room.name(), HOOKS);
+    room.up(&room.name(), &hooks());
     assert_eq!(room.programs(), 3);
     let links = room.pins().into_iter().filter(|pin| !pin.to_string_lossy().contains("/stages-"));
     let links: Vec<PathBuf> = links.collect();
@@ -82,14 +80,14 @@ fn what_was_detached_is_attached_again() {
 #[test]
 fn what_was_unpinned_is_pinned_again() {
     let room = Room::new();
-    room.up(&room.name(), HOOKS);
+    room.up(&room.name(), &hooks());
     let pins = room.pins();
     assert_eq!(pins.len(), if room.has_tcx() { 4 } else { 2 }, "{pins:?}");
     pins.iter().for_each(|pin| std::fs::remove_file(pin).expect("it is there"));
     // Whether or not a load has failed since.
-    room.script(&room.name(), &format!("{HOOKS} error('late')"));
+    room.script(&room.name(), &format!("{} error('late')", hooks()));
     room.run(&["reload", &room.name()]).expect(1, "late");
-    room.script(&room.name(), HOOKS);
+    room.script(&room.name(), &hooks());
     room.difference(&room.name());
     let log = room.log(&room.name());
     assert_eq!(log.matches("by someone else; it is pinned again").count(), pins.len(), "{log}");
@@ -306,7 +304,7 @@ fn a_bpffs_that_was_unmounted_is_mounted_again() {
     let (mounts, name) = (Mounts::new(), room.name());
     // One of its own, so that nothing is left when the mounts are gone.
     mounts.shell("mount -t bpf bpf /sys/fs/bpf");
-    let script = room.script(&name, HOOKS);
+    let script = room.script(&name, &hooks());
     mounts.run(&room, &["up", script.to_str().expect("text")]).expect(0, "is up");
     let count = || mounts.shell("find /sys/fs/bpf/cnfscript -type f 2>/dev/null | wc -l; true");
     let pins = count();

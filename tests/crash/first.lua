@@ -1,43 +1,17 @@
 --- A script that leaves one of everything, most of it where others have theirs.
 --- Its argument is the prefix of all names.
 local cnf = require "cnf"
-local netns = cnf.netns
-local link = cnf.link
-local bpf = cnf.bpf
-local tc = cnf.tc
-local tcx = cnf.tcx
-local xdp = cnf.xdp
-local policy = cnf.policy
-local id = cnf.args[1]
-
---- What this kernel lacks is left out.
-local function maybe(make, ...)
-  local ok, made = pcall(make, ...)
-  if not ok and made.code ~= "EOPNOTSUPP" then
-    error(made, 0)
-  end
-  return ok and made or nil
-end
+local common = require "common"
+local netns, link, tc, tcx, xdp, policy = cnf.netns, cnf.link, cnf.tc, cnf.tcx, cnf.xdp, cnf.policy
+local id, maybe = cnf.args[1], common.maybe
 
 --- What somebody else has is refused, and stays.
 local function refused(what, ...)
   assert(not pcall(what, ...), "it was not refused")
 end
 
-local source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } ID_m SEC(".maps");
-SEC("tc") int ID_t(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&ID_m, &k); return -1; }
-SEC("tc") int ID_u(struct __sk_buff *skb) { return -1; }
-SEC("xdp") int ID_x(struct xdp_md *ctx) { return XDP_PASS; }
-char _license[] SEC("license") = "GPL";
-]]
-local object = bpf.compile({ source = (source:gsub("ID", id)) }, { name = id })
-local t = object.programs[id .. "_t"]
-local u = object.programs[id .. "_u"]
-local x = object.programs[id .. "_x"]
-object.maps[id .. "_m"]:set(0, 7)
+local map, t, u, x = common.programs(id, { T = "", U = "", X = "" })
+map:set(0, 7)
 
 local host = netns.host()
 local a, b = netns.new(id .. "a"), netns.new(id .. "b")

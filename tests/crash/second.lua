@@ -1,29 +1,11 @@
 --- What first.lua becomes: of all kinds something is kept, changed, dropped and new.
 local cnf = require "cnf"
-local netns, link, bpf, tc, tcx, xdp = cnf.netns, cnf.link, cnf.bpf, cnf.tc, cnf.tcx, cnf.xdp
-local id = cnf.args[1]
+local common = require "common"
+local netns, link, tc, tcx, xdp = cnf.netns, cnf.link, cnf.tc, cnf.tcx, cnf.xdp
+local id, maybe = cnf.args[1], common.maybe
 
-local function maybe(make, ...)
-  local ok, made = pcall(make, ...)
-  if not ok and made.code ~= "EOPNOTSUPP" then
-    error(made, 0)
-  end
-  return ok and made or nil
-end
-
-local source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } ID_m SEC(".maps");
-SEC("tc") int ID_t(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&ID_m, &k); k++; return -1; }
-SEC("tc") int ID_u(struct __sk_buff *skb) { skb->mark = 0; return -1; }
-SEC("xdp") int ID_x(struct xdp_md *ctx) { return ctx->rx_queue_index == 999 ? XDP_DROP : XDP_PASS; }
-char _license[] SEC("license") = "GPL";
-]]
-local object = bpf.compile({ source = (source:gsub("ID", id)) }, { name = id })
-local t = object.programs[id .. "_t"]
-local u = object.programs[id .. "_u"]
-local x = object.programs[id .. "_x"]
+local steps = { T = "k++;", U = "skb->mark = 0;", X = "ctx->rx_queue_index == 999 ? XDP_DROP :" }
+local _, t, u, x = common.programs(id, steps)
 
 local host = netns.host()
 local a, c = netns.new(id .. "a"), netns.new(id .. "c")

@@ -19,6 +19,16 @@ pub const BOUND: &str = "30";
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Two pairs: the ends v1 and v2 in one namespace, their peers in another.
+pub const LINKS: &str = "
+local a, b = cnf.netns.new('PREFIXa'), cnf.netns.new('PREFIXb')
+local function pair(n)
+  return (cnf.link.veth { name = 'v' .. n, netns = a, address = ('10.77.%d.1/24'):format(n),
+    peer = { name = 'w' .. n, netns = b, address = ('10.77.%d.2/24'):format(n) } })
+end
+local v1, v2 = pair(1), pair(2)
+";
+
 /// A run directory and scripts of one test. What still runs at its end is killed, namespaces of its own are deleted.
 pub struct Room {
     pub run: tempfile::TempDir,
