@@ -1,7 +1,6 @@
 --- TCP headers of packets: flags and options in words, and back to the same bytes.
 local cnf = require("cnf")
-local bpf, link, packet, probe, tcx, test =
-  cnf.bpf, cnf.link, cnf.packet, cnf.probe, cnf.tcx, cnf.test
+local bpf, link, packet, probe, test = cnf.bpf, cnf.link, cnf.packet, cnf.probe, cnf.test
 
 local V4 = { src = "10.0.0.1", dst = "10.0.0.2" }
 
@@ -118,7 +117,7 @@ SEC("tc") int see(struct __sk_buff *skb) {
 char LICENSE[] SEC("license") = "GPL";
 ]],
   })
-  tcx.attach(near, "egress", seen.programs.see)
+  bpf.attach(near, "egress", seen.programs.see)
   probe.serve(b, { tcp = 80, reply = "hello" })
   t:equal(probe.tcp(a, "10.0.0.2:80").reply, "hello")
   local frame = string.char(table.unpack(seen.maps.first:get(0).bytes))
