@@ -5,6 +5,7 @@
 mod units;
 
 use compact_str::CompactString;
+use indexmap::IndexSet;
 use mlua::{Function, Table, Value};
 use smallvec::SmallVec;
 
@@ -32,6 +33,7 @@ pub struct Options {
     table: Option<Table>,
     /// What the table holds, once somebody has asked: read in one go, for looking each word up costs far more.
     held: Option<Held>,
+    /// What was asked for, some of it more than once.
     words: SmallVec<[&'static str; 16]>,
 }
 
@@ -195,9 +197,7 @@ impl Options {
 
     /// An option as it is.
     pub fn raw(&mut self, word: &'static str) -> Result<Value> {
-        if !self.words.contains(&word) {
-            self.words.push(word);
-        }
+        self.words.push(word);
         let found = self.held().named.iter().find(|(key, _)| key == word);
         Ok(found.map_or(Value::Nil, |(_, value)| value.clone()))
     }
@@ -217,7 +217,11 @@ impl Options {
             return Err(match nearest(&key, &self.words) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
                 None if self.words.is_empty() => error.hint("it takes no options"),
-                None => error.hint(format!("it takes {}", self.words.join(", "))),
+                None => {
+                    let words: IndexSet<&str> = self.words.iter().copied().collect();
+                    let words: Vec<&str> = words.into_iter().collect();
+                    error.hint(format!("it takes {}", words.join(", ")))
+                }
             });
         }
         Ok(())
