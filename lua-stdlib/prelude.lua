@@ -17,7 +17,7 @@ host.dress(debug.getmetatable(host.an_error))
 -- While the script is being stopped, no pcall swallows it.
 local function after(ok, ...)
   if not ok and host.failed((...)) then
-    error("interrupted", 0)
+    error(host.interrupted(), 0)
   end
   return ok, ...
 end
@@ -37,7 +37,7 @@ end
 local function resumed(me, co, ok, first, ...)
   enter(me)
   if interrupting() then
-    error("interrupted", 0)
+    error(host.interrupted(), 0)
   end
   if ok and first == pending and status(co) == "suspended" then
     yield(pending)

@@ -3,10 +3,12 @@
 //! An interrupt is a signal to the Lua thread, whose handler sets a count hook on the coroutine that runs at that
 //! moment; until then no hook slows the script. `lua_sethook` is made to be called from a signal handler.
 
+use std::ffi::{CStr, CString};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use mlua::state::{GcIncParams, GcMode};
@@ -30,6 +32,8 @@ static INTERRUPT: AtomicBool = AtomicBool::new(false);
 static DRIVEN: AtomicU64 = AtomicU64::new(0);
 /// Whom that one is run for, by [`hearer::Hears::number`]; 0 for nobody.
 static DRIVEN_FOR: AtomicU64 = AtomicU64::new(0);
+/// Where the script was when it was interrupted, until it may run again.
+static INTERRUPTED: Mutex<Option<CString>> = Mutex::new(None);
 /// The one whose time is up: while it runs, hooks raise; others go on.
 static EXPIRED: AtomicU64 = AtomicU64::new(0);
 
@@ -271,6 +275,7 @@ fn poke() {
 /// Lets Lua run again: for `cnf.on_stop` handlers, or the next line of a REPL.
 pub fn end_interrupt() {
     INTERRUPT.store(false, Ordering::Relaxed);
+    INTERRUPTED.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 fn install_interrupt() {
@@ -289,6 +294,51 @@ extern "C" fn poked(_: libc::c_int) {
     }
 }
 
+/// Pushes "interrupted" behind the place where the script was when it was interrupted first: while it unwinds, it is again and
+/// again, in frames that say less.
+///
+/// # Safety
+/// `state` is a coroutine that runs on this thread.
+unsafe fn push_interrupted(state: *mut ffi::lua_State) {
+    let text = {
+        let mut first = INTERRUPTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() || !INTERRUPT.load(Ordering::Relaxed) {
+            // SAFETY: as the caller's.
+            *first = unsafe { place(state) };
+        }
+        // The lock is not held any more where Lua might find no memory for the text.
+        first.clone()
+    };
+    let text = text.as_deref().unwrap_or(c"interrupted");
+    // SAFETY: Lua copies the text.
+    unsafe { ffi::lua_pushstring(state, text.as_ptr()) };
+}
+
+/// `setup.lua:3: interrupted`, of the innermost frame that is the script's.
+///
+/// # Safety
+/// As of [`push_interrupted`].
+unsafe fn place(state: *mut ffi::lua_State) -> Option<CString> {
+    for level in 0..16 {
+        // SAFETY: plain data, for which zeros are a value; Lua fills it for a level that there is.
+        let (source, line) = unsafe {
+            let mut frame: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(state, level, &raw mut frame) == 0 {
+                return None;
+            }
+            ffi::lua_getinfo(state, c"Sl".as_ptr(), &raw mut frame);
+            (CStr::from_ptr(frame.source).to_string_lossy().into_owned(), frame.currentline)
+        };
+        // As `site` tells frames of scripts.
+        if let Some(file) = source.strip_prefix('@')
+            && line > 0
+        {
+            return CString::new(format!("{file}:{line}: interrupted")).ok();
+        }
+    }
+    None
+}
+
 unsafe extern "C-unwind" fn stop_here(state: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
     // SAFETY: called by Lua on a valid state; there is nothing here that lua_error could skip.
     unsafe {
@@ -299,7 +349,7 @@ unsafe extern "C-unwind" fn stop_here(state: *mut ffi::lua_State, _: *mut ffi::l
                 return;
             }
         }
-        ffi::lua_pushstring(state, c"interrupted".as_ptr());
+        push_interrupted(state);
         ffi::lua_error(state);
     }
 }
@@ -309,6 +359,7 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     table.set("pending", Lua::poll_pending())?;
     table.set("interrupting", lua.create_function(|_, ()| Ok(stopping()))?)?;
+    table.set("interrupted", lua.create_function(|lua, ()| Ok(interrupted(lua)))?)?;
     table.set(
         "enter",
         lua.create_function(|_, thread: Thread| {
@@ -371,6 +422,17 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
         })?,
     )?;
     Ok(table)
+}
+
+/// What is raised in a script that is being stopped: "interrupted", behind the place where it was first.
+fn interrupted(lua: &Lua) -> String {
+    let mut first = INTERRUPTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if first.is_none() || !interrupting() {
+        let site = super::error::site(lua, 1);
+        let text = site.map(|site| format!("{}:{}: interrupted", site.file, site.line));
+        *first = text.and_then(|text| CString::new(text).ok());
+    }
+    first.as_deref().map_or("interrupted".into(), |text| text.to_string_lossy().into_owned())
 }
 
 fn is_out_of_memory(error: &Value) -> bool {

@@ -420,10 +420,12 @@ impl Life {
             self.control.interrupt_after(limit);
         }
         let loaded = tokio::select! {
+            // One that looped until then was interrupted, and knows where.
+            biased;
+            reason = self.control.flag.stopped() => Err(stopped(reason)),
             loaded = next.set_up() => loaded,
             () = tokio::time::sleep(limit) => Err(too_slow(limit, None)),
             () = postpone(&self.control, &mut self.postponed, &next.host) => unreachable!("it never ends"),
-            reason = self.control.flag.stopped() => Err(stopped(reason)),
         };
         let interrupted = crate::api::vm::interrupting();
         self.control.calm();
