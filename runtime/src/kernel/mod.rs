@@ -15,5 +15,6 @@ pub mod qdisc;
 pub mod release;
 pub mod route;
 pub mod rule;
+pub mod slice;
 pub mod socket;
 pub mod sysctl;

@@ -20,6 +20,7 @@ use super::told::{Reloaded, difference_data, lines, tell};
 use super::watch::{Content, Files, Watcher};
 use crate::api::host::{Host, Instance};
 use crate::api::vm::Vm;
+use crate::kernel::slice;
 use crate::own::stage::{Difference, Phase};
 use crate::own::{Ledger, Mark, Stage};
 use crate::stop::Stop;
@@ -57,7 +58,11 @@ pub fn run(script: Script, control: &Arc<Control>, ledger: &Arc<Ledger>) -> Resu
     let ended = local.block_on(&runtime, async {
         let (changed, changes) = mpsc::unbounded_channel();
         let watcher = match script.watch {
-            true => Some(Watcher::start(move |paths| drop(changed.send(paths)))?),
+            true => {
+                // Whoever saves waits for this thread and the watcher's.
+                slice::shorten();
+                Some(Watcher::start(move |paths| drop(changed.send(paths)))?)
+            }
             false => None,
         };
         let mut life = Life {

@@ -28,6 +28,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sha2::{Digest, Sha256};
 
+use crate::kernel::slice;
 use crate::{Error, Result};
 use places::{Places, Touch};
 
@@ -178,6 +179,7 @@ struct Watch<F> {
 
 impl<F: Fn(Vec<PathBuf>)> Watch<F> {
     fn run(mut self) {
+        slice::shorten();
         loop {
             self.wait();
             let order = {
