@@ -104,7 +104,7 @@ impl Datagrams {
 
 /// The calling thread runs whenever it can, as if on a machine of its own: what it sees is the path, not the wait for a
 /// processor that others use, too. Without the permission it waits like them (`sched(7)`, SCHED_FIFO).
-fn go_first() {
+pub fn go_first() {
     let lowest = libc::sched_param { sched_priority: 1 };
     // SAFETY: sched_setscheduler(2) on the calling thread reads the parameter.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) };
