@@ -62,7 +62,7 @@ fn counts_failures_and_skips() {
     assert_last_line(&output, "2 passed, 2 failed, 2 skipped");
     let text = stdout(&output);
     let failure = [
-        "FAIL ./a.lua: fails <&> (0.00 s)",
+        " s)",
         "error: t:equal: the values differ",
         " --> ./a.lua:6",
         "  |",
@@ -74,6 +74,7 @@ fn counts_failures_and_skips() {
         "  printed ]]>",
     ]
     .join("\n");
+    assert!(text.contains("FAIL ./a.lua: fails <&> (0."), "{text}");
     assert!(text.contains(&failure), "{text}");
     assert!(text.contains("skipped 2: no \"feature\" here\n"), "{text}");
     assert!(!text.contains("passes"), "{text}");
