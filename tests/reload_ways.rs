@@ -121,6 +121,19 @@ fn a_namespace_that_is_made_no_more_is_not_looked_up() {
     room.reload("way", &script(&[V1, VIA])).expect(0, "reload 2: kept ");
 }
 
+#[test]
+fn an_address_that_goes_into_its_links_entry_comes_back_with_a_refusal() {
+    let room = Room::new();
+    let added = script(&["v1 = pair(1) v1:add_address(V4)\n", VIA]);
+    let bad = "a:route { dst = '10.7.0.0/16', via = '10.99.0.1' }\n";
+    room.up("way", &added);
+    room.reload("way", &script(&["v1 = pair(1, V4)\n", VIA, bad])).expect(1, "way.lua:");
+    assert!(room.ip("a", "route").contains("10.1.0.0/16 via 10.0.0.2"));
+    room.reload("way", &added).expect(0, "reload 2: kept ");
+    room.reload("way", &script(&["v1 = pair(1, V4)\n", VIA])).expect(0, "reload 3: changed 1");
+    assert!(room.ip("a", "route").contains("10.1.0.0/16 via 10.0.0.2"));
+}
+
 /// What a valid load does with the way of a kept route.
 fn accepted() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
     let added = "v1 = pair(1) v1:add_address(V4) v1:add_address(V6)\n";
@@ -157,6 +170,9 @@ fn accepted() -> Vec<(Vec<&'static str>, Vec<&'static str>)> {
         (vec![second, VIA, VIA6], vec![only_second, VIA, VIA6]),
         (vec![added, VIA, VIA6], vec![only_second, VIA, VIA6]),
         (vec![V1, VIA, VIA6], vec![wider, VIA, VIA6]),
+        // The same addresses, said with the link or after it.
+        (vec![added, VIA, VIA6], vec![V1, VIA, VIA6]),
+        (vec![V1, VIA, VIA6], vec![added, VIA, VIA6]),
         (vec![V1, VIA, VIA6], vec![bridge, VIA, VIA6]),
         // The way is a route, or the route goes another way, or needs none.
         (vec![V1, VIA, VIA6], vec![on, VIA, VIA6]),

@@ -30,6 +30,7 @@ impl Stage {
                 Deed::Put { new, .. } => self.shake(new),
                 Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
             }
+            self.hand_over(&action.deed, &mut done);
             let mut applied = action.deed.apply(&self.ledger, &mut sockets);
             if applied.is_err() && self.unset(&action.deed, &mut done) {
                 applied = action.deed.apply(&self.ledger, &mut sockets);
@@ -74,6 +75,29 @@ impl Stage {
                 | Owned::DeletedAddress { .. }
         ) {
             self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
+        }
+    }
+
+    /// An address that was added to a link, and is said with the link now, stays where it is: the link's entry takes it over.
+    fn hand_over(&self, deed: &Deed, done: &mut Vec<Done>) {
+        let Deed::Put { new, old: Some(to), .. } = deed else { return };
+        let (Owned::Link { end, .. }, Some(place)) = (&**new, new.link()) else { return };
+        let named = self.named.borrow();
+        let given = self.ledger.entries(|number, owned| {
+            let Owned::Address { address, .. } = owned else { return false };
+            let unwanted = self.is_older(number) && !named.contains(&number);
+            unwanted && owned.link() == Some(place) && end.addresses.contains(address)
+        });
+        for (number, owned) in given {
+            let Some(before) = self.ledger.get(*to) else { return };
+            let mut link = before.clone();
+            if let (Owned::Link { end, .. }, Owned::Address { address, .. }) = (&mut link, &owned) {
+                end.addresses.push(*address);
+            }
+            self.ledger.settle(*to, link);
+            self.ledger.forget(number);
+            let (owned, to) = (Box::new(owned), Box::new((*to, before)));
+            done.push(Done::HandedOver { number, owned, to });
         }
     }
 
@@ -214,6 +238,12 @@ enum Done {
         number: u64,
         owned: Box<Owned>,
     },
+    /// An entry went into another, which was this before.
+    HandedOver {
+        number: u64,
+        owned: Box<Owned>,
+        to: Box<(u64, Owned)>,
+    },
     Nothing,
 }
 
@@ -273,6 +303,10 @@ impl Done {
             Done::Unset { number, mut owned } => {
                 let netlink = sockets.of(&owned)?;
                 put(ledger, number, &mut owned, None, netlink, true)
+            }
+            Done::HandedOver { number, owned, to } => {
+                ledger.settle(to.0, to.1);
+                ledger.intend(number, &owned)
             }
             Done::Put { number, old: None } => match ledger.forget(number) {
                 Some(owned) => owned.undo(),
