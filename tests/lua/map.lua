@@ -1,6 +1,10 @@
 --- Maps as scripts see them: keys and values by BTF.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, netns, test = cnf.bpf, cnf.netns, cnf.test
+local keys_of = require("keys")
 
 local SOURCE = [[
 #include <stdbool.h>
@@ -76,15 +80,6 @@ local function maps()
 end
 
 local FRAME = ("\0"):rep(64)
-
-local function sorted(map)
-  local keys = {}
-  for key in map:pairs() do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
 
 test.case("integers of every width, at their ends", function(t)
   local m = maps().widths
@@ -213,7 +208,7 @@ test.case("network byte order and addresses", function(t)
   addresses:set("10.0.0.1", "fd00::a")
   t:equal(addresses:get("10.0.0.1"), "fd00::a")
   t:equal(addresses:get(0x0a000001), "fd00::a")
-  t:equal(sorted(addresses), { "10.0.0.1" })
+  t:equal(keys_of(addresses), { "10.0.0.1" })
 end)
 
 test.case("text and names as keys", function(t)
@@ -222,18 +217,18 @@ test.case("text and names as keys", function(t)
   m:set("12345678", 0)
   t:equal(m:get("eth0"), "DROP")
   t:equal(m:get("eth1"), nil)
-  t:equal(sorted(m), { "12345678", "eth0" })
+  t:equal(keys_of(m), { "12345678", "eth0" })
   t:raises(function()
     m:set("123456789", 0)
   end, "ERANGE")
   local verdicts = maps().by_verdict
   verdicts:set("LATER", 1)
   t:equal(verdicts:get(7), 1)
-  t:equal(sorted(verdicts), { "LATER" })
+  t:equal(keys_of(verdicts), { "LATER" })
   local signed = maps().signed_keys
   signed:set_many({ [-5] = -128, [5] = 127 })
   t:equal(signed:get(-5), -128)
-  t:equal(sorted(signed), { -5, 5 })
+  t:equal(keys_of(signed), { -5, 5 })
   local wide = maps().wide
   wide:set(math.maxinteger, math.mininteger)
   t:equal(wide:get(math.maxinteger), math.mininteger)
@@ -316,14 +311,14 @@ test.case("LPM keys are CIDRs, whatever their fields are called", function(t)
   t:equal(four:get("10.2.0.0/16"), 8)
   t:equal(four:get("11.0.0.0/8"), 1)
   four:set("10.3.3.3/16", 3)
-  t:equal(sorted(four), { "0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.3.0.0/16" })
+  t:equal(keys_of(four), { "0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.3.0.0/16" })
   t:equal(four:delete("10.1.0.0/16"), true)
   t:equal(four:get("10.1.2.3"), 8)
   six:set("fd00:1::/32", 32)
   six:set("::/0", 0)
   t:equal(six:get("fd00:1:2::5"), 32)
   t:equal(six:get("fe80::1"), 0)
-  t:equal(sorted(six), { "::/0", "fd00:1::/32" })
+  t:equal(keys_of(six), { "::/0", "fd00:1::/32" })
   for map, wrong in pairs({ [four] = "fd00::/8", [six] = "10.0.0.0/8" }) do
     t:raises(function()
       map:set(wrong, 1)

@@ -1,6 +1,10 @@
 --- Maps that hold programs, maps and devices, values without keys, and what belongs to a socket.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+local keys_of = require("keys")
 
 local SOURCE = [[
 #include <linux/bpf.h>
@@ -57,15 +61,6 @@ end
 
 local FRAME = ("\0"):rep(64)
 
-local function sorted(map)
-  local keys = {}
-  for key in map:pairs() do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
-
 test.case("program arrays take programs", function(t)
   local jumps, p = maps().jumps, shared.programs
   local function run(mark)
@@ -118,7 +113,7 @@ test.case("maps of maps take maps", function(t)
   t:raises(function()
     m.outer:set(4, m.second, "noexist")
   end, "EEXIST")
-  t:equal(sorted(m.outer), { 3, 4 })
+  t:equal(keys_of(m.outer), { 3, 4 })
   t:equal(m.outer:delete(3), true)
   t:equal(run(3), 100)
   m.slots:set(0, m.first)
