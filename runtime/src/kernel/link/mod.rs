@@ -17,7 +17,9 @@ pub mod undo;
 pub mod value;
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -331,21 +333,31 @@ fn finish(links: &[NewLink<'_>], sender: Option<&Netlink>, outcomes: &mut [Resul
     }
 }
 
-/// Asks for every link that is up, because asking makes the kernel finish its carrier event (`linkwatch_sync_dev` in
-/// `rtnl_getlink`, Linux 6.8): until then it drops what is sent, and ARP tries again only after a second.
+/// Waits for the carrier event of every link that is up: until then it drops what is sent, and ARP tries again only after a
+/// second.
 fn activate(follow: &[Follow<'_>]) {
     for run in follow.chunk_by(|a, b| a.netlink.cookie() == b.netlink.cookie()) {
-        let mut batch = Batch::new();
-        for one in run.iter().filter(|one| one.end.up) {
-            let question = info::without_stats(message::change(one.index));
-            batch.push(RouteNetlinkMessage::GetLink(question), 0);
-        }
+        let up = run.iter().filter(|one| one.end.up);
         // One that could not be made is gone.
-        let up = batch.run(run[0].netlink).iter().any(|answer| answer.is_ok());
-        let addresses =
-            run.iter().filter(|one| one.end.up && up).flat_map(|one| &one.end.addresses);
-        address::wait_usable(run[0].netlink, addresses.map(IpNetwork::ip));
+        let there = up.filter(|one| wait_active(one.netlink, one.index));
+        let addresses: Vec<IpAddr> =
+            there.flat_map(|one| &one.end.addresses).map(IpNetwork::ip).collect();
+        address::wait_usable(run[0].netlink, addresses);
     }
+}
+
+/// Asks for the link, which makes the kernel finish its event (`linkwatch_sync_dev` in `rtnl_getlink`, Linux 6.8); an older one
+/// does so by itself a moment later (`linkwatch_do_dev`). Whether there is such a link.
+fn wait_active(netlink: &Netlink, index: u32) -> bool {
+    let start = Instant::now();
+    while let Ok(link) = info::info(netlink, index) {
+        let pending = link.up && link.carrier && link.operstate == "down";
+        if !pending || start.elapsed() > Duration::from_millis(200) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    false
 }
 
 impl Follow<'_> {
