@@ -351,7 +351,9 @@ fn activate(follow: &[Follow<'_>]) {
 fn wait_active(netlink: &Netlink, index: u32) -> bool {
     let start = Instant::now();
     while let Ok(link) = info::info(netlink, index) {
-        let pending = link.up && link.carrier && link.operstate == "down";
+        // Without a carrier event a pair is "unknown", as what never has one is for good.
+        let before = link.operstate == "down" || link.operstate == "unknown" && link.kind == "veth";
+        let pending = link.up && link.carrier && before;
         if !pending || start.elapsed() > Duration::from_millis(200) {
             return true;
         }
