@@ -351,8 +351,12 @@ fn activate(follow: &[Follow<'_>]) {
 fn wait_active(netlink: &Netlink, index: u32) -> bool {
     let start = Instant::now();
     while let Ok(link) = info::info(netlink, index) {
-        // Without a carrier event a pair is "unknown", as what never has one is for good.
-        let before = link.operstate == "down" || link.operstate == "unknown" && link.kind == "veth";
+        let before = match link.operstate {
+            "down" | "lowerlayerdown" => true,
+            // What never has a carrier event is so for good.
+            "unknown" => link.kind == "veth",
+            _ => false,
+        };
         let pending = link.up && link.carrier && before;
         if !pending || start.elapsed() > Duration::from_millis(200) {
             return true;
