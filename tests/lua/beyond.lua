@@ -4,8 +4,8 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local cgroups = require("cgroups")
-local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+local cgroups, pair = require("cgroups"), require("pair")
+local bpf, netns, probe, test = cnf.bpf, cnf.netns, cnf.probe, cnf.test
 
 local cgroup, inside = cgroups.new, cgroups.inside
 
@@ -19,18 +19,6 @@ char LICENSE[] SEC("license") = "GPL";
 
 local function compile(source, options)
   return bpf.compile({ source = HEAD .. source }, options)
-end
-
---- Two namespaces with a link between them, 10.0.0.1 and 10.0.0.2.
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  link.veth({
-    name = "near",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return a, b
 end
 
 test.case("packets of a cgroup are counted and stopped, others are not", function(t)

@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
-local bpffs, json = require("bpffs"), require("json")
+local bpffs, json, pair = require("bpffs"), require("json"), require("pair")
 
 local HEAD = [[
 #include <stddef.h>
@@ -427,13 +427,7 @@ test.case("all of this system is listed, as bpftool lists it", function(t)
 end)
 
 test.case("what is attached stays when its object is let go", function(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
+  local a, _, near = pair(t)
   local o = compile(COUNTER)
   local counts = o.maps.counts
   bpf.attach(near, "egress", o.programs.count)

@@ -3,8 +3,8 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, link, probe, test = cnf.bpf, cnf.link, cnf.probe, cnf.test
-local bpffs = require("bpffs")
+local bpf, probe, test = cnf.bpf, cnf.probe, cnf.test
+local bpffs, pair = require("bpffs"), require("pair")
 
 local HEAD = [[
 #include <linux/bpf.h>
@@ -94,13 +94,8 @@ SEC("lwt_xmit") int count(struct __sk_buff *skb) {
   return 0;
 }
 ]])
-  local a, b = t:netns("a"), t:netns("b")
-  link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "10.1.0.1/24" } },
-  })
+  local a, _, _, far = pair(t)
+  far:add_address("10.1.0.1/24")
   o.programs.count:pin(mount .. "/count")
   local added = a:exec(
     "ip route add 10.1.0.0/24 encap bpf xmit pinned " .. mount .. "/count via 10.0.0.2",

@@ -1,19 +1,11 @@
 --- Faults: what is lost, copied and changed, in which direction, for how long, and again from its seed.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
+local pair = require("pair")
 local bpf, chaos, link, netns, packet, policy, probe, test =
   cnf.bpf, cnf.chaos, cnf.link, cnf.netns, cnf.packet, cnf.policy, cnf.probe, cnf.test
-
---- Two namespaces with a veth pair: `near` in `a`, `far` in `b`.
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near, far = link.veth({
-    name = "near",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return a, b, near, far
-end
 
 local function ping(ns, count, options)
   options = options or {}
@@ -36,7 +28,7 @@ test.case("a blackhole takes what it matches, and gives it back when healed", fu
   t:equal(info.matched, 5)
   t:equal(info.lost, 5)
   t:equal(info.active, true)
-  t:equal(tostring(fault), "Fault(near, egress)")
+  t:equal(tostring(fault), "Fault(v0, egress)")
   fault:heal()
   t:equal(ping(a, 5), 5)
   t:equal(fault:info().active, false)
@@ -369,7 +361,7 @@ test.case("a killed script leaves no fault behind", function(t)
   local child = netns.host():spawn({
     "/proc/self/exe",
     "-e",
-    ('chaos.inject(netns.get("%s"):link("near"), {blackhole = true}) print("ready")'):format(a.name),
+    ('chaos.inject(netns.get("%s"):link("v0"), {blackhole = true}) print("ready")'):format(a.name),
   })
   t:equal(child:lines()(), "ready")
   t:equal(ping(a, 2), 0)
@@ -390,7 +382,7 @@ test.case("a deadline holds when the script that set it is stopped", function(t)
     "/proc/self/exe",
     "-e",
     ([[
-      chaos.inject(netns.get("%s"):link("near"), {blackhole = true, duration = %g})
+      chaos.inject(netns.get("%s"):link("v0"), {blackhole = true, duration = %g})
       print("ready")
     ]]):format(a.name, duration),
   })

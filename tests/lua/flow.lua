@@ -1,17 +1,10 @@
 --- Accounting by flow: what is counted, for which flow, and what samples say.
-local cnf = require("cnf")
-local flow, link, probe, test = cnf.flow, cnf.link, cnf.probe, cnf.test
 
-local function pair(t)
-  local client, server = t:netns("client"), t:netns("server")
-  local near, far = link.veth({
-    name = "eth0",
-    netns = client,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "eth0", netns = server, address = { "10.0.0.99/24", "fd00::99/64" } },
-  })
-  return client, server, near, far
-end
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
+local cnf = require("cnf")
+local pair = require("pair")
+local flow, probe, test = cnf.flow, cnf.probe, cnf.test
 
 --- The one flow that has all of these.
 local function find(t, flows, fields)
@@ -35,8 +28,8 @@ test.case("packets and bytes, both families, both directions", function(t)
   probe.serve(server, { udp = 7, reply = ("r"):rep(50) })
   local before = os.time()
   for _, row in ipairs({
-    { "10.0.0.99:7", "10.0.0.1", "10.0.0.99", 20 },
-    { "[fd00::99]:7", "fd00::1", "fd00::99", 40 },
+    { "10.0.0.2:7", "10.0.0.1", "10.0.0.2", 20 },
+    { "[fd00::2]:7", "fd00::1", "fd00::2", 40 },
   }) do
     local to, a, b, head = table.unpack(row)
     probe.udp(client, to, { send = ("s"):rep(100) })
@@ -48,7 +41,7 @@ test.case("packets and bytes, both families, both directions", function(t)
     t:equal(out.flags, nil)
     t:ok(out.first >= before - 1 and out.last <= os.time() + 1 and out.first <= back.first)
   end
-  probe.ping(client, "10.0.0.99", { count = 7, interval = 0.01, size = 56 })
+  probe.ping(client, "10.0.0.2", { count = 7, interval = 0.01, size = 56 })
   local echo = find(t, flows, { proto = "icmp", direction = "egress" })
   t:equal({ echo.packets, echo.bytes, echo.sport }, { 7, 7 * 84, nil })
   t:ok(echo.last - echo.first >= 0.05 and echo.last - echo.first < 5)
@@ -59,7 +52,7 @@ test.case("a TCP connection, its flags and its segments", function(t)
   local text = ("0123456789abcdef"):rep(4096)
   probe.serve(server, { tcp = 80, reply = "thanks" })
   local flows = flow.account({ link = near, match = { proto = "tcp" } })
-  t:equal(probe.tcp(client, "10.0.0.99:80", { send = text }).reply, "thanks")
+  t:equal(probe.tcp(client, "10.0.0.2:80", { send = text }).reply, "thanks")
   t:eventually(function()
     local back = find(t, flows, { direction = "ingress" })
     return back and #back.flags == 4
@@ -80,15 +73,15 @@ end)
 
 test.case("one direction, a match, the largest first, clear and detach", function(t)
   local client, server, near = pair(t)
-  local flows = flow.account({ link = near, direction = "egress", match = { to = "10.0.0.99" } })
-  t:equal(tostring(flows), "Flows(eth0, egress)")
+  local flows = flow.account({ link = near, direction = "egress", match = { to = "10.0.0.2" } })
+  t:equal(tostring(flows), "Flows(v0, egress)")
   for port = 1, 5 do
     probe.serve(server, { udp = port, reply = "r" })
     for _ = 1, port do
-      probe.udp(client, "10.0.0.99:" .. port, { send = ("x"):rep(1000 - 100 * port) })
+      probe.udp(client, "10.0.0.2:" .. port, { send = ("x"):rep(1000 - 100 * port) })
     end
   end
-  probe.ping(client, "fd00::99", { count = 2, interval = 0.01 })
+  probe.ping(client, "fd00::2", { count = 2, interval = 0.01 })
   local all = flows:list()
   t:equal(#all, 15)
   t:equal(all[1].dport, 1)
@@ -101,7 +94,7 @@ test.case("one direction, a match, the largest first, clear and detach", functio
   t:equal(flows:list(), {})
   t:equal(flows:stats().packets, 15)
   flows:detach()
-  probe.udp(client, "10.0.0.99:1")
+  probe.udp(client, "10.0.0.2:1")
   t:equal(flows:list(), {})
   flows:detach()
 end)
@@ -111,7 +104,7 @@ test.case("only so many flows are kept", function(t)
   local flows = flow.account({ link = near, direction = "egress", size = 64 })
   probe.serve(server, { udp = 7, reply = "r" })
   for _ = 1, 200 do
-    probe.udp(client, "10.0.0.99:7")
+    probe.udp(client, "10.0.0.2:7")
   end
   local kept = #flows:list()
   t:ok(kept > 0 and kept <= 64, tostring(kept))
@@ -130,7 +123,7 @@ test.case("samples", function(t)
       seen[#seen + 1] = sample
     end,
   })
-  probe.ping(client, "10.0.0.99", { count = 5, interval = 0.005 })
+  probe.ping(client, "10.0.0.2", { count = 5, interval = 0.005 })
   t:eventually(function()
     return #seen == 5
   end)
@@ -139,7 +132,7 @@ test.case("samples", function(t)
   first.time = nil
   t:equal(first, {
     from = "10.0.0.1",
-    to = "10.0.0.99",
+    to = "10.0.0.2",
     proto = "icmp",
     direction = "egress",
     bytes = 84,
@@ -157,7 +150,7 @@ test.case("samples", function(t)
       some = some + 1
     end,
   })
-  probe.ping(client, "10.0.0.99", { count = 1000, interval = 0.0002 })
+  probe.ping(client, "10.0.0.2", { count = 1000, interval = 0.0002 })
   t:eventually(function()
     return some == flows:stats().sampled
   end)

@@ -3,8 +3,8 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpffs = require("bpffs")
-local bpf, link, netns, packet, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.packet, cnf.probe, cnf.test
+local bpffs, pair = require("bpffs"), require("pair")
+local bpf, netns, packet, probe, test = cnf.bpf, cnf.netns, cnf.packet, cnf.probe, cnf.test
 
 local host = netns.host()
 
@@ -20,17 +20,6 @@ local function clang(t, name, flag)
     "-c", "tests/foreign/" .. name, "-o", object, flag,
   }, { timeout = 300 })
   return object
-end
-
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
-  return a, b, near
 end
 
 test.case("a tc program of clang and libbpf's headers", function(t)
@@ -79,7 +68,7 @@ end
 test.case("xdp-filter of xdp-tools drops what its map names", function(t)
   local o = bpf.load(distributed(t, "xdpfilt_alw_ip.o"))
   local a, b = pair(t)
-  cnf.xdp.attach(b:link("far"), o.programs.xdpfilt_alw_ip)
+  cnf.xdp.attach(b:link("w0"), o.programs.xdpfilt_alw_ip)
   t:equal(probe.ping(a, "10.0.0.2", { count = 2, interval = 0.05 }).received, 2)
   -- Keys are declared as __u32 and are addresses in network order; 1 is MAP_FLAG_SRC, hits are counted in the bits above.
   o.maps.filter_ipv4:set(string.unpack("=I4", "\10\0\0\1"), 1)
@@ -161,7 +150,7 @@ end)
 test.case("an XDP program of aya-ebpf", function(t)
   local o = bpf.load("tests/foreign/aya/sources.elf", { globals = { DROPPED_PROTOCOL = 1 } })
   local a, b, near = pair(t)
-  local far = b:link("far")
+  local far = b:link("w0")
   cnf.xdp.attach(far, o.programs.count_sources)
   t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01, timeout = 0.2 }).received, 0)
   local ip = { src = "10.9.8.7", dst = "10.0.0.2" }

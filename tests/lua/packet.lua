@@ -1,6 +1,10 @@
 --- Packets: what is built is what the kernel takes and what is read again; bad input.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
-local link, netns, packet, test = cnf.link, cnf.netns, cnf.packet, cnf.test
+local pair = require("pair")
+local netns, packet, test = cnf.netns, cnf.packet, cnf.test
 
 local V4 = { src = "10.0.0.1", dst = "10.0.0.2" }
 local V6 = { src = "fd00::1", dst = "fd00::2" }
@@ -224,11 +228,7 @@ local TAKEN = {
   } },
 }
 test.case("the kernel takes what is right, and counts what is wrong", function(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near = link.veth({
-    name = "near", netns = a, address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
+  local _, b, near = pair(t)
   local source, target = near:info().mac, near:peer():info().mac
   for _, case in ipairs(TAKEN) do
     local before = counters(b)[case[1]]

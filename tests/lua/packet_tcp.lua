@@ -1,6 +1,10 @@
 --- TCP headers of packets: flags and options in words, and back to the same bytes.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
-local bpf, link, packet, probe, test = cnf.bpf, cnf.link, cnf.packet, cnf.probe, cnf.test
+local pair = require("pair")
+local bpf, packet, probe, test = cnf.bpf, cnf.packet, cnf.probe, cnf.test
 
 local V4 = { src = "10.0.0.1", dst = "10.0.0.2" }
 
@@ -88,13 +92,7 @@ test.case("whatever the options are, what is read builds the same header", funct
 end)
 
 test.case("options of a connection that Linux makes", function(t)
-  local a, b = t:netns(), t:netns()
-  local near = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
+  local a, b, near = pair(t)
   local seen = bpf.compile({
     source = [[
 #include <linux/bpf.h>

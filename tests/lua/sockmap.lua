@@ -4,8 +4,8 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local cgroups = require("cgroups")
-local bpf, link, probe, test = cnf.bpf, cnf.link, cnf.probe, cnf.test
+local cgroups, pair = require("cgroups"), require("pair")
+local bpf, probe, test = cnf.bpf, cnf.probe, cnf.test
 
 local HEAD = [[
 #include <linux/bpf.h>
@@ -54,18 +54,6 @@ local function attach(t, ...)
     t:skip(attached.message)
   end
   return ok and attached or error(attached, 0)
-end
-
---- Two namespaces with a link between them, 10.0.0.1 and 10.0.0.2.
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
-  return a, b
 end
 
 for _, kind in ipairs({ "sockets", "hashed" }) do

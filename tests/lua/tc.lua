@@ -2,8 +2,8 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, link, netns, probe, tc, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.tc, cnf.test
-local hooks = require("hooks")
+local bpf, netns, probe, tc, test = cnf.bpf, cnf.netns, cnf.probe, cnf.tc, cnf.test
+local hooks, pair = require("hooks"), require("pair")
 
 local SOURCE = hooks.COUNTED .. [[
 SEC("tc") int one(struct __sk_buff *skb) { return ran(1, -1); }
@@ -22,21 +22,10 @@ local function object()
   return shared
 end
 
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
-  return a, near
-end
-
 for _, direction in ipairs({ "ingress", "egress" }) do
   test.case("order words become priorities, " .. direction, function(t)
     t:requires("clsact")
-    local a, near = pair(t)
+    local a, _, near = pair(t)
     local o = object()
     local p = o.programs
     local two = tc.attach(near, direction, p.two)
@@ -58,7 +47,7 @@ end
 
 test.case("a priority is taken as given", function(t)
   t:requires("clsact")
-  local _, near = pair(t)
+  local _, _, near = pair(t)
   local p = object().programs
   local ten = tc.attach(near, "ingress", p.one, { priority = 10 })
   tc.attach(near, "ingress", p.two, { priority = 5, handle = 7 })
@@ -94,7 +83,7 @@ end)
 
 test.case("fifty replacements lose no packet", function(t)
   t:requires("clsact")
-  local a, near = pair(t)
+  local a, _, near = pair(t)
   local o = object()
   local p = o.programs
   local attachment = tc.attach(near, "egress", p.one)
@@ -107,10 +96,10 @@ end)
 
 test.case("the qdisc goes with the last filter, if it came with the first", function(t)
   t:requires("clsact")
-  local a, near = pair(t)
+  local a, _, near = pair(t)
   local p = object().programs
   local function qdiscs()
-    return a:exec("tc qdisc show dev near").stdout:find("clsact", 1, true) ~= nil
+    return a:exec("tc qdisc show dev v0").stdout:find("clsact", 1, true) ~= nil
   end
   local one = tc.attach(near, "ingress", p.one)
   local two = tc.attach(near, "egress", p.two)
@@ -119,7 +108,7 @@ test.case("the qdisc goes with the last filter, if it came with the first", func
   t:equal(qdiscs(), true)
   two:detach()
   t:equal(qdiscs(), false)
-  a:exec("tc qdisc add dev near clsact")
+  a:exec("tc qdisc add dev v0 clsact")
   tc.attach(near, "ingress", p.one):detach()
   t:equal(qdiscs(), true, "somebody else's stays")
   t:equal(tc.query(near, "ingress"), { revision = 0, programs = {} })
@@ -127,14 +116,14 @@ end)
 
 test.case("filters of others are seen, and left", function(t)
   t:requires("clsact")
-  local a, near = pair(t)
+  local a, _, near = pair(t)
   local p = object().programs
   local one = tc.attach(near, "ingress", p.one)
-  local shown = a:exec("tc filter show dev near ingress")
+  local shown = a:exec("tc filter show dev v0 ingress")
   t:ok(shown.stdout:find("direct-action", 1, true), shown.stdout .. shown.stderr)
   t:ok(shown.stdout:find("one", 1, true), shown.stdout)
   -- Somebody else takes ours away.
-  a:exec(("tc filter del dev near ingress pref %d"):format(one:info().priority))
+  a:exec(("tc filter del dev v0 ingress pref %d"):format(one:info().priority))
   t:raises(function()
     one:replace(p.two)
   end, "the filter is gone")

@@ -3,7 +3,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, tcx, link, netns, probe, test = cnf.bpf, cnf.tcx, cnf.link, cnf.netns, cnf.probe, cnf.test
-local hooks = require("hooks")
+local hooks, pair = require("hooks"), require("pair")
 
 local SOURCE = hooks.COUNTED .. [[
 SEC("tcx/ingress") int one(struct __sk_buff *skb) { return ran(1, -1); }
@@ -21,18 +21,6 @@ local function object()
   shared.maps.hits:clear()
   shared.maps.turns:clear()
   return shared
-end
-
---- Two namespaces and a link between them.
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near, far = link.veth({
-    name = "near",
-    netns = a,
-    address = "10.0.0.1/24",
-    peer = { name = "far", netns = b, address = "10.0.0.2/24" },
-  })
-  return a, b, near, far
 end
 
 for _, direction in ipairs({ "ingress", "egress" }) do
@@ -113,7 +101,7 @@ test.case("a hook that has changed is not changed again by one who did not look"
     ("the hook has changed: revision %d was expected, it is %d"):format(before.revision, now.revision)
   )
   t:equal(stale.op, "tcx.attach")
-  t:equal(stale.subject, "near, ingress")
+  t:equal(stale.subject, "v0, ingress")
   tcx.attach(near, "ingress", p.two, { expected_revision = now.revision })
   t:equal(#tcx.query(near, "ingress").programs, 2)
 end)
@@ -147,14 +135,14 @@ test.case("an attachment says where it is, until it is nowhere", function(t)
   local attachment = tcx.attach(near, "egress", p.one, { slot = "meter" })
   t:equal(attachment.slot, "meter")
   t:equal(attachment.link, near)
-  t:equal(tostring(attachment), "Attachment(meter on tcx egress of near)")
+  t:equal(tostring(attachment), "Attachment(meter on tcx egress of v0)")
   local info = attachment:info()
   t:equal(info.link_id ~= nil, true)
   info.link_id = nil
   t:equal(info, {
     hook = "tcx",
     side = "egress",
-    link = "near",
+    link = "v0",
     index = near.index,
     slot = "meter",
     program = "one",
@@ -167,7 +155,7 @@ test.case("an attachment says where it is, until it is nowhere", function(t)
   end, "ENODEV")
   t:raises(function()
     attachment:replace(p.two)
-  end, "attachment:replace%(near, egress%): it has been detached")
+  end, "attachment:replace%(v0, egress%): it has been detached")
 end)
 
 test.case("one program, one slot, one place", function(t)
@@ -337,7 +325,7 @@ test.case("nothing remains of a script that has ended", function(t)
   file:write(([[
     local cnf = require("cnf")
     local o = cnf.bpf.compile({ source = %q })
-    local near = cnf.netns.get(%q):link("near")
+    local near = cnf.netns.get(%q):link("v0")
     cnf.tcx.attach(near, "ingress", o.programs.one)
     cnf.tcx.attach(near, "egress", o.programs.two)
     cnf.tc.attach(near, "egress", o.programs.three)

@@ -3,7 +3,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, link, probe, test, xdp = cnf.bpf, cnf.link, cnf.probe, cnf.test, cnf.xdp
-local hooks = require("hooks")
+local hooks, pair = require("hooks"), require("pair")
 
 local SOURCE = [[
 #include <linux/bpf.h>
@@ -31,17 +31,6 @@ local function object()
   shared = shared or bpf.compile({ source = SOURCE })
   shared.maps.hits:clear()
   return shared
-end
-
-local function pair(t)
-  local a, b = t:netns("a"), t:netns("b")
-  local near = link.veth({
-    name = "near",
-    netns = a,
-    address = { "10.0.0.1/24", "fd00::1/64" },
-    peer = { name = "far", netns = b, address = { "10.0.0.2/24", "fd00::2/64" } },
-  })
-  return a, b, near
 end
 
 for _, mode in ipairs({ "native", "generic" }) do
@@ -81,7 +70,7 @@ test.case("native where the driver can, generic where it cannot, and it says so"
     t:equal(xdp.query(plain).programs, {})
   end
   t:raises(function()
-    xdp.attach(b:link("far"), p.pass, { mode = "offload" })
+    xdp.attach(b:link("w0"), p.pass, { mode = "offload" })
   end, "cannot run xdp on its card")
   local misspelt = t:raises(function()
     xdp.attach(bridge, p.pass, { mode = "nativ" })
