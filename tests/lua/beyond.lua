@@ -4,21 +4,18 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local cgroups, pair = require("cgroups"), require("pair")
+local cgroups, pair, source = require("cgroups"), require("pair"), require("source")
 local bpf, netns, probe, test = cnf.bpf, cnf.netns, cnf.probe, cnf.test
 
 local cgroup, inside = cgroups.new, cgroups.inside
 
-local HEAD = [[
-#include <linux/bpf.h>
+local HEADERS = [[
 #include <linux/in.h>
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
-local function compile(source, options)
-  return bpf.compile({ source = HEAD .. source }, options)
+local function compile(text, options)
+  return source.compile(HEADERS .. text, options)
 end
 
 test.case("packets of a cgroup are counted and stopped, others are not", function(t)

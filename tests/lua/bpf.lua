@@ -5,19 +5,10 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
 local bpffs, json, pair = require("bpffs"), require("json"), require("pair")
-
-local HEAD = [[
-#include <stddef.h>
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-]]
-local LICENSE = 'char LICENSE[] SEC("license") = "GPL";\n'
+local source = require("source")
+local compile, HEAD, LICENSE = source.compile, source.HEAD, source.LICENSE
 
 local FRAME = ("\0"):rep(64)
-
-local function compile(source, options)
-  return bpf.compile({ source = HEAD .. source .. LICENSE }, options)
-end
 
 --- A file of its own, removed after the case.
 local function temporary(t, contents)

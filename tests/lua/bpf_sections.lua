@@ -5,18 +5,10 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 local cnf = require("cnf")
 local bpf, probe, test = cnf.bpf, cnf.probe, cnf.test
 local bpffs, pair = require("bpffs"), require("pair")
-
-local HEAD = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-]]
-local LICENSE = 'char LICENSE[] SEC("license") = "GPL";\n'
+local source = require("source")
+local compile, HEAD, LICENSE = source.compile, source.HEAD, source.LICENSE
 
 local FRAME = ("\0"):rep(64)
-
-local function compile(source, options)
-  return bpf.compile({ source = HEAD .. source .. LICENSE }, options)
-end
 
 local SECTIONS = {
   { "tc", "tc" },

@@ -3,7 +3,7 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local pair = require("pair")
+local pair, source = require("pair"), require("source")
 local bpf, chaos, link, netns, packet, policy, probe, test =
   cnf.bpf, cnf.chaos, cnf.link, cnf.netns, cnf.packet, cnf.policy, cnf.probe, cnf.test
 
@@ -137,13 +137,10 @@ test.case("a seed replays bursts, corruption and duplicates", function(t)
   local _, _, near, far = pair(t)
   --- What 60 numbered datagrams arrive as, in order: each one's payload.
   local function arrived(options)
-    local o = bpf.compile({
-      source = [[
-#include <linux/bpf.h>
+    local o = source.compile([[
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
-#include <bpf/bpf_helpers.h>
 struct seen { __u8 bytes[8]; };
 struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 256); __type(value, struct seen); } arrivals SEC(".maps");
 SEC("tc") int note(struct __sk_buff *skb) {
@@ -151,9 +148,7 @@ SEC("tc") int note(struct __sk_buff *skb) {
   if (skb->protocol != __builtin_bswap16(ETH_P_IP) || skb->len < 60) return -1;
   if (!bpf_skb_load_bytes(skb, ETH_HLEN + 20 + 8, &seen, sizeof(seen))) bpf_map_push_elem(&arrivals, &seen, 0);
   return -1;
-}
-char LICENSE[] SEC("license") = "GPL";]],
-    })
+}]])
     local noted = bpf.attach(far, "ingress", o.programs.note)
     options.match = { proto = "udp" }
     local fault = chaos.inject(near, options)
@@ -401,13 +396,7 @@ end)
 test.case("faults stand before other programs, the router last", function(t)
   local a, _, near = pair(t)
   local router = policy.router({ attach = { { near, "egress" } } })
-  local own = bpf.compile({
-    source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-SEC("tc") int own(struct __sk_buff *skb) { return -1; }
-char LICENSE[] SEC("license") = "GPL";]],
-  })
+  local own = source.compile('SEC("tc") int own(struct __sk_buff *skb) { return -1; }')
   bpf.attach(near, "egress", own.programs.own, { first = true })
   local fault = chaos.inject(near, { loss = 0 })
   chaos.inject(near, { loss = 0 })

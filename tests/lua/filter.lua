@@ -1,7 +1,11 @@
 --- Filters at XDP: which sources pass, how many frames they may send, and several programs on one link.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
-local bpf, filter, link, probe, task, test, xdp =
-  cnf.bpf, cnf.filter, cnf.link, cnf.probe, cnf.task, cnf.test, cnf.xdp
+local source = require("source")
+local filter, link, probe, task, test, xdp =
+  cnf.filter, cnf.link, cnf.probe, cnf.task, cnf.test, cnf.xdp
 
 --- A client with several addresses, and a server whose link is filtered.
 local function pair(t)
@@ -187,13 +191,7 @@ end)
 
 test.case("a hook that somebody else holds", function(t)
   local _, eth0 = pair(t)
-  local own = bpf.compile({
-    source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-SEC("xdp") int own(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";]],
-  })
+  local own = source.compile('SEC("xdp") int own(struct xdp_md *ctx) { return XDP_PASS; }')
   local there = xdp.attach(eth0, own.programs.own)
   local busy = t:raises(function()
     filter.xdp({ link = eth0 })

@@ -3,7 +3,7 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpffs, pair = require("bpffs"), require("pair")
+local bpffs, pair, source = require("bpffs"), require("pair"), require("source")
 local bpf, netns, packet, probe, test = cnf.bpf, cnf.netns, cnf.packet, cnf.probe, cnf.test
 
 local host = netns.host()
@@ -113,13 +113,10 @@ end)
 test.case("a pin of another type, or of none, is no map of the object", function(t)
   local mount = bpffs(t)
   local object = clang(t, "flows.bpf.c")
-  local other = bpf.compile({ source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u64); } m SEC(".maps");
+  local other = source.compile([[
+MAP(m, ARRAY, 1, __u32, __u64);
 SEC("tc") int p(struct __sk_buff *skb) { return 0; }
-char LICENSE[] SEC("license") = "GPL";
-]] })
+]])
   other.maps.m:pin(mount .. "/flow_table")
   local e = t:raises(function()
     bpf.load(object, { pins = mount })

@@ -4,15 +4,13 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, netns, test = cnf.bpf, cnf.netns, cnf.test
-local keys_of = require("keys")
+local keys_of, source = require("keys"), require("source")
 
 local SOURCE = [[
 #include <stdbool.h>
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/in6.h>
-#include <bpf/bpf_helpers.h>
 
 enum verdict { PASS = 0, DROP = 2, LATER = 7 };
 enum sign { MINUS = -1, NONE, PLUS };
@@ -36,11 +34,6 @@ struct wire { __be16 port; __be32 v4; __be64 wide; struct in_addr host; struct i
 struct lpm4 { __u32 length; __u8 octets[4]; };
 struct lpm6 { struct bpf_lpm_trie_key key; struct in6_addr address; };
 
-#define MAP(name, kind, entries, k, v, ...)                                              \
-  struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, entries);              \
-    __type(key, k); __type(value, v); __VA_ARGS__ } name SEC(".maps")
-#define LAZY __uint(map_flags, BPF_F_NO_PREALLOC);
-
 MAP(widths, HASH, 8, __u32, struct widths);
 MAP(nested, HASH, 8, struct point, struct nested);
 MAP(wire, HASH, 8, __be16, struct wire);
@@ -56,7 +49,6 @@ MAP(routes6, LPM_TRIE, 64, struct lpm6, __u32, LAZY);
 MAP(counts, PERCPU_ARRAY, 4, __u32, __u64);
 MAP(both, PERCPU_HASH, 4, __u32, struct point);
 MAP(recent, LRU_HASH, 4, __u32, __u32);
-MAP(many, HASH, 20000, __u32, __u32);
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_size, 6);
   __uint(value_size, 3); } plain SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __uint(key_size, 4);
@@ -70,19 +62,14 @@ SEC("tc") int count(struct __sk_buff *skb) {
 SEC("tc") int keep(struct __sk_buff *skb) { /* so that every map is in use */
   __u32 k = 0; return (bpf_map_lookup_elem(&widths, &k) != 0);
 }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
-local shared
-local function maps()
-  shared = shared or bpf.compile({ source = SOURCE })
-  return shared.maps
-end
+local object = source.once(SOURCE)
 
 local FRAME = ("\0"):rep(64)
 
 test.case("integers of every width, at their ends", function(t)
-  local m = maps().widths
+  local m = object().maps.widths
   local ends = {
     { u8 = 255, s8 = -128, u16 = 65535, s16 = -32768, u32 = 2 ^ 32 - 1, s32 = -2 ^ 31 },
     { u8 = 0, s8 = 127, u16 = 0, s16 = 32767, u32 = 0, s32 = 2 ^ 31 - 1 },
@@ -143,7 +130,7 @@ test.case("integers of every width, at their ends", function(t)
 end)
 
 test.case("structs in structs, arrays, enums, unions and bit fields", function(t)
-  local m = maps().nested
+  local m = object().maps.nested
   local value = {
     at = { x = -1, y = 2 },
     line = { { x = 1, y = 1 }, { x = 2, y = 2 } },
@@ -192,7 +179,7 @@ test.case("structs in structs, arrays, enums, unions and bit fields", function(t
 end)
 
 test.case("network byte order and addresses", function(t)
-  local m = maps().wire
+  local m = object().maps.wire
   local value =
     { port = 443, v4 = "10.1.2.3", wide = 0x0102030405060708, host = "192.168.0.1", v6 = "fd00::1" }
   m:set(8080, value)
@@ -204,7 +191,7 @@ test.case("network byte order and addresses", function(t)
       m:set(1, wrong)
     end)
   end
-  local addresses = maps().by_address
+  local addresses = object().maps.by_address
   addresses:set("10.0.0.1", "fd00::a")
   t:equal(addresses:get("10.0.0.1"), "fd00::a")
   t:equal(addresses:get(0x0a000001), "fd00::a")
@@ -212,7 +199,7 @@ test.case("network byte order and addresses", function(t)
 end)
 
 test.case("text and names as keys", function(t)
-  local m = maps().by_name
+  local m = object().maps.by_name
   m:set("eth0", "DROP")
   m:set("12345678", 0)
   t:equal(m:get("eth0"), "DROP")
@@ -221,21 +208,21 @@ test.case("text and names as keys", function(t)
   t:raises(function()
     m:set("123456789", 0)
   end, "ERANGE")
-  local verdicts = maps().by_verdict
+  local verdicts = object().maps.by_verdict
   verdicts:set("LATER", 1)
   t:equal(verdicts:get(7), 1)
   t:equal(keys_of(verdicts), { "LATER" })
-  local signed = maps().signed_keys
+  local signed = object().maps.signed_keys
   signed:set_many({ [-5] = -128, [5] = 127 })
   t:equal(signed:get(-5), -128)
   t:equal(keys_of(signed), { -5, 5 })
-  local wide = maps().wide
+  local wide = object().maps.wide
   wide:set(math.maxinteger, math.mininteger)
   t:equal(wide:get(math.maxinteger), math.mininteger)
 end)
 
 test.case("set says whether the key may be there, get and delete whether it is", function(t)
-  local m = maps().bytes
+  local m = object().maps.bytes
   m:set(1, 10, "noexist")
   t:raises(function()
     m:set(1, 11, "noexist")
@@ -258,7 +245,7 @@ test.case("set says whether the key may be there, get and delete whether it is",
 end)
 
 test.case("a full map says how large it is, an old entry makes room in an LRU", function(t)
-  local m = maps().widths
+  local m = object().maps.widths
   m:clear()
   for i = 1, 8 do
     m:set(i, {})
@@ -272,7 +259,7 @@ test.case("a full map says how large it is, an old entry makes room in an LRU", 
   m:set(8, { u8 = 1 })
   m:clear()
   t:equal(m:len(), 0)
-  local recent = maps().recent
+  local recent = object().maps.recent
   for i = 1, 100 do
     recent:set(i, i)
   end
@@ -280,7 +267,7 @@ test.case("a full map says how large it is, an old entry makes room in an LRU", 
 end)
 
 test.case("arrays have all of their elements", function(t)
-  local m = maps().cells
+  local m = object().maps.cells
   t:equal(m:len(), 16)
   t:equal(m:get(15), 0)
   t:equal(m:get(16), nil)
@@ -304,7 +291,7 @@ test.case("arrays have all of their elements", function(t)
 end)
 
 test.case("LPM keys are CIDRs, whatever their fields are called", function(t)
-  local four, six = maps().routes4, maps().routes6
+  local four, six = object().maps.routes4, object().maps.routes6
   four:set_many({ ["10.0.0.0/8"] = 8, ["10.1.0.0/16"] = 16, ["0.0.0.0/0"] = 1 })
   t:equal(four:get("10.1.2.3/32"), 16)
   t:equal(four:get("10.1.2.3"), 16, "an address alone is a whole key")
@@ -334,10 +321,10 @@ test.case("LPM keys are CIDRs, whatever their fields are called", function(t)
 end)
 
 test.case("per-CPU values add up", function(t)
-  local counts, both = maps().counts, maps().both
+  local counts, both = object().maps.counts, object().maps.both
   counts:clear()
   for _ = 1, 5 do
-    shared.programs.count:test_run({ packet = FRAME })
+    object().programs.count:test_run({ packet = FRAME })
   end
   local values = counts:get(0)
   t:equal(values:sum(), 5)
@@ -364,7 +351,7 @@ test.case("per-CPU values add up", function(t)
 end)
 
 test.case("without BTF: bytes, or integers where the size is a number's", function(t)
-  local plain, numbers = maps().plain, maps().plain_numbers
+  local plain, numbers = object().maps.plain, object().maps.plain_numbers
   plain:set("abcdef", "\0\1\2")
   t:equal(plain:get("abcdef"), "\0\1\2")
   plain:set("\xff\xfe\xfd\xfc\xfb\xfa", "xyz")
@@ -384,26 +371,21 @@ test.case("without BTF: bytes, or integers where the size is a number's", functi
 end)
 
 test.case("maps declared as before BTF are maps of bytes and integers", function(t)
-  local map = bpf.compile({
-    source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
+  local map = source.compile([[
 struct old_map_def { unsigned int type, key_size, value_size, max_entries, map_flags; };
 struct old_map_def SEC("maps") old = { BPF_MAP_TYPE_HASH, 4, 8, 4 };
 SEC("tc") int p(struct __sk_buff *skb) {
   __u32 key = 7;
   __u64 *value = bpf_map_lookup_elem(&old, &key);
   return value ? *value : -1;
-}
-char LICENSE[] SEC("license") = "GPL";]],
-  })
+}]])
   map.maps.old:set(7, 42)
   t:equal(map.programs.p:test_run({ packet = FRAME }).retval, 42)
   t:equal(map.maps.old:get(string.pack("=I4", 7)), 42)
 end)
 
 test.case("members of a union that are given together must agree", function(t)
-  local m = maps().nested
+  local m = object().maps.nested
   m:set({}, { half = { 1, 2 }, whole = 0x00020001 })
   t:equal(m:get({}).whole, 0x20001)
   local changed = m:get({})
@@ -421,8 +403,8 @@ test.case("members of a union that are given together must agree", function(t)
 end)
 
 test.case("a map tells its shape", function(t)
-  local info = maps().routes4:info()
-  t:equal(info.id, maps().routes4.id)
+  local info = object().maps.routes4:info()
+  t:equal(info.id, object().maps.routes4.id)
   info.id, info.btf_id, info.flags = nil, nil, nil
   t:equal(info, {
     name = "routes4",
@@ -433,16 +415,16 @@ test.case("a map tells its shape", function(t)
     key_type = "struct bpf_lpm_trie_key",
     value_type = "__u32",
   })
-  t:equal(maps().nested:info().value_type, "struct nested")
-  t:equal(maps().by_name:info().key_type, "char[8]")
-  t:equal(maps().counts:info().value_size, 8)
-  t:equal(tostring(maps().cells), ("Map(cells, array %d)"):format(maps().cells.id))
+  t:equal(object().maps.nested:info().value_type, "struct nested")
+  t:equal(object().maps.by_name:info().key_type, "char[8]")
+  t:equal(object().maps.counts:info().value_size, 8)
+  t:equal(tostring(object().maps.cells), ("Map(cells, array %d)"):format(object().maps.cells.id))
   local listed
   for _, each in ipairs(bpf.maps()) do
-    listed = each.id == maps().cells.id and each or listed
+    listed = each.id == object().maps.cells.id and each or listed
   end
   t:equal(listed.name, "cells")
-  t:equal(maps().cells, maps().cells)
+  t:equal(object().maps.cells, object().maps.cells)
 end)
 
 test.case("bpftool sees what we wrote", function(t)
@@ -450,7 +432,7 @@ test.case("bpftool sees what we wrote", function(t)
   if not pcall(host.exec, host, { "bpftool", "version" }) then
     t:skip("bpftool is not installed")
   end
-  local m = maps().nested
+  local m = object().maps.nested
   m:clear()
   m:set({ x = 1, y = -2 }, { at = { x = 5 }, verdict = "DROP", grid = { { 0, 7 } } })
   local dump = host:exec({ "bpftool", "map", "dump", "id", tostring(m.id) })
@@ -459,7 +441,7 @@ test.case("bpftool sees what we wrote", function(t)
   local text = dump.stdout:gsub("%s+", "")
   t:ok(text:find('"grid":[[0,7,0],[0,0,0]]', 1, true), dump.stdout)
   local hex = ("00 0a 0c 00"):gsub("%x%x", "0x%0")
-  local routes = maps().routes4
+  local routes = object().maps.routes4
   routes:clear()
   host:exec(
     ("bpftool map update id %d key 0x18 0 0 0 %s value 9 0 0 0"):format(routes.id, hex)
@@ -470,7 +452,7 @@ test.case("bpftool sees what we wrote", function(t)
 end)
 
 test.case("a map outlives its object while the script holds it", function(t)
-  local o = bpf.compile({ source = SOURCE }, { programs = { "keep" } })
+  local o = source.compile(SOURCE, { programs = { "keep" } })
   local cells, id = o.maps.cells, o.maps.widths.id
   cells:set(0, 5)
   o:unload()

@@ -5,13 +5,11 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local json = require("json")
-local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
+local json, source = require("json"), require("source")
+local link, netns, probe, test = cnf.link, cnf.netns, cnf.probe, cnf.test
 
 local SOURCE = [[
 #include <stdbool.h>
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 
 enum verdict { PASS = 0, DROP = 2 };
 enum sign { MINUS = -1, NONE };
@@ -24,27 +22,22 @@ struct value {
 };
 struct lpm { __u32 prefixlen; __u8 data[4]; };
 
-#define MAP(name, kind, k, v, ...)                                                        \
-  struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, 4);                     \
-    __type(key, k); __type(value, v); __VA_ARGS__ } name SEC(".maps")
-#define LAZY __uint(map_flags, BPF_F_NO_PREALLOC);
-
-MAP(hash, HASH, __u32, struct value);
-MAP(array, ARRAY, __u32, struct value);
-MAP(lru_hash, LRU_HASH, struct inside, struct value);
-MAP(percpu_hash, PERCPU_HASH, __u32, struct value);
-MAP(percpu_array, PERCPU_ARRAY, __u32, __u64);
-MAP(lru_percpu_hash, LRU_PERCPU_HASH, enum verdict, struct inside);
-MAP(lpm_trie, LPM_TRIE, struct lpm, struct value, LAZY);
-MAP(devmap, DEVMAP, __u32, __u32);
-MAP(devmap_hash, DEVMAP_HASH, __u32, struct bpf_devmap_val);
-MAP(cpumap, CPUMAP, __u32, struct bpf_cpumap_val);
+MAP(hash, HASH, 4, __u32, struct value);
+MAP(array, ARRAY, 4, __u32, struct value);
+MAP(lru_hash, LRU_HASH, 4, struct inside, struct value);
+MAP(percpu_hash, PERCPU_HASH, 4, __u32, struct value);
+MAP(percpu_array, PERCPU_ARRAY, 4, __u32, __u64);
+MAP(lru_percpu_hash, LRU_PERCPU_HASH, 4, enum verdict, struct inside);
+MAP(lpm_trie, LPM_TRIE, 4, struct lpm, struct value, LAZY);
+MAP(devmap, DEVMAP, 4, __u32, __u32);
+MAP(devmap_hash, DEVMAP_HASH, 4, __u32, struct bpf_devmap_val);
+MAP(cpumap, CPUMAP, 4, __u32, struct bpf_cpumap_val);
 struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 4); __type(value, struct inside); } queue
   SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 4); __type(value, struct inside); } stack
   SEC(".maps");
-MAP(sockmap, SOCKMAP, __u32, __u64);
-MAP(sockhash, SOCKHASH, __u32, __u64);
+MAP(sockmap, SOCKMAP, 4, __u32, __u64);
+MAP(sockhash, SOCKHASH, 4, __u32, __u64);
 struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 4); __type(value, __u32); } bloom_filter
   SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } ringbuf SEC(".maps");
@@ -61,7 +54,6 @@ struct { __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4); __type
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __type(key, __u32);
   __array(values, struct one); } array_of_maps SEC(".maps");
 SEC("tc") int pass(struct __sk_buff *skb) { return -1; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
 local host = netns.host()
@@ -74,7 +66,7 @@ local function loaded(t)
   if not pcall(host.exec, host, { "bpftool", "version" }) then
     t:skip("bpftool is not installed")
   end
-  return bpf.compile({ source = SOURCE })
+  return source.compile(SOURCE)
 end
 
 --- A value at the ends of its fields.

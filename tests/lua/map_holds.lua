@@ -3,17 +3,12 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
-local keys_of = require("keys")
+local link, netns, probe, test = cnf.link, cnf.netns, cnf.probe, cnf.test
+local keys_of, source = require("keys"), require("source")
 
 local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
 struct point { __s32 x, y; };
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
-  plain SEC(".maps");
-
+MAP(plain, HASH, 4, __u32, __u64);
 struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4);
   __uint(value_size, 4); } jumps SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_DEVMAP); __uint(max_entries, 4); __uint(key_size, 4);
@@ -50,19 +45,14 @@ SEC("tc") int through(struct __sk_buff *skb) {
 }
 SEC("xdp") int forward(struct xdp_md *ctx) { return bpf_redirect_map(&devices, 0, XDP_PASS); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
-local shared
-local function maps()
-  shared = shared or bpf.compile({ source = SOURCE })
-  return shared.maps
-end
+local object = source.once(SOURCE)
 
 local FRAME = ("\0"):rep(64)
 
 test.case("program arrays take programs", function(t)
-  local jumps, p = maps().jumps, shared.programs
+  local jumps, p = object().maps.jumps, object().programs
   local function run(mark)
     return p.jump:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
   end
@@ -89,12 +79,12 @@ test.case("program arrays take programs", function(t)
     jumps:set(1, 5)
   end, "prog_array maps take a Program, not 5")
   t:raises(function()
-    maps().plain:set(1, p.seven)
+    object().maps.plain:set(1, p.seven)
   end, "EINVAL")
 end)
 
 test.case("maps of maps take maps", function(t)
-  local m, p = maps(), shared.programs
+  local m, p = object().maps, object().programs
   local function run(mark)
     return p.through:test_run({ packet = FRAME, ctx = { mark = mark } }).retval
   end
@@ -127,7 +117,7 @@ test.case("maps of maps take maps", function(t)
 end)
 
 test.case("devmaps take links, of their own namespace", function(t)
-  local m = maps()
+  local m = object().maps
   local a, b, c = t:netns("a"), t:netns("b"), t:netns("c")
   local _, left = link.veth({
     name = "near",
@@ -148,13 +138,13 @@ test.case("devmaps take links, of their own namespace", function(t)
   t:equal(m.devices:get(0), nil)
   -- From left to right by the map, and back by a map of its own.
   m.devices:set_many({ [0] = right })
-  local back = bpf.compile({ source = SOURCE }, { programs = { "forward" } })
+  local back = source.compile(SOURCE, { programs = { "forward" } })
   back.maps.devices:set(0, left)
-  cnf.xdp.attach(left, shared.programs.forward)
+  cnf.xdp.attach(left, object().programs.forward)
   cnf.xdp.attach(right, back.programs.forward)
   -- A veth takes redirected frames only when its other end runs XDP too.
-  cnf.xdp.attach(far, shared.programs.frames)
-  cnf.xdp.attach(a:link("near"), shared.programs.frames)
+  cnf.xdp.attach(far, object().programs.frames)
+  cnf.xdp.attach(a:link("near"), object().programs.frames)
   t:equal(probe.ping(a, "10.0.0.2", { count = 3, interval = 0.01 }).received, 3)
   t:raises(function()
     m.devices:set(0, "right")
@@ -164,7 +154,7 @@ test.case("devmaps take links, of their own namespace", function(t)
 end)
 
 test.case("queues and stacks", function(t)
-  local queue, stack = maps().queue, maps().stack
+  local queue, stack = object().maps.queue, object().maps.stack
   queue:push(1)
   queue:push(2)
   t:raises(function()
@@ -180,7 +170,7 @@ test.case("queues and stacks", function(t)
   stack:clear()
   t:equal(stack:pop(), nil)
   t:raises(function()
-    maps().plain:push(1)
+    object().maps.plain:push(1)
   end, "hash maps cannot do this")
   t:raises(function()
     queue:len()
@@ -188,7 +178,7 @@ test.case("queues and stacks", function(t)
 end)
 
 test.case("a bloom filter tells what may be there", function(t)
-  local bloom = maps().bloom
+  local bloom = object().maps.bloom
   for i = 1, 20 do
     bloom:push({ x = i, y = -i })
   end
@@ -212,7 +202,7 @@ end)
 test.case("maps without keys say what they have instead", function(t)
   for name, hint in pairs({ queue = "m:pop", bloom = "m:peek%(value%)", ring = "m:on_record" }) do
     for _, method in ipairs({ "get", "delete", "set" }) do
-      local map = maps()[name]
+      local map = object().maps[name]
       local problem = t:raises(function()
         map[method](map, 1, 1)
       end, "EINVAL")
@@ -223,7 +213,7 @@ test.case("maps without keys say what they have instead", function(t)
 end)
 
 test.case("socket storage takes a server, or a descriptor of this process, as key", function(t)
-  local storage = maps().of_socket
+  local storage = object().maps.of_socket
   local list = netns.host():exec({ "ls", "-l", ("/proc/%d/fd"):format(cnf._test.pid()) }).stdout
   local server = probe.serve(t:netns("a"), { udp = 7 })
   for _, socket in ipairs({ tonumber(list:match("(%d+) %-> socket:")), server }) do

@@ -3,36 +3,23 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, test = cnf.bpf, cnf.test
-local keys_of = require("keys")
+local test = cnf.test
+local keys_of, source = require("keys"), require("source")
 
 local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
 struct lpm4 { __u32 length; __u8 octets[4]; };
-
-#define MAP(name, kind, entries, k, v, ...)                                              \
-  struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, entries);              \
-    __type(key, k); __type(value, v); __VA_ARGS__ } name SEC(".maps")
-#define LAZY __uint(map_flags, BPF_F_NO_PREALLOC);
 
 MAP(many, HASH, 20000, __u32, __u32);
 MAP(few, HASH, 8, __u32, __u32);
 MAP(networks, LPM_TRIE, 100000, struct lpm4, __u32, LAZY);
 MAP(small, LPM_TRIE, 5000, struct lpm4, __u32, LAZY);
 SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
-local shared
-local function maps()
-  shared = shared or bpf.compile({ source = SOURCE })
-  return shared.maps
-end
+local object = source.once(SOURCE)
 
 test.case("many at once: tables, iterators, packed strings", function(t)
-  local m = maps().many
+  local m = object().maps.many
   local all = {}
   for i = 1, 20000 do
     all[i] = i * 2
@@ -93,10 +80,10 @@ test.case("many at once: tables, iterators, packed strings", function(t)
     m:set_many(5)
   end, "takes a table, an iterator")
   local full = t:raises(function()
-    maps().few:set_many({ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 })
+    object().maps.few:set_many({ 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 })
   end, "E2BIG")
   t:ok(full.message:find("after 8 of 10 entries", 1, true), full.message)
-  maps().few:clear()
+  object().maps.few:clear()
 end)
 
 --- So many networks of 24 bits, the n-th with the value n, packed: keys and values.
@@ -113,8 +100,8 @@ local function address(i)
   return ("%d.%d.%d.9"):format(i >> 16, i >> 8 & 255, i & 255)
 end
 
-test.case("a hundred thousand networks of a trie, whose allocator runs out meanwhile", function(t)
-  local trie = maps().networks
+test.case("a hundred thousand networks go into a trie at once, and most of them out again", function(t)
+  local trie = object().maps.networks
   t:equal(trie:set_many(networks(100000)), 100000)
   for i = 1, 100000, 997 do
     t:equal(trie:get(address(i)), i)
@@ -128,7 +115,7 @@ test.case("a hundred thousand networks of a trie, whose allocator runs out meanw
 end)
 
 test.case("a trie that is full keeps what came before, and says how much", function(t)
-  local trie = maps().small
+  local trie = object().maps.small
   local error = t:raises(function()
     trie:set_many(networks(9000))
   end, "the map is full: it holds 5000 entries, after 5000 of 9000 entries")

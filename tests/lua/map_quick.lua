@@ -1,19 +1,11 @@
 --- `m:get`, `m:set` and `m:delete` of numbers, which take a way of their own: what they give is what the long way gives,
 --- and whatever they do not take goes there.
-local cnf = require("cnf")
-local bpf, netns, test = cnf.bpf, cnf.netns, cnf.test
 
-local HEAD = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#define MAP(name, kind, entries, k, v)                                                   \
-  struct { __uint(type, BPF_MAP_TYPE_##kind); __uint(max_entries, entries);              \
-    __type(key, k); __type(value, v); } name SEC(".maps")
-]]
-local TAIL = [[
-SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }
-char LICENSE[] SEC("license") = "GPL";
-]]
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
+local cnf = require("cnf")
+local source = require("source")
+local netns, test = cnf.netns, cnf.test
 
 local TYPES = {
   u8 = { 0, 255 },
@@ -27,7 +19,6 @@ local TYPES = {
 }
 
 local declarations = {
-  HEAD,
   "MAP(cells, ARRAY, 4, __u32, __u32);",
   "MAP(recent, LRU_HASH, 4, __u32, __u32);",
   "MAP(counts, PERCPU_HASH, 4, __u32, __u32);",
@@ -39,7 +30,7 @@ local declarations = {
 for name in pairs(TYPES) do
   declarations[#declarations + 1] = ("MAP(by_%s, HASH, 8, __%s, __%s);"):format(name, name, name)
 end
-declarations[#declarations + 1] = TAIL
+declarations[#declarations + 1] = 'SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }'
 
 --- The error of a call.
 local function refused(t, pattern, call, ...)
@@ -49,11 +40,7 @@ local function refused(t, pattern, call, ...)
   end, pattern)
 end
 
-local shared
-local function maps()
-  shared = shared or bpf.compile({ source = table.concat(declarations, "\n") })
-  return shared.maps
-end
+local object = source.once(table.concat(declarations, "\n"))
 
 --- Numbers of another kind, with the same value, which the quick way does not take.
 local function long(number)
@@ -63,13 +50,13 @@ end
 
 test.case("the methods are Lua's own functions, and there is a method behind each", function(t)
   for _, name in ipairs({ "get", "set", "delete" }) do
-    t:equal(debug.getinfo(maps().cells[name], "u").nups, 4)
+    t:equal(debug.getinfo(object().maps.cells[name], "u").nups, 4)
   end
 end)
 
 test.case("numbers of every width read and write as they do the long way", function(t)
   for name, range in pairs(TYPES) do
-    local m = maps()["by_" .. name]
+    local m = object().maps["by_" .. name]
     for _, edge in ipairs(range) do
       local key = math.tointeger(edge)
       m:set(key, key)
@@ -87,7 +74,7 @@ end)
 
 test.case("what does not fit is refused in the words of the long way", function(t)
   for name, range in pairs(TYPES) do
-    local m, low, high = maps()["by_" .. name], math.tointeger(range[1]), math.tointeger(range[2])
+    local m, low, high = object().maps["by_" .. name], math.tointeger(range[1]), math.tointeger(range[2])
     for _, wrong in ipairs(high < math.maxinteger and { low - 1, high + 1 } or {}) do
       for _, give in ipairs({
         function(n)
@@ -114,7 +101,7 @@ test.case("what does not fit is refused in the words of the long way", function(
 end)
 
 test.case("the kernel's refusals are told as before", function(t)
-  local m = maps()
+  local m = object().maps
   refused(t, "the elements of an array cannot be deleted", m.cells.delete, m.cells, 1)
   local error = refused(t, "the index is beyond the array's 4 elements", function()
     m.cells:set(4, 1)
@@ -131,7 +118,7 @@ test.case("the kernel's refusals are told as before", function(t)
 end)
 
 test.case("other values, other kinds of maps and flags take the long way", function(t)
-  local m = maps()
+  local m = object().maps
   m.points:set(1, { x = 1, y = -2 })
   t:equal(m.points:get(1), { x = 1, y = -2 })
   m.named:set(1, "eth0")
@@ -153,7 +140,7 @@ test.case("other values, other kinds of maps and flags take the long way", funct
 end)
 
 test.case("what is no map is refused, whatever it is", function(t)
-  local m = maps()
+  local m = object().maps
   local other = netns.host()
   for _, wrong in ipairs({ other, io.stdout, {}, "map", 1 }) do
     refused(t, "", m.cells.get, wrong, 1)

@@ -1,11 +1,13 @@
 --- Types that few maps have: wide enums and bit fields, floating point, pointers, locks, text in arrays.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
-local bpf, test = cnf.bpf, cnf.test
+local source = require("source")
+local test = cnf.test
 
 local SOURCE = [[
 #include <stdbool.h>
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
 enum wide { SMALL = 1, LARGE = 1ULL << 40 };
 enum low { NEGATIVE = -(1LL << 40), POSITIVE = 1 };
 struct odd {
@@ -17,24 +19,21 @@ struct odd {
 };
 struct locked { struct bpf_spin_lock lock; __u32 count; };
 struct huge { unsigned __int128 number; };
-#define MAP(name, k, v) struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); \
-  __type(key, k); __type(value, v); } name SEC(".maps")
-MAP(odds, __u32, struct odd);
-MAP(locks, __u32, struct locked);
-MAP(huges, __u32, struct huge);
-MAP(pointers, __u32, void *);
-MAP(flags, bool, double);
+MAP(odds, HASH, 4, __u32, struct odd);
+MAP(locks, HASH, 4, __u32, struct locked);
+MAP(huges, HASH, 4, __u32, struct huge);
+MAP(pointers, HASH, 4, __u32, void *);
+MAP(flags, HASH, 4, bool, double);
 SEC("tc") int add(struct __sk_buff *skb) {
   __u32 key = 0;
   struct locked *found = bpf_map_lookup_elem(&locks, &key);
   if (found) { bpf_spin_lock(&found->lock); found->count++; bpf_spin_unlock(&found->lock); }
   return 0;
 }
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
 test.case("each reads as it was written", function(t)
-  local odds = bpf.compile({ source = SOURCE }).maps.odds
+  local odds = source.compile(SOURCE).maps.odds
   local value = {
     wide = "LARGE",
     low = "NEGATIVE",
@@ -58,7 +57,7 @@ test.case("each reads as it was written", function(t)
 end)
 
 test.case("none takes more than it holds", function(t)
-  local odds = bpf.compile({ source = SOURCE }).maps.odds
+  local odds = source.compile(SOURCE).maps.odds
   for _, row in ipairs({
     { { five = 16 }, "five: 16 does not fit int : 5 (-16 to 15)" },
     { { five = -17 }, "five: -17 does not fit" },
@@ -78,7 +77,7 @@ test.case("none takes more than it holds", function(t)
 end)
 
 test.case("keys and values that are one of them", function(t)
-  local m = bpf.compile({ source = SOURCE }).maps
+  local m = source.compile(SOURCE).maps
   m.pointers:set(1, 0x7fff0000)
   t:equal(m.pointers:get(1), 0x7fff0000)
   m.flags:set(true, 0.5)
@@ -88,7 +87,7 @@ test.case("keys and values that are one of them", function(t)
 end)
 
 test.case("a lock beside a number stays the kernel's", function(t)
-  local o = bpf.compile({ source = SOURCE })
+  local o = source.compile(SOURCE)
   o.maps.locks:set(0, { count = 3 })
   o.programs.add:test_run({ packet = ("\0"):rep(64), repeat_count = 4 })
   t:equal(o.maps.locks:get(0), { lock = "\0\0\0\0", count = 7 })

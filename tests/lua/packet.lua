@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local pair = require("pair")
-local netns, packet, test = cnf.netns, cnf.packet, cnf.test
+local packet, test = cnf.packet, cnf.test
 
 local V4 = { src = "10.0.0.1", dst = "10.0.0.2" }
 local V6 = { src = "fd00::1", dst = "fd00::2" }

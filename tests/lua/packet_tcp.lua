@@ -3,7 +3,7 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local pair = require("pair")
+local pair, source = require("pair"), require("source")
 local bpf, packet, probe, test = cnf.bpf, cnf.packet, cnf.probe, cnf.test
 
 local V4 = { src = "10.0.0.1", dst = "10.0.0.2" }
@@ -93,13 +93,10 @@ end)
 
 test.case("options of a connection that Linux makes", function(t)
   local a, b, near = pair(t)
-  local seen = bpf.compile({
-    source = [[
-#include <linux/bpf.h>
+  local seen = source.compile([[
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
-#include <bpf/bpf_helpers.h>
 struct head { __u8 bytes[74]; };
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, __u32);
   __type(value, struct head); } first SEC(".maps");
@@ -111,10 +108,7 @@ SEC("tc") int see(struct __sk_buff *skb) {
   if (bpf_skb_load_bytes(skb, 0, &head, sizeof(head))) return -1;
   bpf_map_update_elem(&first, &key, &head, BPF_ANY);
   return -1;
-}
-char LICENSE[] SEC("license") = "GPL";
-]],
-  })
+}]])
   bpf.attach(near, "egress", seen.programs.see)
   probe.serve(b, { tcp = 80, reply = "hello" })
   t:equal(probe.tcp(a, "10.0.0.2:80").reply, "hello")

@@ -1,5 +1,9 @@
 --- Rate limits: how much passes, of what, and for whom; on the tc hooks and at XDP.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
+local source = require("source")
 local bpf, chaos, filter, link, police, probe, task, test =
   cnf.bpf, cnf.chaos, cnf.filter, cnf.link, cnf.police, cnf.probe, cnf.task, cnf.test
 
@@ -163,13 +167,7 @@ end)
 
 test.case("order: faults first, the script's own behind", function(t)
   local client, _, near = pair(t)
-  local own = bpf.compile({
-    source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-SEC("tc") int own(struct __sk_buff *skb) { return -1; }
-char LICENSE[] SEC("license") = "GPL";]],
-  })
+  local own = source.compile('SEC("tc") int own(struct __sk_buff *skb) { return -1; }')
   bpf.attach(near, "egress", own.programs.own)
   local l = police.limit({ link = near, direction = "egress", pps = 1000, match = ICMP })
   local fault = chaos.inject(near, { blackhole = true, match = { proto = "icmp" } })

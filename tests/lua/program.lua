@@ -1,20 +1,20 @@
 --- Programs as data: test runs on built packets, global variables, tail calls, what the kernel and bpftool say of them.
+
+package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
+
 local cnf = require("cnf")
+local source = require("source")
 local bpf, packet, test = cnf.bpf, cnf.packet, cnf.test
 
-local HEAD = [[
-#include <stddef.h>
-#include <linux/bpf.h>
+local HEADERS = [[
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
 ]]
 
-local function compile(source, options)
-  return bpf.compile({ source = HEAD .. source }, options)
+local function compile(text, options)
+  return source.compile(HEADERS .. text, options)
 end
 
 local FRAME = packet.build({

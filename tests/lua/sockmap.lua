@@ -4,20 +4,14 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local cgroups, pair = require("cgroups"), require("pair")
+local cgroups, pair, source = require("cgroups"), require("pair"), require("source")
 local bpf, probe, test = cnf.bpf, cnf.probe, cnf.test
 
-local HEAD = [[
-#include <linux/bpf.h>
+local SOURCE = [[
 #include <linux/in.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
-struct { __uint(type, BPF_MAP_TYPE_SOCKMAP); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
-  sockets SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_SOCKHASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
-  hashed SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, __u32); __type(value, __u64); }
-  plain SEC(".maps");
+MAP(sockets, SOCKMAP, 4, __u32, __u64);
+MAP(hashed, SOCKHASH, 4, __u32, __u64);
+MAP(plain, HASH, 4, __u32, __u64);
 __u64 seen, bytes;
 SEC("sk_skb/verdict") int count(struct __sk_buff *skb) {
   __sync_fetch_and_add(&seen, 1);
@@ -43,7 +37,7 @@ SEC("tc") int elsewhere(struct __sk_buff *skb) { return 0; }
 
 local function compile(t)
   t:requires("sk_lookup")
-  return bpf.compile({ source = HEAD })
+  return source.compile(SOURCE)
 end
 
 --- Attaches, or skips the case where the kernel has no links for it.

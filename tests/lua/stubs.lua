@@ -4,28 +4,19 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local test, task = cnf.test, cnf.task
-local bpffs = require("bpffs")
+local bpffs, source = require("bpffs"), require("source")
 
 local reference = cnf._reference
 
 --- A program that does nothing.
 local function loaded()
-  local source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, __u32);
-} cells SEC(".maps");
+  return source.compile([[
+MAP(cells, ARRAY, 1, __u32, __u32);
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
 SEC("tc") int pass(struct __sk_buff *skb) {
   __u32 zero = 0;
   return bpf_map_lookup_elem(&cells, &zero) ? -1 : 0;
-}
-char LICENSE[] SEC("license") = "GPL";]]
-  return cnf.bpf.compile({ source = source })
+}]])
 end
 
 --- A link whose other end is in its namespace too: in the host's its name might be taken.
@@ -63,12 +54,7 @@ local instances = {
     return cnf.bpf.pinned(mount .. "/link", "link")
   end,
   ["cnf.BeyondAttachment"] = function(t)
-    local source = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-SEC("sk_lookup") int pass(struct bpf_sk_lookup *ctx) { return SK_PASS; }
-char LICENSE[] SEC("license") = "GPL";]]
-    local o = cnf.bpf.compile({ source = source })
+    local o = source.compile('SEC("sk_lookup") int pass(struct bpf_sk_lookup *ctx) { return SK_PASS; }')
     return cnf.bpf.attach_sk_lookup(t:netns("stub"), o.programs.pass)
   end,
   ["cnf.Netns"] = function(t)
