@@ -47,14 +47,6 @@ function balancing.flows(row, proto, count, fields)
   return packets
 end
 
-function balancing.held(ways)
-  local count = {}
-  for _, way in ipairs(ways) do
-    count[way] = (count[way] or 0) + 1
-  end
-  return count
-end
-
 --- Runs `fn(row, proto)` for both families and protocols.
 function balancing.each(fn)
   for _, row in ipairs(balancing.families) do

@@ -1,6 +1,7 @@
 --- What the tests of the hooks share: programs that count their runs and note their turn, and what those say afterwards.
 
 local cnf = require("cnf")
+local source = require("source")
 local probe, task = cnf.probe, cnf.task
 
 local hooks = {}
@@ -8,14 +9,8 @@ local hooks = {}
 --- C before the programs of an object: `ran(number, result)` counts a run of the program with that number in `hits`, and
 --- notes in `turns` when it was, counted over all programs.
 hooks.COUNTED = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 8);
-  __type(key, __u32);
-  __type(value, __u64);
-} hits SEC(".maps"), turns SEC(".maps");
+MAP(hits, ARRAY, 8, __u32, __u64);
+MAP(turns, ARRAY, 8, __u32, __u64);
 __u64 turn = 0;
 static __always_inline int ran(__u32 number, int result) {
   __u64 *hit = bpf_map_lookup_elem(&hits, &number), *last = bpf_map_lookup_elem(&turns, &number);
@@ -25,8 +20,18 @@ static __always_inline int ran(__u32 number, int result) {
   }
   return result;
 }
-char LICENSE[] SEC("license") = "GPL";
 ]]
+
+--- A function that gives the object of the programs of a text behind COUNTED, one for all cases of a file, with nothing counted yet.
+function hooks.counted(text)
+  local object = source.once(hooks.COUNTED .. text)
+  return function()
+    local maps = object().maps
+    maps.hits:clear()
+    maps.turns:clear()
+    return object()
+  end
+end
 
 --- The names of the programs in a query's answer, in the order they run.
 function hooks.names(query)

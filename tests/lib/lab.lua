@@ -245,6 +245,16 @@ function Lab:add_way(i)
   bpf.attach(self.far[name], "ingress", self.object.programs.tap)
   self.names[self.far[name].index] = name
 end
+
+--- Puts 198.51.100.1 and 2001:db8:99::1 behind every way, with the way back by the last.
+function Lab:add_far_addresses()
+  local lo = self.sink:link("lo")
+  lo:add_address("198.51.100.1/32")
+  lo:add_address("2001:db8:99::1/128")
+  self.sink:route({ dst = "10.0.0.0/24", via = ("10.1.%d.1"):format(self.ways) })
+  self.sink:route({ dst = "fd00::/64", via = ("fd01:%x::1"):format(self.ways) })
+end
+
 --- Makes any other link of the sink one whose packets are noted.
 function Lab:watch(far, name, headerless)
   bpf.attach(far, "ingress", self.object.programs[headerless and "tap_l3" or "tap"])
@@ -321,6 +331,15 @@ end
 function Lab:way(r, packet, options)
   local ways, notes = self:fates(r, { packet }, options)
   return ways[1], notes[1]
+end
+
+--- How many of these packets went by each way.
+function lab.held(ways)
+  local count = {}
+  for _, way in ipairs(ways) do
+    count[way] = (count[way] or 0) + 1
+  end
+  return count
 end
 
 --- Packets that each policy of `r` took while `fn` ran, by its place in r:list().

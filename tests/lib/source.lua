@@ -18,9 +18,13 @@ source.HEAD = [[
 
 source.LICENSE = 'char LICENSE[] SEC("license") = "GPL";\n'
 
---- The object of what stands between the two.
+--- A whole source: `text` between the two.
+function source.whole(text)
+  return source.HEAD .. text .. "\n" .. source.LICENSE
+end
+
 function source.compile(text, options)
-  return bpf.compile({ source = source.HEAD .. text .. "\n" .. source.LICENSE }, options)
+  return bpf.compile({ source = source.whole(text) }, options)
 end
 
 --- A function that gives the object of a text, one for all cases of a file.

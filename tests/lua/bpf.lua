@@ -6,7 +6,7 @@ local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
 local bpffs, json, pair = require("bpffs"), require("json"), require("pair")
 local source = require("source")
-local compile, HEAD, LICENSE = source.compile, source.HEAD, source.LICENSE
+local compile, whole = source.compile, source.whole
 
 local FRAME = ("\0"):rep(64)
 
@@ -23,7 +23,7 @@ end
 
 --- Compiles as a person would, with clang itself; the path of the object.
 local function object_file(t, source)
-  local c, o = temporary(t, HEAD .. source .. LICENSE), temporary(t)
+  local c, o = temporary(t, whole(source)), temporary(t)
   local host = netns.host()
   local machine = host:exec("uname -m").stdout:match("%S+")
   local done = host:exec({

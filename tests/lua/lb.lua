@@ -13,7 +13,7 @@ local SYN, ACK, FIN, RST = 0x02, 0x10, 0x01, 0x04
 
 local families = balancing.families
 local backends, service, flows = balancing.backends, balancing.service, balancing.flows
-local held, each = balancing.held, balancing.each
+local held, each = lab.held, balancing.each
 
 -- Whom connections come to -------------------------------------------------------------------------------------------
 

@@ -5,14 +5,9 @@ local cnf = require("cnf")
 local bpf, link, netkit, probe, test = cnf.bpf, cnf.link, cnf.netkit, cnf.probe, cnf.test
 local hooks = require("hooks")
 
-local SOURCE = hooks.COUNTED .. [[
+local counted = hooks.counted([[
 /* The device that a program sees: the one that receives. */
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 8);
-  __type(key, __u32);
-  __type(value, __u32);
-} devices SEC(".maps");
+MAP(devices, ARRAY, 8, __u32, __u32);
 static __always_inline int seen(struct __sk_buff *skb, __u32 number, int result) {
   __u32 *device = bpf_map_lookup_elem(&devices, &number);
   if (device) *device = skb->ifindex;
@@ -24,17 +19,12 @@ SEC("tc") int three(struct __sk_buff *skb) { return seen(skb, 3, -1); }
 SEC("tc") int four(struct __sk_buff *skb) { return seen(skb, 4, -1); }
 SEC("tc") int drop(struct __sk_buff *skb) { return seen(skb, 5, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-]]
+]])
 
-local shared
 local function object()
-  shared = shared or bpf.compile({ source = SOURCE })
-  for _, map in pairs(shared.maps) do
-    if map:info().type == "array" and map.name ~= ".bss" then
-      map:clear()
-    end
-  end
-  return shared
+  local o = counted()
+  o.maps.devices:clear()
+  return o
 end
 
 local function pair(t, mode)

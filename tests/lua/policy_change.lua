@@ -5,6 +5,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 local cnf = require("cnf")
 local lab = require("lab")
 local test, probe, link = cnf.test, cnf.probe, cnf.link
+local held = lab.held
 
 local slow = os.getenv("CNF_SLOW")
 local FLOWS = slow and 300 or 1000
@@ -34,14 +35,6 @@ local function weighted(net, row, weights)
     end
   end
   return { from = row.net, nexthops = hops }
-end
-
-local function held(ways)
-  local count = {}
-  for _, way in ipairs(ways) do
-    count[way] = (count[way] or 0) + 1
-  end
-  return count
 end
 
 test.case("hops get flows by weight, and flows keep their hop through set and reload", function(t)
@@ -253,10 +246,7 @@ end)
 
 test.case("what a GSO packet counts is its segments", function(t)
   local net = lab.new(t)
-  net.sink:link("lo"):add_address("198.51.100.1/32")
-  net.sink:link("lo"):add_address("2001:db8:99::1/128")
-  net.sink:route({ dst = "10.0.0.0/24", via = "10.1.3.1" })
-  net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
+  net:add_far_addresses()
   local server = probe.serve(net.sink, { tcp = 5000 })
   local text = ("x"):rep(1000000)
   --- Segments that the client has sent, and of these those sent again: what they replace may not have come to the router.
@@ -292,10 +282,7 @@ test.case("set replaces the whole set at once", function(t)
   for i = 1, 3 do
     net.sink:sysctl(("net.ipv4.conf.h%d.rp_filter"):format(i), 0)
   end
-  net.sink:link("lo"):add_address("198.51.100.1/32")
-  net.sink:link("lo"):add_address("2001:db8:99::1/128")
-  net.sink:route({ dst = "10.0.0.0/24", via = "10.1.3.1" })
-  net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
+  net:add_far_addresses()
   for _, row in ipairs({
     { family = 4, host = "10.0.0.2/32", net = "10.0.0.0/24", wide = "10.0.0.0/8", to = "198.51.100.1" },
     { family = 6, host = "fd00::2/128", net = "fd00::/64", wide = "fd00::/8", to = "2001:db8:99::1" },

@@ -7,18 +7,14 @@ local lab = require("lab")
 local test, probe, link, netkit = cnf.test, cnf.probe, cnf.link, cnf.netkit
 
 local families = {
-  { family = 4, from = "10.0.0.2", to = "198.51.100.1", net = "10.0.0.0/24", prefix = "198.51.100.1/32" },
-  { family = 6, from = "fd00::2", to = "2001:db8:99::1", net = "fd00::/64", prefix = "2001:db8:99::1/128" },
+  { family = 4, from = "10.0.0.2", to = "198.51.100.1", net = "10.0.0.0/24" },
+  { family = 6, from = "fd00::2", to = "2001:db8:99::1", net = "fd00::/64" },
 }
 
 --- The lab with the far addresses and the way back by the last way.
 local function lab_with_far(t)
   local net = lab.new(t)
-  net.sink:route({ dst = "10.0.0.0/24", via = "10.1.3.1" })
-  net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
-  for _, row in ipairs(families) do
-    net.sink:link("lo"):add_address(row.prefix)
-  end
+  net:add_far_addresses()
   return net
 end
 

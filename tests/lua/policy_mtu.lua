@@ -16,11 +16,7 @@ local families = {
 --- A lab whose first way is narrow; the way back is the last.
 local function narrow(t)
   local net = lab.new(t)
-  net.sink:route({ dst = "10.0.0.0/24", via = "10.1.3.1" })
-  net.sink:route({ dst = "fd00::/64", via = "fd01:3::1" })
-  for _, row in ipairs(families) do
-    net.sink:link("lo"):add_address(row.prefix)
-  end
+  net:add_far_addresses()
   net.link.h1:set({ mtu = MTU })
   net.far.h1:set({ mtu = MTU })
   return net

@@ -10,14 +10,6 @@ local function total(r, word)
   return r:stats().total[word].packets
 end
 
---- Puts 198.51.100.1 and 2001:db8:99::1 behind every way, with the way back.
-local function far_address(net)
-  net.sink:link("lo"):add_address("198.51.100.1/32")
-  net.sink:link("lo"):add_address("2001:db8:99::1/128")
-  net.sink:route({ dst = "10.0.0.0/24", via = ("10.1.%d.1"):format(net.ways) })
-  net.sink:route({ dst = "fd00::/64", via = ("fd01:%x::1"):format(net.ways) })
-end
-
 local FAR = { [4] = "198.51.100.1", [6] = "2001:db8:99::1" }
 local TO = { [4] = "198.51.100.0/24", [6] = "2001:db8:99::/64" }
 
@@ -183,7 +175,7 @@ end)
 
 test.case("next hops: by the neighbour table, on the link, beyond its routes, of the other family", function(t)
   local net = lab.new(t)
-  far_address(net)
+  net:add_far_addresses()
   -- IPv6 neighbours answer for addresses of their own link alone.
   net.far.h2:add_address("2001:db8:99::1/128")
   net.far.h1:add_address("192.0.2.1/32")
@@ -218,7 +210,7 @@ end)
 
 test.case("a neighbour that is not known yet is looked for, and its packet waits", function(t)
   local net = lab.new(t)
-  far_address(net)
+  net:add_far_addresses()
   for _, hook in ipairs({ { net.link.inside, "ingress" }, { net.link.h3, "egress" } }) do
     local r = net:router({ attach = { hook } })
     for family = 4, 6, 2 do
@@ -298,7 +290,7 @@ end)
 
 test.case("large datagrams go through whole", function(t)
   local net = lab.new(t)
-  far_address(net)
+  net:add_far_addresses()
   local r = net:router()
   probe.serve(net.sink, { udp = 5000 })
   local text = ("0123456789"):rep(700)

@@ -2,25 +2,17 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, netns, probe, tc, test = cnf.bpf, cnf.netns, cnf.probe, cnf.tc, cnf.test
+local netns, probe, tc, test = cnf.netns, cnf.probe, cnf.tc, cnf.test
 local hooks, pair = require("hooks"), require("pair")
 
-local SOURCE = hooks.COUNTED .. [[
+local object = hooks.counted([[
 SEC("tc") int one(struct __sk_buff *skb) { return ran(1, -1); }
 SEC("tc") int two(struct __sk_buff *skb) { return ran(2, -1); }
 SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
 SEC("tc") int pass(struct __sk_buff *skb) { return ran(4, 0); }
 SEC("tc") int drop(struct __sk_buff *skb) { return ran(5, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
-]]
-
-local shared
-local function object()
-  shared = shared or bpf.compile({ source = SOURCE })
-  shared.maps.turns:clear()
-  shared.maps.hits:clear()
-  return shared
-end
+]])
 
 for _, direction in ipairs({ "ingress", "egress" }) do
   test.case("order words become priorities, " .. direction, function(t)

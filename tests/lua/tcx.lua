@@ -3,9 +3,9 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, tcx, link, netns, probe, test = cnf.bpf, cnf.tcx, cnf.link, cnf.netns, cnf.probe, cnf.test
-local hooks, pair = require("hooks"), require("pair")
+local hooks, pair, source = require("hooks"), require("pair"), require("source")
 
-local SOURCE = hooks.COUNTED .. [[
+local PROGRAMS = [[
 SEC("tcx/ingress") int one(struct __sk_buff *skb) { return ran(1, -1); }
 SEC("tcx/egress") int two(struct __sk_buff *skb) { return ran(2, -1); }
 SEC("tc") int three(struct __sk_buff *skb) { return ran(3, -1); }
@@ -15,13 +15,7 @@ SEC("tc") int drop(struct __sk_buff *skb) { return ran(6, 2); }
 SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }
 ]]
 
-local shared
-local function object()
-  shared = shared or bpf.compile({ source = SOURCE })
-  shared.maps.hits:clear()
-  shared.maps.turns:clear()
-  return shared
-end
+local object = hooks.counted(PROGRAMS)
 
 for _, direction in ipairs({ "ingress", "egress" }) do
   test.case("packets meet the programs in the order asked for, " .. direction, function(t)
@@ -283,11 +277,11 @@ end)
 test.case("63 programs fit a hook", function(t)
   t:requires("tcx")
   local _, _, near = pair(t)
-  local source = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+  local text = ""
   for i = 1, 64 do
-    source = source .. ('SEC("tc/%d") int p%d(void *skb) { return -1; }\n'):format(i, i)
+    text = text .. ('SEC("tc/%d") int p%d(void *skb) { return -1; }\n'):format(i, i)
   end
-  local many = bpf.compile({ source = source .. 'char LICENSE[] SEC("license") = "GPL";' })
+  local many = source.compile(text)
   for i = 1, 63 do
     tcx.attach(near, "ingress", many.programs["p" .. i])
   end
@@ -332,7 +326,7 @@ test.case("nothing remains of a script that has ended", function(t)
     cnf.xdp.attach(near, o.programs.frames)
     collectgarbage()
     print("attached")
-  ]]):format(SOURCE, a.name))
+  ]]):format(source.whole(hooks.COUNTED .. PROGRAMS), a.name))
   file:close()
   local binary = netns.host():exec({ "readlink", "/proc/" .. cnf._test.pid() .. "/exe" }).stdout
   local script = netns.host():spawn({ binary:match("%S+"), path })
@@ -352,7 +346,8 @@ test.case("nothing remains of a script that has ended", function(t)
   t:equal(cnf.xdp.query(near).programs, {})
   t:equal(cnf.tc.query(near, "egress").programs, {})
   -- An object alone keeps nobody.
-  local loader = ("local o = require('cnf').bpf.compile{source=%q} print(o.name)"):format(SOURCE)
+  local text = source.whole(hooks.COUNTED .. PROGRAMS)
+  local loader = ("local o = require('cnf').bpf.compile{source=%q} print(o.name)"):format(text)
   local alone = netns.host():exec({ binary:match("%S+"), "-e", loader }, { timeout = 180 })
   t:equal(alone.stdout, "source\n")
   t:ok(o)

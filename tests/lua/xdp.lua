@@ -2,36 +2,15 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local bpf, link, probe, test, xdp = cnf.bpf, cnf.link, cnf.probe, cnf.test, cnf.xdp
+local link, probe, test, xdp = cnf.link, cnf.probe, cnf.test, cnf.xdp
 local hooks, pair = require("hooks"), require("pair")
 
-local SOURCE = [[
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, 2);
-  __type(key, __u32);
-  __type(value, __u64);
-} hits SEC(".maps");
-static __always_inline int ran(__u32 number, int result) {
-  __u64 *hit = bpf_map_lookup_elem(&hits, &number);
-  if (hit) __sync_fetch_and_add(hit, 1);
-  return result;
-}
+local object = hooks.counted([[
 SEC("xdp") int pass(struct xdp_md *ctx) { return ran(0, XDP_PASS); }
 SEC("xdp.frags") int frags(struct xdp_md *ctx) { return ran(1, XDP_PASS); }
 SEC("xdp/named") int drop(struct xdp_md *ctx) { return ran(0, XDP_DROP); }
 SEC("tc") int packets(struct __sk_buff *skb) { return -1; }
-char LICENSE[] SEC("license") = "GPL";
-]]
-
-local shared
-local function object()
-  shared = shared or bpf.compile({ source = SOURCE })
-  shared.maps.hits:clear()
-  return shared
-end
+]])
 
 for _, mode in ipairs({ "native", "generic" }) do
   test.case("frames meet the program, " .. mode, function(t)
@@ -102,11 +81,11 @@ end)
 
 test.case("a hundred replacements lose no frame", function(t)
   local a, _, near = pair(t)
-  local p = object().programs
+  local o = object()
+  local p, hits = o.programs, o.maps.hits
   local attachment = xdp.attach(near, p.pass)
   probe.ping(a, "10.0.0.2", { count = 1 })
   hooks.take_turns(t, a, attachment, { p.pass, p.frags }, { rounds = 100, pause = 0.01, count = 200, interval = 0.005 })
-  local hits = shared.maps.hits
   t:ok(hits:get(0) > 0 and hits:get(1) > 0 and hits:get(0) + hits:get(1) >= 200)
 end)
 
