@@ -238,8 +238,8 @@ fn a_reload_is_told_and_the_next_line_runs_in_the_new_generation() {
     two.press("print('go') task.sleep(1000)\r");
     two.expect("go\r\n");
     // From outside; the line that ran in the old generation ends with it.
-    room.script("setup", &format!("{script}cnf.netns.new('PREFIXb')\n{COUNTS}"));
-    room.run(&["reload", "setup"]).expect(0, "reload 2: created 1, kept 1");
+    room.reload("setup", &format!("{script}cnf.netns.new('PREFIXb')\n{COUNTS}"))
+        .expect(0, "reload 2: created 1, kept 1");
     one.expect("reload 2: created 1, kept 1 in ");
     one.expect(&format!("+ netns {}b", room.prefix));
     one.expect("this is generation 2");
@@ -269,10 +269,7 @@ fn a_reload_is_told_and_the_next_line_runs_in_the_new_generation() {
 fn one_in_the_foreground_and_its_end() {
     let room = Room::new();
     let script = room.script("front", &format!("{COUNTS}print('ready') io.stdout:flush()"));
-    let mut command = room.command(&[script.to_str().expect("text")]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-    let mut ready = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+    let mut child = room.start(script.to_str().expect("text"));
     let mut prompt = attached(&room, "front");
     prompt.line("print(cnf.instance)", "front\r\n");
     let said = typed(&room, &["front"], "print('bye')\ncnf.exit(7)\n'never'\n");
@@ -299,8 +296,7 @@ fn which_instance_is_meant() {
     let several = room.run(&["attach"]);
     several.expect(1, "error: attach: several instances run (EINVAL)\n");
     several.expect(1, "hint: name one: core, edge\n");
-    room.signal("edge", Signal::SIGKILL);
-    eventually(|| room.status("edge")["state"] == "dead");
+    room.kill("edge");
     room.run(&["attach", "edge"]).expect(1, "attach(edge): does not run: it died (ESRCH)\n");
     // The dead do not count.
     typed(&room, &[], "cnf.instance").expect(0, "\"core\"\n");

@@ -134,12 +134,10 @@ fn ctrl_c_ends_what_is_still_being_set_up() {
 fn one_that_was_killed_is_dead_and_its_name_is_free() {
     let room = Room::new();
     room.up("setup", WAITS);
-    room.signal("setup", Signal::SIGKILL);
-    eventually(|| room.status("setup")["state"] == "dead");
+    room.kill("setup");
     room.run(&["reload", "setup"]).expect(1, "does not run: it died (ESRCH)");
     room.run(&["up", "setup.lua"]).expect(0, "setup is up");
-    room.signal("setup", Signal::SIGKILL);
-    eventually(|| room.status("setup")["state"] == "dead");
+    room.kill("setup");
     room.run(&["down", "setup"]).expect(0, "setup had died");
     assert_eq!(room.left(), [""; 0]);
 }
@@ -155,8 +153,7 @@ fn what_one_that_was_killed_left_is_taken_over() {
     };
     let before = link();
     assert!(before.contains("eth0"), "{before}");
-    room.signal("left", Signal::SIGKILL);
-    eventually(|| room.status("left")["state"] == "dead");
+    room.kill("left");
     assert_eq!(room.status("left")["left_something"], true);
     let script = room.scripts.path().join("left.lua");
     let hint = format!("hint: cnfscript up {} takes over what left left", script.display());
@@ -370,11 +367,7 @@ fn a_service_manager_is_told_when_the_script_is_set_up() {
 fn one_in_the_foreground_is_asked_the_same_way() {
     let room = Room::new();
     let script = room.script("front", &format!("{PAIR}{WAITS}print('ready') io.stdout:flush()"));
-    let mut command = room.command(&[script.to_str().expect("text")]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("started");
-    let mut ready = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+    let child = room.start(script.to_str().expect("text"));
     eventually(|| room.status("front")["state"] == "running");
     let status = room.status("front");
     assert_eq!(status["owns"], json!({ "link": 2, "netns": 1 }));
@@ -396,10 +389,7 @@ fn a_script_that_no_interrupt_reaches_is_ended_and_leaves_nothing() {
     let stuck =
         "print('ready') io.stdout:flush() local _ = ('a'):rep(1 << 16):find(('a*'):rep(30) .. 'b')";
     room.script("stuck", stuck);
-    let mut command = room.command(&["stuck.lua"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-    let mut ready = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+    let mut child = room.start("stuck.lua");
     room.run(&["down", "stuck"]).expect(0, "stuck is down");
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     assert_eq!(room.left(), [""; 0]);

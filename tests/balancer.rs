@@ -97,8 +97,7 @@ fn connections_live_through_reloads() {
     let (_one, _two) = (serve(&room, "b1"), serve(&room, "b2"));
     let mut first = Client::connect(&room);
     first.says("before");
-    room.script("lb", &service("'10.1.2.2:9000'"));
-    room.run(&["reload", "lb"]).expect(0, "reload 2: ");
+    room.reload("lb", &service("'10.1.2.2:9000'")).expect(0, "reload 2: ");
     first.says("its backend is no longer named");
     let mut second = Client::connect(&room);
     second.says("the new one takes this");
@@ -106,8 +105,7 @@ fn connections_live_through_reloads() {
     room.run(&["reload", "lb"]).expect(0, "reload 3: kept ");
     first.says("still there");
     second.says("and this");
-    room.script("lb", &(service("") + "error('no')"));
-    room.run(&["reload", "lb"]).expect(1, "reload(lb): no");
+    room.reload("lb", &(service("") + "error('no')")).expect(1, "reload(lb): no");
     first.says("a load that failed");
     second.says("moves nothing");
     let _three = serve(&room, "b2");

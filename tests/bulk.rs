@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 #[path = "room/place.rs"]
 mod place;
 
-use place::{DIRECTORY_VARIABLE, place};
+use place::{BINARY, DIRECTORY_VARIABLE, place};
 
 /// Writes as many elements as take the seconds of its argument; prints how many, and for how many seconds it wrote.
 const SCRIPT: &str = r#"
@@ -44,7 +44,7 @@ print(write(math.ceil(tonumber(cnf.args[1]) / (took / 4))))
 fn start(seconds: &str, script: &tempfile::NamedTempFile) -> (Child, File) {
     let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = nix::pty::openpty(&size, None).expect("a pseudo-terminal");
-    let child = Command::new(env!("CARGO_BIN_EXE_cnfscript"))
+    let child = Command::new(BINARY)
         .args([script.path().as_os_str(), seconds.as_ref()])
         .env("TERM", "xterm")
         .env(DIRECTORY_VARIABLE, place())

@@ -127,8 +127,7 @@ cnf.netns.get('PREFIXa'):link('w'):add_address('10.63.0.2/24')
     // Of another script the names are somebody else's.
     room.script("other", text);
     room.run(&["check", "other.lua"]).expect(1, "a namespace of that name exists already (EEXIST)");
-    room.signal("play", nix::sys::signal::Signal::SIGKILL);
-    eventually(|| room.status("play")["state"] == "dead");
+    room.kill("play");
     assert!(!rehearse("").err.contains("hint"), "nothing runs that could be compared with");
     room.run(&["clean", "play"]).expect(0, "removed 1 address, 2 links, 1 netns");
 }

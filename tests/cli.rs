@@ -1,7 +1,7 @@
 //! The command line from outside: exit statuses, where the script comes from, signals, hostile scripts, the log.
 
-use std::io::{Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,19 +10,7 @@ use nix::unistd::Pid;
 #[path = "room/place.rs"]
 mod place;
 
-use place::{DIRECTORY_VARIABLE, place};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
-
-/// No run of these tests takes longer, whatever goes wrong.
-const BOUND: &str = "30";
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--foreground", "--kill-after=2", BOUND, BINARY]).args(args);
-    command.env("NO_COLOR", "1").env(DIRECTORY_VARIABLE, place()).stdin(Stdio::null());
-    command
-}
+use place::command;
 
 fn run(args: &[&str]) -> Output {
     command(args).output().expect("the binary starts")
@@ -151,19 +139,7 @@ fn a_shebang_is_not_lua() {
 /// Starts a script and waits until it has said "ready".
 fn start(text: &str) -> (Child, tempfile::NamedTempFile) {
     let file = script(text);
-    let mut child = Command::new(BINARY)
-        .arg(file.path())
-        .env("NO_COLOR", "1")
-        .env(DIRECTORY_VARIABLE, place())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut ready = [0; 6];
-    child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
-    assert_eq!(&ready, b"ready\n");
-    (child, file)
+    (place::start(&[path(&file)]), file)
 }
 
 /// Sends the signal; the output, the status, and how long the end took. Killed when it takes too long.

@@ -22,9 +22,7 @@ use nix::sched::{CloneFlags, unshare};
 #[path = "room/place.rs"]
 mod place;
 
-use place::{DIRECTORY_VARIABLE, place};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
+use place::{BINARY, DIRECTORY_VARIABLE, place};
 
 struct Golden {
     script: PathBuf,

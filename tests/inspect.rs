@@ -6,23 +6,14 @@ mod place;
 mod room;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use place::{DIRECTORY_VARIABLE, place};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
+use place::BINARY;
 
 /// Runs the binary where the programs of the error messages are.
 fn run(args: &[&str]) -> Output {
-    Command::new("timeout")
-        .args(["--foreground", "--kill-after=5", "60", BINARY])
-        .args(args)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors"))
-        .env("NO_COLOR", "1")
-        .env(DIRECTORY_VARIABLE, place())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts")
+    let errors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors");
+    place::command(args).current_dir(errors).output().expect("the binary starts")
 }
 
 const REFUSED: &str = r#"
@@ -164,10 +155,7 @@ cnf.bpf.attach(link, 'ingress', o.programs.p)
 "#
         )
     };
-    let reload = |line: &str| {
-        room.script("globals", &script(line));
-        room.run(&["reload", "globals"])
-    };
+    let reload = |line: &str| room.reload("globals", &script(line));
     room.up("globals", &script("o.globals.limit = 5"));
     assert_eq!(global(&map, "limit"), 5);
     let failing = "o.globals.limit = 9 assert(o.globals.limit == 9) error('no')";

@@ -4,7 +4,7 @@ mod room;
 
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use room::*;
 
 /// A pair whose end `w0` is filtered; DENIED are addresses of the other end.
@@ -38,16 +38,13 @@ fn a_reload_replaces_the_lists_of_a_filter() {
     let room = Room::new();
     room.up("lists", &filter("'10.0.0.1'"));
     assert!(!room.echoes("10.0.0.1") && room.echoes("10.0.0.2"));
-    room.script("lists", &filter("'10.0.0.2'"));
-    room.run(&["reload", "lists"]).expect(0, "  ~ programs at XDP of w");
+    room.reload("lists", &filter("'10.0.0.2'")).expect(0, "  ~ programs at XDP of w");
     assert!(room.echoes("10.0.0.1"), "no longer denied");
     assert!(!room.echoes("10.0.0.2"));
     // One that fails changes nothing, though the programs of it were loaded.
-    room.script("lists", &format!("{} error('no')", filter("'10.0.0.3'")));
-    room.run(&["reload", "lists"]).expect(1, "no");
+    room.reload("lists", &format!("{} error('no')", filter("'10.0.0.3'"))).expect(1, "no");
     assert!(!room.echoes("10.0.0.2") && room.echoes("10.0.0.3"));
-    room.script("lists", &filter("'10.0.0.3'"));
-    room.run(&["reload", "lists"]).expect(0, "");
+    room.reload("lists", &filter("'10.0.0.3'")).expect(0, "");
     assert!(room.echoes("10.0.0.2") && !room.echoes("10.0.0.3"));
     room.run(&["down", "lists"]).expect(0, "lists is down");
 }
@@ -57,8 +54,7 @@ fn a_filter_goes_on_when_the_process_is_killed() {
     let room = Room::new();
     room.up("guard", &filter("'10.0.0.1'"));
     assert!(!room.echoes("10.0.0.1") && room.echoes("10.0.0.2"));
-    kill(room.pid("guard"), Signal::SIGKILL).expect("it is alive");
-    eventually(|| room.status("guard")["state"] == "dead");
+    room.kill("guard");
     assert!(!room.echoes("10.0.0.1"), "nobody is there, and it filters");
     assert!(room.echoes("10.0.0.2"));
     room.script("guard", &filter("'10.0.0.2'"));
@@ -74,7 +70,7 @@ fn a_fault_ends_when_the_process_is_killed() {
     let fault = "cnf.chaos.inject(w, { direction = 'ingress', blackhole = true })";
     room.up("fault", &format!("{}{fault}", filter("'10.0.0.1'")));
     assert!(!room.echoes("10.0.0.2"));
-    kill(room.pid("fault"), Signal::SIGKILL).expect("it is alive");
+    room.signal("fault", Signal::SIGKILL);
     eventually(|| room.echoes("10.0.0.2"));
     assert!(!room.echoes("10.0.0.1"), "the filter is no fault");
     // A later instance of the name takes over what is left.

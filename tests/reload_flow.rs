@@ -8,7 +8,6 @@ mod room;
 
 use std::time::Duration;
 
-use cnfscript::kernel::netns::named;
 use flow::{Datagrams, Stream};
 use room::*;
 
@@ -23,9 +22,7 @@ fn no_packet_is_lost_and_none_overtakes() {
     let text = |n: u32| PATH.replace("NUMBER", &n.to_string());
     room.script("flow", &text(0));
     room.run(&["up", "--load-timeout", "60", "flow.lua"]).expect(0, "flow is up");
-    let netns =
-        |name: &str| named::open(&format!("{}{name}", room.prefix)).expect("it is there").fd;
-    let (client, server) = (netns("c"), netns("s"));
+    let (client, server) = (room.netns("c"), room.netns("s"));
     let datagrams = || {
         let address = "10.81.0.2:7000".parse().expect("an address");
         Datagrams::start(&client, &server, address, Duration::from_millis(1)).expect("it starts")
@@ -38,8 +35,7 @@ fn no_packet_is_lost_and_none_overtakes() {
         .expect("it connects");
     let flow = datagrams();
     for n in 1..=reloads {
-        room.script("flow", &text(n));
-        room.run(&["reload", "flow"]).expect(0, "");
+        room.reload("flow", &text(n)).expect(0, "");
     }
     let flow = flow.stop();
     let (sent, received) = stream.stop().expect("the connection has lasted");
@@ -68,15 +64,13 @@ fn no_packet_is_lost_and_none_overtakes() {
 fn no_packet_is_lost_when_the_process_is_killed_and_another_takes_over() {
     let room = Room::new();
     room.up("flow", &PATH.replace("NUMBER", "0"));
-    let netns =
-        |name: &str| named::open(&format!("{}{name}", room.prefix)).expect("it is there").fd;
     let address = "10.81.0.2:7000".parse().expect("an address");
-    let flow = Datagrams::start(&netns("c"), &netns("s"), address, Duration::from_millis(1))
-        .expect("it starts");
+    let flow =
+        Datagrams::start(&room.netns("c"), &room.netns("s"), address, Duration::from_millis(1))
+            .expect("it starts");
     for round in 1..=5 {
         std::thread::sleep(Duration::from_millis(100));
-        room.signal("flow", nix::sys::signal::Signal::SIGKILL);
-        eventually(|| room.status("flow")["state"] == "dead");
+        room.kill("flow");
         room.script("flow", &PATH.replace("NUMBER", &round.to_string()));
         room.run(&["up", "flow.lua"]).expect(0, "flow is up");
     }

@@ -5,7 +5,6 @@ mod room;
 
 use std::process::Command;
 
-use nix::sys::signal::Signal;
 use room::*;
 
 /// A namespace of somebody else's with a port of `old`; deleted with the room.
@@ -53,24 +52,19 @@ fn a_port_of_another_goes_back_to_it() {
     let room = Room::new();
     foreign(&room);
     room.up("it", NONE);
-    room.script("it", &format!("{BRIDGE} error('late')"));
-    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload("it", &format!("{BRIDGE} error('late')")).expect(1, "late");
     assert_eq!(room.master("p0"), "old", "nothing live changes before the commit");
-    room.script("it", BRIDGE);
-    room.run(&["reload", "it"]).expect(0, "reload 2: ");
+    room.reload("it", BRIDGE).expect(0, "reload 2: ");
     assert_eq!(room.master("p0"), "br1");
     room.run(&["reload", "it"]).expect(0, "reload 3: kept 3 in");
-    room.script("it", NONE);
-    room.run(&["reload", "it"]).expect(0, "reload 4: ");
+    room.reload("it", NONE).expect(0, "reload 4: ");
     assert_eq!(room.master("p0"), "old");
-    room.script("it", BRIDGE);
-    room.run(&["reload", "it"]).expect(0, "reload 5: ");
+    room.reload("it", BRIDGE).expect(0, "reload 5: ");
     room.run(&["down", "it"]).expect(0, "is down");
     assert_eq!(room.master("p0"), "old");
     // A process that is killed leaves it to clean.
     room.up("it", BRIDGE);
-    room.signal("it", Signal::SIGKILL);
-    eventually(|| room.status("it")["state"] == "dead");
+    room.kill("it");
     assert_eq!(room.master("p0"), "br1");
     room.run(&["clean", "it"]).expect(0, "");
     assert_eq!(room.master("p0"), "old");
@@ -102,8 +96,7 @@ fn a_setting_of_a_link_that_is_renamed_comes_back() {
     let text =
         format!("{NONE} f:sysctl('{}', 2) f:link('p7'):rename('p8')", key.replace("NAME", "p7"));
     room.up("it", &text);
-    room.signal("it", Signal::SIGKILL);
-    eventually(|| room.status("it")["state"] == "dead");
+    room.kill("it");
     assert_eq!(room.sysctl(&key.replace("NAME", "p8")), "2");
     room.run(&["clean", "it"]).expect(0, "");
     assert_eq!(room.sysctl(&key.replace("NAME", "p7")), before);

@@ -119,15 +119,13 @@ macro_rules! cases {
     };
 }
 
+const SERVICE: &str = "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 },
+    backends = { '10.77.2.2:80', '10.77.2.3:80' } }";
+
 cases! {
-    a_service: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
-        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.4:80' } }";
-    a_service_that_is_drained: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
-        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }
-            s:drain('10.77.2.3:80')";
-    a_service_of_other_backends: "cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }"
-        => "local s = cnf.lb.service { name = 'web', vip = '192.0.2.1:80', attach = { v1 }, backends = { '10.77.2.2:80', '10.77.2.3:80' } }
-            s:set_backends { '10.77.2.9:80' }";
+    a_service: SERVICE => &SERVICE.replace("10.77.2.3", "10.77.2.4");
+    a_service_that_is_drained: SERVICE => &format!("local s = {SERVICE} s:drain('10.77.2.3:80')");
+    a_service_of_other_backends: SERVICE => &format!("local s = {SERVICE} s:set_backends {{ '10.77.2.9:80' }}");
     a_mirror: "cnf.mirror.to { from = v1, direction = 'ingress', to = v2 }"
         => "cnf.mirror.to { from = v1, direction = 'ingress', to = v2, sample = '1/64', match = { proto = 'udp' } }";
     a_filter: "cnf.filter.xdp { link = v1, deny = { '10.1.0.0/16', 'fd00::/8' }, allow = '10.1.1.0/24' }"

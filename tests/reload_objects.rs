@@ -71,8 +71,7 @@ fn a_changed_program_is_swapped_and_its_maps_stay() {
     assert!(room.said("packets").parse::<u64>().is_ok_and(|n| n >= 1000), "its contents stay");
     // Refused by clang: what runs goes on.
     let running = room.said("program");
-    room.script("it", &twice.replace("runs++", "runs+++;"));
-    room.run(&["reload", "it"]).expect(1, "expected expression");
+    room.reload("it", &twice.replace("runs++", "runs+++;")).expect(1, "expected expression");
     assert_eq!(room.said("program"), running);
     // Another shape: the map is new, and why is said.
     room.turn("it", &twice.replace("__u64 packets;", "__u64 packets; __u64 bytes;"));
@@ -101,8 +100,8 @@ print('reply ' .. cnf.probe.tcp(ns, '127.0.0.1:80').reply .. server:stats().requ
     room.says("reply", "one2");
     assert_eq!(room.said("pid"), pid);
     // A load that fails has not changed the reply.
-    room.script("it", &text.replace("'one'", "'two'").replace("cnf.wait()", "error('late')"));
-    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload("it", &text.replace("'one'", "'two'").replace("cnf.wait()", "error('late')"))
+        .expect(1, "late");
     room.turn("it", text);
     room.says("reply", "one3");
     let changed = room.turn("it", &text.replace("'one'", "'two'"));
@@ -146,8 +145,7 @@ local count = 0
 for _ in seen:pairs() do count = count + 1 end
 assert(count == 2)
 print('reads its own')";
-    room.script("it", &script(&format!("{second} error('late')")));
-    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload("it", &script(&format!("{second} error('late')"))).expect(1, "late");
     let log = room.run(&["logs", "it"]).out;
     assert!(log.contains("reads its own"), "{log}");
     let same = room.turn("it", &script(""));
@@ -159,8 +157,7 @@ print('reads its own')";
     room.says("live", "1=8 3=7 runs=9");
     // Refused at the commit: nothing of it is there.
     let full = "for n = 100, 130 do seen:set(n, { packets = 1 }) end";
-    room.script("it", &script(full));
-    room.run(&["reload", "it"]).expect(1, "the map is full");
+    room.reload("it", &script(full)).expect(1, "the map is full");
     room.turn("it", &script(""));
     room.says("live", "1=8 3=7 runs=9");
 }
@@ -221,8 +218,7 @@ end)";
     let second = "numbers:set(1, 8) assert(numbers:delete(2) == true)
 assert(numbers:get(1) == 8 and numbers:get(2) == nil)
 assert(numbers:delete(2) == false)";
-    room.script("it", &script(&format!("{second} error('late')")));
-    room.run(&["reload", "it"]).expect(1, "late");
+    room.reload("it", &script(&format!("{second} error('late')"))).expect(1, "late");
     room.turn("it", &script(first));
     room.says("now", "5 6");
     room.turn("it", &script(second));
@@ -273,8 +269,7 @@ fn a_socket_stays_in_its_map_and_another_takes_its_place_at_the_commit() {
     // Refused at the commit, behind the socket: the one that was there is put back.
     let other = STEERED.replace("8080, reply = 'first'", "8081, reply = 'second'");
     let refused = other.replace("--SETUP", "object.maps.small:set_many { 1, 1 }");
-    room.script("it", &refused);
-    room.run(&["reload", "it"]).expect(1, "the map is full");
+    room.reload("it", &refused).expect(1, "the map is full");
     let count = || room.run(&["logs", "it"]).out.matches("now ").count();
     let before = count();
     eventually(|| count() > before + 1);

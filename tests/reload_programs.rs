@@ -86,17 +86,14 @@ fn someone_else_on_a_hook_is_reported_and_left() {
 fn packets_flow_on_when_the_process_is_killed_and_the_next_one_takes_over() {
     let room = Room::new();
     room.up("kept", &PASS.replace("STEP", "1"));
-    let pid = room.pid("kept");
-    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("it is alive");
-    eventually(|| room.status("kept")["state"] == "dead");
+    room.kill("kept");
     assert_eq!(room.namespaces().len(), 1, "its network is there");
     let said = room.run(&["up", "kept.lua"]);
     said.expect(0, "kept is up");
     let log = room.log("kept");
     assert!(log.contains("taken over: changed 1, kept 3 in "), "{log}");
     // What it cannot take over stays as it is.
-    nix::sys::signal::kill(room.pid("kept"), Signal::SIGKILL).expect("it is alive");
-    eventually(|| room.status("kept")["state"] == "dead");
+    room.kill("kept");
     room.script("kept", "error('no')");
     room.run(&["up", "kept.lua"]).expect(1, "no");
     assert_eq!(room.namespaces().len(), 1, "its network is there");

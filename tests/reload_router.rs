@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cnfscript::kernel::netns::named;
-use nix::sys::signal::Signal;
 use room::*;
 use serde_json::json;
 
@@ -53,11 +51,9 @@ impl Room {
 
     /// Which of the ends a datagram of the client reaches.
     fn reaches(&self) -> Option<&'static str> {
-        let inside =
-            |name: &str| named::open(&format!("{}{name}", self.prefix)).expect("it is there");
         let socket = |name: &str, at: &str| {
             let bind = || Ok(UdpSocket::bind(at).expect("free"));
-            inside(name).fd.within(bind).expect("in the namespace")
+            self.netns(name).within(bind).expect("in the namespace")
         };
         let ends = [("a", socket("a", "203.0.113.1:9000")), ("b", socket("b", "203.0.113.1:9000"))];
         socket("c", "10.1.0.2:0").send_to(b"x", "203.0.113.1:9000").expect("sent");
@@ -114,8 +110,7 @@ fn a_load_that_fails_leaves_the_router_as_it_is() {
         ("{ action = 'drop' }", "{ from = '10.1.0.0/24', action = 'drop' }", "EINVAL"),
     ];
     for (from, to, code) in refused {
-        room.script("edge", &script().replace(from, to));
-        let said = room.run(&["reload", "edge"]);
+        let said = room.reload("edge", &script().replace(from, to));
         said.expect(1, code);
         assert!(
             code == "late" || format!("{}{}", said.out, said.err).contains("edge.lua:"),
@@ -152,8 +147,7 @@ fn hooks_come_and_go_with_the_list() {
     assert_eq!(room.reaches(), Some("a"));
     // One that is refused takes the others back.
     let bad = both.replace("links[1], 'ingress'", "links[1], 'peer'");
-    room.script("edge", &bad);
-    room.run(&["reload", "edge"]).expect(1, "is no netkit");
+    room.reload("edge", &bad).expect(1, "is no netkit");
     assert_eq!([programs("rc"), programs("r1")], ["1", "1"]);
     room.turn("edge", &script().replace("{ { rc, 'ingress' } }", "{ { links[1], 'ingress' } }"));
     assert_eq!([programs("rc"), programs("r1")], ["0", "1"]);
@@ -172,8 +166,8 @@ impl Flow {
     fn start(room: &Room) -> Flow {
         let stop = Arc::new(AtomicBool::new(false));
         let socket = |name: &str, at: &str| {
-            let netns = named::open(&format!("{}{name}", room.prefix)).expect("it is there");
-            netns.fd.within(|| Ok(UdpSocket::bind(at).expect("free"))).expect("in the namespace")
+            let bind = || Ok(UdpSocket::bind(at).expect("free"));
+            room.netns(name).within(bind).expect("in the namespace")
         };
         // Whoever receives is there before the first is sent.
         let ends = ["a", "b"].map(|name| socket(name, "203.0.113.1:9001"));
@@ -250,7 +244,7 @@ fn a_killed_instance_routes_on_and_is_taken_over() {
     room.said("to 10.2.0.2");
     assert_eq!(room.reaches(), Some("a"));
     let flow = Flow::start(&room);
-    room.killed();
+    room.kill("edge");
     assert_eq!(room.reaches(), Some("a"), "nobody is there to route");
     room.up("edge", &script());
     room.said("to 10.2.0.2");
@@ -277,11 +271,9 @@ end)
 impl Room {
     /// How many of these flows, told apart by their ports, go to each end.
     fn spread(&self, ports: std::ops::Range<u16>) -> [usize; 2] {
-        let inside =
-            |name: &str| named::open(&format!("{}{name}", self.prefix)).expect("it is there");
         let socket = |name: &str, at: String| {
             let bind = || Ok(UdpSocket::bind(&at).expect("free"));
-            inside(name).fd.within(bind).expect("in the namespace")
+            self.netns(name).within(bind).expect("in the namespace")
         };
         let ends = ["a", "b"].map(|name| socket(name, "203.0.113.1:9000".to_owned()));
         for port in ports {
@@ -320,11 +312,6 @@ impl Room {
             }
         }
     }
-
-    fn killed(&self) {
-        self.signal("edge", Signal::SIGKILL);
-        eventually(|| self.status("edge")["state"] == "dead");
-    }
 }
 
 #[test]
@@ -343,13 +330,13 @@ fn counters_and_flows_go_on_in_the_process_after() {
     room.counted(before + 64);
     // Twice: what was taken over is left for the next.
     for life in 1..=2 {
-        room.killed();
+        room.kill("edge");
         assert_eq!(room.spread(5000..5032), spread);
         room.up("edge", &equal);
         assert_eq!(room.spread(5000..5032), spread, "life {life}");
         room.counted(before + 64 + life * 64);
     }
-    room.killed();
+    room.kill("edge");
     // Another match is another policy, with a counter of its own.
     let total = before + 64 * 3;
     room.up("edge", &equal.replace("from = '10.1.0.0/24', n", "from = '10.1.0.0/16', n"));

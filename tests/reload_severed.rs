@@ -6,7 +6,6 @@ mod room;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
 use room::*;
 
 /// A program on tcx (or clsact), one on XDP with the array of its stages, and a router.
@@ -72,8 +71,7 @@ fn what_was_detached_is_attached_again() {
     assert_eq!(room.programs(), 3);
     assert_eq!(room.difference(&room.name())["changed"], serde_json::json!([]));
     // It is pinned again, too.
-    room.signal(&room.name(), Signal::SIGKILL);
-    eventually(|| room.status(&room.name())["state"] == "dead");
+    room.kill(&room.name());
     assert_eq!(room.programs(), 3);
 }
 
@@ -85,16 +83,14 @@ fn what_was_unpinned_is_pinned_again() {
     assert_eq!(pins.len(), if room.has_tcx() { 4 } else { 2 }, "{pins:?}");
     pins.iter().for_each(|pin| std::fs::remove_file(pin).expect("it is there"));
     // Whether or not a load has failed since.
-    room.script(&room.name(), &format!("{} error('late')", hooks()));
-    room.run(&["reload", &room.name()]).expect(1, "late");
+    room.reload(&room.name(), &format!("{} error('late')", hooks())).expect(1, "late");
     room.script(&room.name(), &hooks());
     room.difference(&room.name());
     let log = room.log(&room.name());
     assert_eq!(log.matches("by someone else; it is pinned again").count(), pins.len(), "{log}");
     assert_eq!(room.pins(), pins);
     assert_eq!(room.difference(&room.name())["changed"], serde_json::json!([]));
-    room.signal(&room.name(), Signal::SIGKILL);
-    eventually(|| room.status(&room.name())["state"] == "dead");
+    room.kill(&room.name());
     assert_eq!(room.programs(), 3, "they outlive the process");
 }
 

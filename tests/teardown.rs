@@ -1,34 +1,15 @@
 //! A signal ends an instance: everything it made is gone, quickly, and nothing else.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::io::Read;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 #[path = "room/place.rs"]
 mod place;
 
-use place::{DIRECTORY_VARIABLE, place};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
-
 /// Starts a chunk and waits until it prints "ready".
 fn start(chunk: &str) -> Child {
-    let mut child = Command::new(BINARY)
-        .args(["-e", chunk])
-        .env(DIRECTORY_VARIABLE, place())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("it is text");
-    if line != "ready\n" {
-        let _ = child.kill();
-        panic!("not ready: {}", said(&mut child));
-    }
-    child
+    place::start(&["-e", chunk])
 }
 
 fn said(child: &mut Child) -> String {

@@ -1,14 +1,10 @@
 //! `cnfscript test` from outside: what it counts, how failures read, what survives crashes and hangs, its reports.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 #[path = "room/place.rs"]
 mod place;
-
-use place::{DIRECTORY_VARIABLE, place};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_cnfscript");
 
 const HEAD: &str = "local cnf = require('cnf') local test, task = cnf.test, cnf.task\n";
 
@@ -22,15 +18,8 @@ fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn run(directory: &Path, args: &[&str]) -> Output {
-    Command::new("timeout")
-        .args(["--foreground", "--kill-after=5", "60", BINARY, "test"])
-        .args(args)
-        .current_dir(directory)
-        .env("NO_COLOR", "1")
-        .env(DIRECTORY_VARIABLE, place())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts")
+    let words = [&["test"], args].concat();
+    place::command(&words).current_dir(directory).output().expect("the binary starts")
 }
 
 fn stdout(output: &Output) -> String {

@@ -3,11 +3,13 @@
 // Each test binary uses what it needs.
 #![allow(dead_code)]
 
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use cnfscript::kernel::netns::{NetnsFd, named};
 use cnfscript::own::instance::{DIRECTORY_VARIABLE, Instances};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,6 +72,16 @@ impl Room {
         let script = self.script(name, text);
         let said = self.run(&["up", script.to_str().expect("text")]);
         assert_eq!(said.status, 0, "{said:?}");
+    }
+
+    /// A script in the foreground, with its output in a pipe, that has said "ready".
+    pub fn start(&self, script: &str) -> Child {
+        let mut command = self.command(&[script]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut ready = [0; 6];
+        child.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("it says ready");
+        child
     }
 
     pub fn status(&self, name: &str) -> Value {
@@ -136,6 +148,17 @@ impl Room {
 
     pub fn signal(&self, name: &str, signal: Signal) {
         kill(self.pid(name), signal).expect("it is alive");
+    }
+
+    /// Kills the instance and waits until it is dead.
+    pub fn kill(&self, name: &str) {
+        self.signal(name, Signal::SIGKILL);
+        eventually(|| self.status(name)["state"] == "dead");
+    }
+
+    /// A namespace of this room.
+    pub fn netns(&self, name: &str) -> NetnsFd {
+        named::open(&format!("{}{name}", self.prefix)).expect("it is there").fd
     }
 
     pub fn namespaces(&self) -> Vec<String> {
