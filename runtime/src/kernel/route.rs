@@ -181,8 +181,8 @@ impl Options {
     /// Whether that is the route which adding this one makes: by what tells routes apart.
     pub fn is(&self, there: &RouteInfo) -> bool {
         let ipv6 = self.dst.map_or(self.family6, |dst| dst.is_ipv6());
-        // IPv6 routes without a metric get one (IP6_RT_PRIO_USER).
-        let metric = self.metric.or(ipv6.then_some(1024));
+        // 0 is none, and IPv6 routes without a metric get one (IP6_RT_PRIO_USER).
+        let metric = self.metric.filter(|metric| *metric > 0).or(ipv6.then_some(1024));
         (self.dst, ipv6, self.table.unwrap_or(254), self.tos, metric)
             == (there.dst, there.ipv6, there.table, there.tos, there.metric)
             && self.via.is_none_or(|via| there.via == Some(via))
