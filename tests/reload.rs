@@ -1,12 +1,14 @@
 //! Hot reload from outside: what it creates, changes, keeps and deletes; what a load that fails leaves: nothing.
 
+#[path = "room/monitor.rs"]
+mod monitor;
 mod room;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use monitor::Monitor;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use room::*;
 use serde_json::json;
 
@@ -33,23 +35,7 @@ fn an_unchanged_script_changes_nothing() {
     };
     let before = see();
     // Whatever the kernel is told in the namespace, this hears.
-    let mut monitor = Command::new("timeout")
-        .args([
-            "10",
-            "ip",
-            "-n",
-            &format!("{}a", room.prefix),
-            "monitor",
-            "link",
-            "address",
-            "route",
-            "neigh",
-            "rule",
-        ])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("ip is there");
-    std::thread::sleep(Duration::from_millis(300));
+    let monitor = Monitor::start(&room, "a");
     for generation in 2..5 {
         let difference = room.difference("same");
         assert_eq!(difference["generation"], generation);
@@ -58,12 +44,7 @@ fn an_unchanged_script_changes_nothing() {
         }
         assert_eq!(difference["kept"], 10, "{difference}");
     }
-    std::thread::sleep(Duration::from_millis(200));
-    let _ = nix::sys::signal::kill(Pid::from_raw(monitor.id() as i32), Signal::SIGTERM);
-    let mut heard = String::new();
-    std::io::Read::read_to_string(&mut monitor.stdout.take().expect("piped"), &mut heard)
-        .expect("it is text");
-    let _ = monitor.wait();
+    let heard = monitor.stop();
     assert_eq!(heard, "", "the kernel was told something");
     assert_eq!(see(), before);
 }

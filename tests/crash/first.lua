@@ -25,6 +25,7 @@ local own = link.veth {
   name = "own0", address = { "10.2.0.1/24", "fd02::1/64" },
   peer = { name = "own1", netns = a, address = "10.2.0.2/24" },
 }
+own:add_address "10.2.3.1/24"
 refused(link.veth, { name = "f0", peer = { name = "own9" } })
 refused(link.veth, { name = "own9", peer = { name = "f0" } })
 local bridge = link.bridge { name = "br0", address = "10.6.0.1/24" }
@@ -42,6 +43,7 @@ b:link("v1"):add_address "10.8.1.2/24"
 local f0, f1, f2, f3 = host:link "f0", host:link "f1", host:link "f2", host:link "f3"
 f0:add_address "10.9.0.1/24"
 f0:add_address "fd09::1/64"
+f0:add_address "10.11.0.1/24"
 refused(f0.add_address, f0, "10.1.0.1/24")
 f0:delete_address "10.1.0.1/24"
 f1:delete_address "fd03::1/64"

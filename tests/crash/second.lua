@@ -15,9 +15,10 @@ link.veth {
   peer = { name = "v1", netns = c },
 }
 local own = link.veth {
-  name = "own0", address = { "10.2.0.1/24", "10.2.0.7/24" }, mtu = 1400,
+  name = "own0", address = { "10.2.0.1/24", "10.2.0.7/24", "10.2.3.1/24" }, mtu = 1400,
   peer = { name = "own1", netns = a, address = "10.2.0.2/24" },
 }
+own:add_address "fd02::1/64"
 local bridge = link.bridge { name = "br0", address = "10.6.0.1/24", mtu = 1400 }
 link.bridge { name = "br1" }
 
@@ -27,6 +28,7 @@ f0:add_address "10.10.0.1/24"
 f0:delete_address "10.1.0.1/24"
 f1:delete_address "10.3.0.1/24"
 host:route { dst = "10.20.0.0/16", via = "10.2.0.8" }
+host:route { dst = "10.11.0.0/24", dev = own }
 host:route { dst = "10.22.0.0/16", via = "10.9.0.9", metric = 50 }
 host:rule { from = "10.20.0.0/16", table = 79, priority = 900 }
 host:neigh { dst = "10.2.0.9", lladdr = "02:00:00:00:00:18", dev = own }

@@ -29,6 +29,8 @@ pub struct Place<'a> {
     pub ours: bool,
     /// What somebody else took away is put back: a commit does, a script's own call is told.
     pub repair: bool,
+    /// A route of the kernel's own stands there, which is about to go: it is replaced.
+    pub over: bool,
 }
 
 impl Owned {

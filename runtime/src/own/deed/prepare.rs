@@ -76,7 +76,7 @@ impl Owned {
                     return Err(exists("address.add", "the link has that address already"));
                 }
             }
-            Owned::Route { route, .. } if old.is_none() && !place.ours => {
+            Owned::Route { route, .. } if old.is_none() && !place.ours && !place.over => {
                 let filter = route::Filter {
                     table: Some(route.table.unwrap_or(route::TABLE_MAIN)),
                     dst: Some(route.dst.filter(|dst| dst.prefix() > 0)),

@@ -33,6 +33,7 @@ impl Owned {
                 Some(Owned::Link { end: old, .. }) => {
                     reshape(netlink, *index, end, old)?;
                     readdress(netns, name, *index, netlink, (&end.addresses, &old.addresses))
+                        .inspect_err(|_| drop(reshape(netlink, *index, old, end)))
                 }
                 _ => Ok(()),
             },
@@ -77,8 +78,8 @@ impl Owned {
                 lost.settle(netlink)
             }
             Owned::Route { route, .. } => match old {
-                Some(_) => route::replace(netlink, route),
-                None => route::add(netlink, route),
+                None if !at.over => route::add(netlink, route),
+                _ => route::replace(netlink, route),
             },
             Owned::Rule { rule, .. } => match old {
                 // The new one first: no packet finds neither.
@@ -129,7 +130,8 @@ fn reshape(netlink: &Netlink, index: u32, new: &LinkEnd, old: &LinkEnd) -> Resul
     Ok(())
 }
 
-/// Gives a link its new addresses and takes the old ones away, in this order: a path between them stays.
+/// Gives a link its new addresses and takes the old ones away, in this order: a path between them stays. But a link has an
+/// IPv6 address only once, whatever its prefix.
 fn readdress(
     netns: &Netns,
     name: &str,
@@ -137,16 +139,27 @@ fn readdress(
     netlink: &Netlink,
     (new, old): (&[IpNetwork], &[IpNetwork]),
 ) -> Result<()> {
+    let again = |a: &IpNetwork| a.is_ipv6() && new.iter().any(|new| new.ip() == a.ip());
+    let (first, gone): (Vec<&IpNetwork>, Vec<&IpNetwork>) =
+        old.iter().filter(|a| !new.contains(a)).partition(|a| again(a));
+    let delete = |all: &[&IpNetwork]| {
+        all.iter().try_for_each(|a| gone_is_done(address::delete(netlink, index, **a)))
+    };
+    let add = |a: &IpNetwork| address::add(netlink, index, &address::Options::new(*a));
+    delete(&first)?;
+    let mut added = Vec::new();
     for address in new.iter().filter(|a| !old.contains(a)) {
-        address::add(netlink, index, &address::Options::new(*address))?;
+        if let Err(error) = add(address) {
+            delete(&added)?;
+            first.into_iter().try_for_each(add)?;
+            return Err(error);
+        }
+        added.push(address);
     }
-    let gone = || old.iter().filter(|a| !new.contains(a));
-    if gone().next().is_none() {
-        return Ok(());
+    match gone.is_empty() {
+        true => Ok(()),
+        false => promoting(netns, name, None, || delete(&gone)),
     }
-    promoting(netns, name, None, || {
-        gone().try_for_each(|a| gone_is_done(address::delete(netlink, index, *a)))
-    })
 }
 
 /// Attaches a program, or puts it in the place of the one that `old` attached.

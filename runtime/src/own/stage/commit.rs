@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::room::{Alone, connect};
 use super::{Deed, Difference, Stage, Staged};
 use crate::kernel::link::Things;
 use crate::kernel::netlink::Netlink;
@@ -25,44 +26,75 @@ impl Stage {
         self.hooks.tell_foreign(&self.ledger);
         let mut sockets = Sockets::default();
         let mut done: Vec<Done> = Vec::new();
-        for mut action in self.actions.take() {
-            match &action.deed {
-                Deed::Put { new, .. } => self.shake(new),
-                Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
-            }
-            self.hand_over(&action.deed, &mut done);
-            let mut applied = action.deed.apply(&self.ledger, &mut sockets);
-            if applied.is_err() && self.unset(&action.deed, &mut done) {
-                applied = action.deed.apply(&self.ledger, &mut sockets);
-            }
-            match applied {
-                Ok(one) => done.push(one),
-                Err(error) => {
-                    let mut error = action.said.tell(error);
-                    if let Deed::Put { new, .. } = &action.deed {
-                        error = error.about(new.to_string());
-                    }
-                    for one in done.into_iter().rev() {
-                        if let Err(error) = one.revert(&self.ledger, &mut sockets) {
-                            tracing::error!("could not be taken back: {error}");
-                        }
-                    }
-                    return Err(error);
+        let less = self.make(&mut done, &mut sockets).inspect_err(|_| {
+            for one in done.drain(..).rev() {
+                if let Err(error) = one.revert(&self.ledger, &mut sockets) {
+                    tracing::error!("could not be taken back: {error}");
                 }
+            }
+            for (_, owned, why) in self.make_again(&mut sockets) {
+                tracing::debug!("{owned} is not there: {why}");
+            }
+        })?;
+        for (number, mut owned) in less {
+            let trimmed = sockets.of(&owned).and_then(|netlink| {
+                let place = place(&self.ledger, &owned, netlink, true);
+                put(&self.ledger, number, &mut owned, Some(number), &place)
+            });
+            if let Err(failure) = trimmed {
+                tracing::warn!("not removed: {failure}");
             }
         }
         let named = self.named.borrow().clone();
         let unwanted = |number: u64, _: &Owned| self.is_older(number) && !named.contains(&number);
         self.forget_own(unwanted);
-        self.ledger.entries(unwanted).iter().for_each(|(_, owned)| self.shake(owned));
+        let gone = self.ledger.entries(unwanted);
+        gone.iter().for_each(|(_, owned)| self.shake(owned));
         let removed = self.ledger.tear_down_where(unwanted);
         for failure in &removed.failures {
             tracing::warn!("not removed: {failure}");
         }
+        connect(&gone, &mut sockets);
         self.put_again(&again, &mut sockets);
         difference.lost = self.put_back(&mut sockets);
         self.go_live();
         Ok(difference)
+    }
+
+    /// All that can fail, in order; what is only to be less is left for later, as it is to be then.
+    fn make(&self, done: &mut Vec<Done>, sockets: &mut Sockets) -> Result<Vec<(u64, Owned)>> {
+        let going = self.going();
+        self.hand_over(done)?;
+        let actions = self.actions.take();
+        let alone = Alone::of(&actions);
+        let mut less = Vec::new();
+        for mut action in actions {
+            match &action.deed {
+                Deed::Put { new, .. } => self.shake(new),
+                Deed::Other(staged) => self.shaken.borrow_mut().extend(staged.shakes()),
+            }
+            less.extend(self.keep_addresses(&mut action.deed, &alone));
+            let mut applied = action.deed.apply(&self.ledger, sockets);
+            if let Err(error) = &applied
+                && self.make_room(error, &action.deed, done)
+            {
+                applied = action.deed.apply(&self.ledger, sockets);
+            }
+            if let (Err(error), Deed::Put { number, new, old: None }) = (&applied, &mut action.deed)
+                && error.is("EEXIST")
+                && let Some(gone) = going.gives_way(new, sockets)?
+            {
+                applied = put_over(&self.ledger, *number, new, gone, sockets);
+            }
+            done.push(applied.map_err(|error| {
+                let error = action.said.tell(error);
+                match &action.deed {
+                    Deed::Put { new, .. } => error.about(new.to_string()),
+                    Deed::Other(_) => error,
+                }
+            })?);
+        }
+        Ok(less)
     }
 
     /// A link or an address that goes, or goes down, takes routes with it that are still wanted.
@@ -76,56 +108,6 @@ impl Stage {
         ) {
             self.shaken.borrow_mut().extend(owned.netns().map(|netns| netns.cookie));
         }
-    }
-
-    /// An address that was added to a link, and is said with the link now, stays where it is: the link's entry takes it over.
-    fn hand_over(&self, deed: &Deed, done: &mut Vec<Done>) {
-        let Deed::Put { new, old: Some(to), .. } = deed else { return };
-        let (Owned::Link { end, .. }, Some(place)) = (&**new, new.link()) else { return };
-        let named = self.named.borrow();
-        let given = self.ledger.entries(|number, owned| {
-            let Owned::Address { address, .. } = owned else { return false };
-            let unwanted = self.is_older(number) && !named.contains(&number);
-            unwanted && owned.link() == Some(place) && end.addresses.contains(address)
-        });
-        for (number, owned) in given {
-            let Some(before) = self.ledger.get(*to) else { return };
-            let mut link = before.clone();
-            if let (Owned::Link { end, .. }, Owned::Address { address, .. }) = (&mut link, &owned) {
-                end.addresses.push(*address);
-            }
-            self.ledger.settle(*to, link);
-            self.ledger.forget(number);
-            let (owned, to) = (Box::new(owned), Box::new((*to, before)));
-            done.push(Done::HandedOver { number, owned, to });
-        }
-    }
-
-    /// What was refused can need a link up again, or its MTU, that this load sets no more: such settings of the namespace are
-    /// undone now instead of last. Whether there were any.
-    fn unset(&self, deed: &Deed, done: &mut Vec<Done>) -> bool {
-        let Deed::Put { new, .. } = deed else { return false };
-        if !matches!(**new, Owned::Route { .. } | Owned::Neigh { .. } | Owned::Address { .. }) {
-            return false;
-        }
-        let cookie = new.netns().map(|netns| netns.cookie);
-        let named = self.named.borrow();
-        let settings = self.ledger.entries(|number, owned| {
-            matches!(owned, Owned::LinkSetting { .. })
-                && self.is_older(number)
-                && !named.contains(&number)
-                && owned.netns().map(|netns| netns.cookie) == cookie
-        });
-        let before = done.len();
-        for (number, owned) in settings.into_iter().rev() {
-            // One that cannot be is told of when it is tried again, last.
-            if owned.undo().is_ok() {
-                self.shake(&owned);
-                self.ledger.forget(number);
-                done.push(Done::Unset { number, owned: Box::new(owned) });
-            }
-        }
-        done.len() > before
     }
 
     /// Settings that take routes, neighbours or addresses away bring them back when they are undone: not those of this
@@ -172,6 +154,15 @@ impl Stage {
     /// Puts back the routes and neighbours that went with something else and are still wanted. What cannot be: it is owned
     /// no more, so that the next load makes it again or says why not.
     fn put_back(&self, sockets: &mut Sockets) -> Vec<String> {
+        let lost = self.make_again(sockets).into_iter().map(|(number, owned, error)| {
+            self.ledger.forget(number);
+            format!("{owned} is gone: {}", error.message())
+        });
+        lost.collect()
+    }
+
+    /// Makes routes and neighbours again that are owned and not there, where something went. Those that cannot be.
+    fn make_again(&self, sockets: &mut Sockets) -> Vec<(u64, Owned, Error)> {
         let mut lost = Vec::new();
         for cookie in self.shaken.take() {
             let wanted = self.ledger.entries(|_, owned| {
@@ -190,13 +181,12 @@ impl Stage {
                     continue;
                 }
             };
-            let place = Place { netlink, ours: true, repair: true };
+            let place = Place { netlink, ours: true, repair: true, over: false };
             for (number, owned) in
                 wanted.iter().filter(|(_, owned)| missing.iter().any(|m| std::ptr::eq(*m, owned)))
             {
                 if let Err(error) = owned.clone().put(None, &place) {
-                    lost.push(format!("{owned} is gone: {}", error.message()));
-                    self.ledger.forget(*number);
+                    lost.push((*number, owned.clone(), error));
                 }
             }
         }
@@ -206,10 +196,10 @@ impl Stage {
 
 /// Sockets in the namespaces that a commit visits.
 #[derive(Default)]
-struct Sockets(HashMap<u64, Netlink>);
+pub(super) struct Sockets(HashMap<u64, Netlink>);
 
 impl Sockets {
-    fn of(&mut self, owned: &Owned) -> Result<&Netlink> {
+    pub(super) fn of(&mut self, owned: &Owned) -> Result<&Netlink> {
         let netns = owned
             .netns()
             .ok_or_else(|| Error::new("", "EINVAL", format!("{owned} is in no namespace")))?;
@@ -227,7 +217,7 @@ impl Sockets {
 }
 
 /// A change that was made, and what it takes to take it back.
-enum Done {
+pub(super) enum Done {
     Put {
         number: u64,
         old: Option<Box<(u64, Owned)>>,
@@ -238,11 +228,15 @@ enum Done {
         number: u64,
         owned: Box<Owned>,
     },
-    /// An entry went into another, which was this before.
-    HandedOver {
+    /// Only what is written down has changed: it was this, or not there.
+    Entry {
         number: u64,
-        owned: Box<Owned>,
-        to: Box<(u64, Owned)>,
+        before: Option<Box<Owned>>,
+    },
+    /// A route is where one of the kernel's own was.
+    Over {
+        number: u64,
+        gone: Box<route::Options>,
     },
     Nothing,
 }
@@ -252,14 +246,8 @@ impl Deed {
         match self {
             Deed::Put { number, new, old } => {
                 let before = old.and_then(|old| Some((old, ledger.get(old)?)));
-                put(
-                    ledger,
-                    *number,
-                    new,
-                    before.as_ref().map(|(n, _)| *n),
-                    sockets.of(new)?,
-                    true,
-                )?;
+                let place = place(ledger, new, sockets.of(new)?, true);
+                put(ledger, *number, new, before.as_ref().map(|(n, _)| *n), &place)?;
                 Ok(Done::Put { number: *number, old: before.map(Box::new) })
             }
             Deed::Other(_) => {
@@ -301,13 +289,21 @@ impl Done {
             Done::Nothing => Ok(()),
             Done::Other(mut staged) => staged.revert(),
             Done::Unset { number, mut owned } => {
-                let netlink = sockets.of(&owned)?;
-                put(ledger, number, &mut owned, None, netlink, true)
+                let place = place(ledger, &owned, sockets.of(&owned)?, true);
+                put(ledger, number, &mut owned, None, &place)
             }
-            Done::HandedOver { number, owned, to } => {
-                ledger.settle(to.0, to.1);
-                ledger.intend(number, &owned)
+            Done::Entry { number, before: Some(before) } => {
+                ledger.settle(number, *before);
+                Ok(())
             }
+            Done::Entry { number, before: None } => {
+                ledger.forget(number);
+                Ok(())
+            }
+            Done::Over { number, gone } => match ledger.forget(number) {
+                Some(owned) => route::replace(sockets.of(&owned)?, &gone),
+                None => Ok(()),
+            },
             Done::Put { number, old: None } => match ledger.forget(number) {
                 Some(owned) => owned.undo(),
                 None => Ok(()),
@@ -324,10 +320,28 @@ impl Done {
     }
 }
 
-fn place<'a>(ledger: &Ledger, owned: &Owned, netlink: &'a Netlink, repair: bool) -> Place<'a> {
+/// A route, where one of the kernel's own is that is about to go.
+fn put_over(
+    ledger: &Ledger,
+    number: u64,
+    new: &mut Owned,
+    gone: route::Options,
+    sockets: &mut Sockets,
+) -> Result<Done> {
+    let place = Place { over: true, ..place(ledger, new, sockets.of(new)?, true) };
+    put(ledger, number, new, None, &place)?;
+    Ok(Done::Over { number, gone: Box::new(gone) })
+}
+
+pub(super) fn place<'a>(
+    ledger: &Ledger,
+    owned: &Owned,
+    netlink: &'a Netlink,
+    repair: bool,
+) -> Place<'a> {
     let netns = owned.netns().and_then(|netns| ledger.owns_netns(netns.cookie));
     let link = owned.link().and_then(|place| ledger.owns_link(place));
-    Place { netlink, ours: netns.is_some() || link.is_some(), repair }
+    Place { netlink, ours: netns.is_some() || link.is_some(), repair, over: false }
 }
 
 /// Looks, writes it down, acts. In the place of `old`, whose entry goes.
@@ -336,15 +350,13 @@ pub(super) fn put(
     number: u64,
     new: &mut Owned,
     old: Option<u64>,
-    netlink: &Netlink,
-    repair: bool,
+    place: &Place<'_>,
 ) -> Result<()> {
     let before = old.and_then(|old| ledger.get(old));
     let namesake = ledger.by_key(&new.key()).map(|(number, _)| number);
-    let place = place(ledger, new, netlink, repair);
-    new.prepare(before.as_ref(), &place)?;
+    new.prepare(before.as_ref(), place)?;
     ledger.intend(number, new)?;
-    match new.put(before.as_ref(), &place) {
+    match new.put(before.as_ref(), place) {
         Ok(()) => {
             ledger.settle(number, new.clone());
             if let Some(old) = old.filter(|old| *old != number) {

@@ -29,8 +29,13 @@ impl Stage {
         let created = self.ledger.entries(|number, _| number > self.mark.0);
         difference.created.extend(created.iter().map(|(_, owned)| owned.to_string()));
         let mut changed = HashSet::new();
+        let handed = self.hand_overs();
         for action in &*self.actions.borrow() {
             match &action.deed {
+                Deed::Put { number, new, old } if handed.is_all_of(&self.ledger, *number, new) => {
+                    // A link is counted below.
+                    difference.kept += usize::from(old.is_none());
+                }
                 Deed::Put { new, old: None, .. } => difference.created.push(new.to_string()),
                 Deed::Put { new, old: Some(old), .. } => {
                     changed.insert(*old);
@@ -47,6 +52,7 @@ impl Stage {
             match named.contains(&number) {
                 true if changed.contains(&number) => {}
                 true => difference.kept += 1,
+                false if handed.takes(number) => {}
                 false => difference.deleted.push(owned.to_string()),
             }
         }

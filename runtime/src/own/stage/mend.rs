@@ -128,7 +128,7 @@ fn make_again(netns: &Netns, entries: &[Owned]) -> Result<()> {
         }
     }
     // One can be the way of another.
-    let place = Place { netlink: &netlink, ours: true, repair: true };
+    let place = Place { netlink: &netlink, ours: true, repair: true, over: false };
     let mut missing = deed::missing(&netlink, entries.iter())?;
     loop {
         let before = missing.len();

@@ -4,7 +4,9 @@
 
 mod commit;
 mod difference;
+mod hand_over;
 mod mend;
+mod room;
 mod said;
 mod ways;
 
@@ -14,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use commit::put;
+use commit::{place, put};
 pub use difference::Difference;
 pub use said::Said;
 
@@ -224,11 +226,11 @@ impl Stage {
     ///
     /// # Errors
     /// What the kernel refuses, when it is now. EEXIST when this load has it already. ESTALE.
-    pub fn own(&self, owned: Owned, netlink: &Netlink, said: impl FnOnce() -> Said) -> Result<u64> {
+    pub fn own(&self, owned: Owned, netlink: &Netlink, said: impl Fn() -> Said) -> Result<u64> {
         self.check()?;
         let key = owned.key();
         if self.is_loading()
-            && let Some(number) = self.adopt_or_wait(&key, &owned, said)?
+            && let Some(number) = self.adopt_or_wait(&key, &owned, &said)?
         {
             return Ok(number);
         }
@@ -243,7 +245,23 @@ impl Stage {
         {
             return Ok(*number);
         }
-        self.put_now(owned, old.map(|(number, _)| number), netlink)
+        let can_wait = self.is_loading()
+            && matches!(owned, Owned::Route { .. })
+            && self.ledger.by_key(&key).is_none();
+        let waiting = can_wait.then(|| owned.clone());
+        match (self.put_now(owned, old.map(|(number, _)| number), netlink), waiting) {
+            // By a link that is new, where another route is: that can go with what the load gives up.
+            (Err(error), Some(owned)) if error.is("EEXIST") => Ok(self.wait(owned, said())),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// It is made at the commit. The number that its entry will have.
+    fn wait(&self, new: Owned, said: Said) -> u64 {
+        let (key, number) = (new.key(), self.ledger.reserve());
+        let deed = Deed::Put { number, new: Box::new(new), old: None };
+        self.actions.borrow_mut().push(Action { key, deed, said });
+        number
     }
 
     /// What loading makes of it: kept, waiting, or (`None`) to be made now.
@@ -251,7 +269,7 @@ impl Stage {
         &self,
         key: &str,
         owned: &Owned,
-        said: impl FnOnce() -> Said,
+        said: impl Fn() -> Said,
     ) -> Result<Option<u64>> {
         let mut actions = self.actions.borrow_mut();
         if let Some(waiting) = actions.iter().position(|action| action.key == key) {
@@ -278,10 +296,8 @@ impl Stage {
             if !self.is_live(owned) {
                 return Ok(None);
             }
-            let number = self.ledger.reserve();
-            let deed = Deed::Put { number, new: Box::new(owned.clone()), old: None };
-            actions.push(Action { key: key.to_owned(), deed, said: said() });
-            return Ok(Some(number));
+            drop(actions);
+            return Ok(Some(self.wait(owned.clone(), said())));
         };
         let first = self.named.borrow_mut().insert(number);
         if !first && !owned.is_setting() {
@@ -382,7 +398,8 @@ impl Stage {
 
     fn put_now(&self, mut owned: Owned, old: Option<u64>, netlink: &Netlink) -> Result<u64> {
         let number = self.ledger.reserve();
-        put(&self.ledger, number, &mut owned, old, netlink, false)?;
+        let place = place(&self.ledger, &owned, netlink, false);
+        put(&self.ledger, number, &mut owned, old, &place)?;
         if matches!(owned, Owned::Attachment { .. }) {
             self.hooks_changed();
         }

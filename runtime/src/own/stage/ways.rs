@@ -20,14 +20,14 @@ use crate::{Error, Result};
 
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
-const RTPROT_KERNEL: u8 = 2;
+pub(super) const RTPROT_KERNEL: u8 = 2;
 
 /// What a commit is about to take away, by what tells it, and how people call it.
 #[derive(Default)]
-struct Going {
+pub(super) struct Going {
     netns: HashMap<u64, String>,
-    links: HashMap<LinkPlace, String>,
-    addresses: HashMap<(LinkPlace, IpNetwork), String>,
+    pub(super) links: HashMap<LinkPlace, String>,
+    pub(super) addresses: HashMap<(LinkPlace, IpNetwork), String>,
     /// Namespaces where something goes, or comes back, that cannot be foreseen.
     unclear: HashSet<u64>,
 }
@@ -78,7 +78,7 @@ impl Stage {
         Ok(again)
     }
 
-    fn going(&self) -> Going {
+    pub(super) fn going(&self) -> Going {
         let mut going = Going::default();
         let named = self.named.borrow();
         let unwanted = |number: u64, _: &Owned| self.is_older(number) && !named.contains(&number);
@@ -111,6 +111,9 @@ impl Stage {
                     going.unclear.extend(staged.shakes());
                 }
             }
+        }
+        for handed in self.hand_overs().0 {
+            going.addresses.remove(&(handed.place, handed.address));
         }
         going
     }
@@ -148,7 +151,7 @@ impl Stage {
 }
 
 impl Going {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.netns.is_empty() && self.links.is_empty() && self.addresses.is_empty()
     }
 
@@ -387,7 +390,7 @@ impl Way {
 
 impl Going {
     /// The address that goes whose subnet, or whose own, this route of the kernel's is.
-    fn with_address(&self, place: LinkPlace, route: &RouteInfo) -> Option<&String> {
+    pub(super) fn with_address(&self, place: LinkPlace, route: &RouteInfo) -> Option<&String> {
         let dst = route.dst.filter(|_| route.protocol == RTPROT_KERNEL)?;
         let with = |address: &IpNetwork| {
             address.ip() == dst.ip()
