@@ -1,6 +1,5 @@
 //! IP addresses of links (`ip-address(8)`, net/ipv4/devinet.c, net/ipv6/addrconf.c).
 
-use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::kernel::netlink::{Batch, Netlink, NetlinkError};

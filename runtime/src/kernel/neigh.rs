@@ -1,6 +1,5 @@
 //! Neighbours: which MAC an address on a link has (`ip-neighbour(8)`, net/core/neighbour.c).
 
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -9,6 +8,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::address::family;
 use super::link::name::format_mac;

@@ -2,7 +2,6 @@
 
 mod words;
 
-use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
@@ -13,6 +12,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
 pub use words::{kind, kind_name, protocol, protocol_name, scope, scope_name, table};
 
 use crate::kernel::address::family;

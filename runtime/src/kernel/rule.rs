@@ -1,6 +1,5 @@
 //! Routing policy rules (`ip-rule(8)`, net/core/fib_rules.c).
 
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -10,6 +9,7 @@ use netlink_packet_route::rule::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::netlink::Netlink;
 use crate::{Error, Result};

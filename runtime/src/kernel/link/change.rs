@@ -1,12 +1,12 @@
 //! Altering, moving and deleting links.
 
-use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::{AddrGenMode, check_name, info, list, message, random, refusal};
 use crate::kernel::netlink::{Batch, Netlink};

@@ -16,7 +16,6 @@ mod tun;
 pub mod undo;
 pub mod value;
 
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 pub use change::{Change, delete, delete_many, move_to, rename, set};
 pub use info::{LinkInfo, Stats, info, info_by_name, list, stats};

@@ -2,8 +2,9 @@
 //!
 //! One table drives encoding, decoding and the list of words a script may use.
 
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::netlink::attribute::{self, Writer};
 use crate::nearest::nearest;

@@ -12,10 +12,10 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 pub use attachment::{Attachment, AttachmentInfo};
 pub use clsact::{
