@@ -17,7 +17,6 @@ mod library;
 mod library_options;
 pub mod limit;
 pub mod link;
-mod make_link;
 mod map;
 mod map_stage;
 mod mirror;

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Value};
 
-use super::error::{said, site};
-use super::handle::{held, intern};
-use super::host::Host;
-use super::link::Link;
-use super::netns::Net;
+use super::Link;
 use crate::Result;
+use crate::api::error::{said, site};
+use crate::api::handle::{held, intern};
+use crate::api::host::Host;
+use crate::api::netns::Net;
 use crate::kernel::address;
 use crate::kernel::link::kinds::Kind;
 use crate::kernel::link::{self, Change, Created, End, NewLink};
