@@ -1,5 +1,6 @@
-//! `policy`: the policy router. Its policies as Lua tables are in `table`, what a later load makes of it in `stage`.
+//! `policy`: the policy router. Its policies as Lua tables are in `table`, many of them in `plain`, what a later load makes of it in `stage`.
 
+mod plain;
 mod stage;
 mod table;
 
@@ -19,7 +20,7 @@ use super::host::Host;
 use super::link::Link;
 use super::module::{Args, Module};
 use super::netns::Net;
-use super::option::{FromOption, Options, expected, nearest};
+use super::option::{FromOption, Options, nearest};
 use super::route::ip_protocol;
 use crate::Result;
 use crate::kernel::bpf::{self, Target};
@@ -268,18 +269,7 @@ fn set(lua: &Lua, host: &Rc<Host>, this: &Router, mut args: Args) -> Result<()> 
     let options = Options::new(args.op(), Value::Nil)?;
     let table: Table = args.required("policies")?;
     this.0.devices.forget_names();
-    let policies = table
-        .sequence_values::<Value>()
-        .enumerate()
-        .map(|(i, value)| match value.map_err(from_lua)? {
-            Value::Table(one) => policy(&options, &|| format!("[{}]", i + 1), one, &this.0.devices),
-            other => Err(options.bad(format!(
-                "[{}] must be a policy, got {}",
-                i + 1,
-                expected::describe(&other)
-            ))),
-        })
-        .collect::<Result<Vec<Policy>>>()?;
+    let policies = plain::policies(lua, &options, &table, &this.0.devices)?;
     if policies.is_empty() && table.pairs::<Value, Value>().next().is_some() {
         return Err(options
             .bad("takes an array of policies")

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{Equivalent, IndexSet};
 use rustc_hash::FxBuildHasher;
 
 use crate::api::host::Host;
@@ -19,9 +20,32 @@ use crate::own::{AttachmentPlace, Ledger, Owned, Trace, keep_pinned};
 use crate::program::router::{self, Attach, Keeper, Match, Policy, Taken, Wanted};
 use crate::{Error, Result};
 
+/// One of a set, in which no two match the same.
+struct ByMatch(Policy);
+
+impl Hash for ByMatch {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.matching.hash(hasher);
+    }
+}
+
+impl PartialEq for ByMatch {
+    fn eq(&self, other: &ByMatch) -> bool {
+        self.0.matching == other.0.matching
+    }
+}
+
+impl Eq for ByMatch {}
+
+impl Equivalent<ByMatch> for Match {
+    fn equivalent(&self, other: &ByMatch) -> bool {
+        *self == other.0.matching
+    }
+}
+
 /// What a router is to be at the commit.
 pub struct Waiting {
-    policies: IndexMap<Match, Policy, FxBuildHasher>,
+    policies: IndexSet<ByMatch, FxBuildHasher>,
     default: Option<Policy>,
     attach: Vec<Attach>,
     /// Where the script names the router, and where it gave the policies.
@@ -34,15 +58,22 @@ pub struct Waiting {
 impl Waiting {
     pub fn new(default: Option<Policy>, attach: Vec<Attach>, site: Option<Site>) -> Waiting {
         let set_site = site.clone();
-        Waiting { policies: IndexMap::default(), default, attach, site, set_site, dropped: false }
+        Waiting { policies: IndexSet::default(), default, attach, site, set_site, dropped: false }
     }
 
     /// # Errors
     /// ENODEV when the script has detached it; what can be refused without asking the kernel.
     pub fn set(&mut self, policies: Vec<Policy>, site: Option<Site>) -> Result<()> {
         self.check("router:set")?;
-        router::check(&policies)?;
-        self.policies = policies.into_iter().map(|p| (p.matching.clone(), p)).collect();
+        let mut set = IndexSet::with_capacity_and_hasher(policies.len(), FxBuildHasher);
+        for (at, policy) in policies.into_iter().enumerate() {
+            policy.check().map_err(|e| e.operation("router:set"))?;
+            let (first, is_new) = set.insert_full(ByMatch(policy));
+            if !is_new {
+                return Err(router::match_the_same(first, at, &set[first].0.matching));
+            }
+        }
+        self.policies = set;
         self.set_site = site;
         Ok(())
     }
@@ -52,7 +83,7 @@ impl Waiting {
     pub fn add(&mut self, policy: Policy, site: Option<Site>) -> Result<()> {
         self.check("router:add")?;
         policy.check().map_err(|e| e.operation("router:add"))?;
-        self.policies.insert(policy.matching.clone(), policy);
+        self.policies.replace(ByMatch(policy));
         self.set_site = site;
         Ok(())
     }
@@ -62,8 +93,8 @@ impl Waiting {
     pub fn remove(&mut self, matching: &Match) -> Result<()> {
         self.check("router:remove")?;
         match self.policies.shift_remove(matching) {
-            Some(_) => Ok(()),
-            None => Err(router::no_such_policy(matching)),
+            true => Ok(()),
+            false => Err(router::no_such_policy(matching)),
         }
     }
 
@@ -86,7 +117,7 @@ impl Waiting {
 
     pub fn wanted(&self) -> Wanted {
         Wanted {
-            policies: self.policies.values().cloned().collect(),
+            policies: self.policies.iter().map(|policy| policy.0.clone()).collect(),
             default: self.default.clone(),
             attach: self.attach.clone(),
         }
@@ -131,7 +162,7 @@ impl Staged for Change {
 
     fn text(&self) -> String {
         let hooked = |wanted: &Wanted| {
-            let now = self.router.now().attach;
+            let now = self.router.hooks();
             now.len() == wanted.attach.len()
                 && wanted.attach.iter().all(|a| now.iter().any(|b| a.same(b)))
         };
@@ -158,12 +189,11 @@ impl Staged for Change {
             Some(wanted) => wanted,
             None => self.resolve()?,
         };
-        let before = self.router.now();
-        self.taken = self
+        let turned = self
             .router
             .turn_into(wanted, &self.book)
             .map_err(|e| e.at(self.waiting.borrow().site.clone()))?;
-        self.before = Some(before);
+        (self.before, self.taken) = (Some(turned.before), turned.taken);
         Ok(())
     }
 

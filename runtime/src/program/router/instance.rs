@@ -65,6 +65,8 @@ pub(super) struct Sets {
 #[derive(Debug, Clone, Copy)]
 struct Id {
     id: u32,
+    /// By which the process after this one knows the policy, if it is to know.
+    key: memory::Key,
     /// What the counter held when this policy got it.
     before: Count,
 }
@@ -356,15 +358,19 @@ impl Sets {
             true => self.count_before(id),
             false => self.count(id),
         };
-        let mut owners = ids.iter().map(|(matching, id)| (matching, id.id, id.before));
+        let mut owners = ids.values().map(|id| (id.key, id.id, id.before));
         self.remembers.then(|| memory::words(compiled, counters, next_id, &mut owners, &retired))
+    }
+
+    fn key(&self, matching: &Match) -> memory::Key {
+        if self.remembers { memory::key_of(matching) } else { memory::Key::default() }
     }
 
     /// The id of a policy that has one, in this process or the one before.
     fn id(&self, matching: &Match) -> Option<Id> {
         let left = || {
             let (id, before) = self.left.as_ref()?.owner(matching)?;
-            Some(Id { id, before })
+            Some(Id { id, key: self.key(matching), before })
         };
         self.ids.get(matching).copied().or_else(left)
     }
@@ -385,7 +391,7 @@ impl Sets {
                     next_id += 1;
                     next_id - 1
                 });
-                Id { id, before: self.count(id) }
+                Id { id, key: self.key(&policy.matching), before: self.count(id) }
             });
             ids.insert(policy.matching.clone(), id);
             entries.push(Entry { policy, id: id.id });
@@ -464,15 +470,19 @@ pub fn no_such_policy(matching: &Match) -> Error {
         .subject(matching.to_string())
 }
 
-/// Two policies of one set that match the same: which of them counts, nobody could tell from reading it.
-pub(super) fn refuse_equals(policies: &[Policy]) -> Result<()> {
+/// Two policies of one set, counted from 0, match the same: which of them counts, nobody could tell from reading it.
+pub fn match_the_same(first: usize, second: usize, matching: &Match) -> Error {
+    let message = format!("[{}] and [{}] match the same", first + 1, second + 1);
+    Error::new("router:set", "EEXIST", message)
+        .subject(matching.to_string())
+        .hint("leave one out; router:add replaces a policy that matches the same")
+}
+
+fn refuse_equals(policies: &[Policy]) -> Result<()> {
     let mut seen = FxHashMap::with_capacity_and_hasher(policies.len(), FxBuildHasher);
     for (i, policy) in policies.iter().enumerate() {
         if let Some(first) = seen.insert(&policy.matching, i) {
-            let message = format!("[{}] and [{}] match the same", first + 1, i + 1);
-            return Err(Error::new("router:set", "EEXIST", message)
-                .subject(policy.matching.to_string())
-                .hint("leave one out; router:add replaces a policy that matches the same"));
+            return Err(match_the_same(first, i, &policy.matching));
         }
     }
     Ok(())

@@ -21,10 +21,10 @@ use crate::program;
 use crate::{Error, Result};
 
 /// Of what a policy matches, or of that and a family.
-type Key = [u64; 2];
+pub type Key = [u64; 2];
 
 /// Counter ids, and what each counter held when its policy got it.
-pub type Owners<'a> = &'a mut dyn Iterator<Item = (&'a Match, u32, Count)>;
+pub type Owners<'a> = &'a mut dyn Iterator<Item = (Key, u32, Count)>;
 
 /// What another process's router has left.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ fn mark() -> u64 {
     })
 }
 
-fn key_of(what: &impl Hash) -> Key {
+pub fn key_of(what: &impl Hash) -> Key {
     [1u8, 2].map(|which| {
         let mut hasher = DefaultHasher::new();
         which.hash(&mut hasher);
@@ -75,9 +75,9 @@ pub fn words(
     (0..FIRST_POLICY_ID).for_each(|id| count(&mut out, retired(id)));
     let at = out.len();
     out.push(0);
-    for (matching, id, before) in owners {
+    for (key, id, before) in owners {
         out[at] += 1;
-        out.extend(key_of(matching));
+        out.extend(key);
         out.push(id.into());
         count(&mut out, before.minus(retired(id)));
     }
@@ -275,7 +275,7 @@ mod tests {
         };
         let ids = [(matching(7), 16), (matching(8), 17)];
         let before = Count { packets: 5, bytes: 500 };
-        let mut owners = ids.iter().map(|(matching, id)| (matching, *id, before));
+        let mut owners = ids.iter().map(|(matching, id)| (key_of(matching), *id, before));
         let retired = |id| Count { packets: u64::from(id), bytes: 0 };
         words(&compiled, counters, 18, &mut owners, &retired)
     }

@@ -25,13 +25,13 @@ mod turn;
 
 pub use counters::Count;
 pub use explain::{Explanation, Query};
-pub use instance::{Router, no_such_policy};
+pub use instance::{Router, match_the_same, no_such_policy};
 pub use policy::{
     Action, DEFAULT_PRIORITY, Device, Family, Hop, Hops, Match, Policy, Prefix, protocol,
     protocol_name,
 };
 pub use spec::{Attach, Hook, Keeper, NoKeeper, PolicyStats, RouterSpec, Stats, Totals, Wanted};
-pub use turn::{Taken, check};
+pub use turn::{Taken, Turned};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! A router made into another: new policies, another default, other hooks, in one step that either happens or does not.
 
-use super::instance::{Router, refuse_equals};
-use super::policy::{Match, Policy};
+use super::instance::Router;
+use super::policy::Match;
 use super::programs::Place;
 use super::spec::{Attach, Hooked, Keeper, Wanted};
 use crate::kernel::bpf::{Attachment, Program};
@@ -12,15 +12,19 @@ const OP: &str = "policy.router";
 /// Attachments of a process before this one that a router has put its programs into, and what ran there.
 pub type Taken = Vec<(Attachment, Program)>;
 
+/// What a router was before it became another.
+pub struct Turned {
+    pub before: Wanted,
+    pub taken: Taken,
+}
+
 impl Router {
-    /// What it is now; devices filled in.
-    pub fn now(&self) -> Wanted {
-        let attach = self.hooked().iter().map(|hooked| hooked.attach.clone()).collect();
-        let sets = self.sets();
-        Wanted { policies: sets.policies.clone(), default: sets.fallback.clone(), attach }
+    /// Where its programs are.
+    pub fn hooks(&self) -> Vec<Attach> {
+        self.hooked().iter().map(|hooked| hooked.attach.clone()).collect()
     }
 
-    /// Fills in the devices that `wanted` leaves to the kernel's routes.
+    /// Fills in the devices that `wanted`, of whose policies no two match the same, leaves to the kernel's routes.
     ///
     /// # Errors
     /// As [`Router::set`]; EINVAL for a default policy that matches something.
@@ -33,7 +37,6 @@ impl Router {
             }
             self.prepare(std::slice::from_mut(policy)).map_err(|e| e.operation(OP))?;
         }
-        refuse_equals(&wanted.policies)?;
         self.prepare(&mut wanted.policies)
     }
 
@@ -56,7 +59,7 @@ impl Router {
     ///
     /// # Errors
     /// As [`Place::look`], bpf loading and attaching, and [`Router::set`]; nothing has changed then.
-    pub fn turn_into(&self, wanted: Wanted, keeper: &dyn Keeper) -> Result<Taken> {
+    pub fn turn_into(&self, wanted: Wanted, keeper: &dyn Keeper) -> Result<Turned> {
         let places: Vec<Place> = wanted
             .attach
             .iter()
@@ -76,7 +79,8 @@ impl Router {
                 return Err(error);
             }
         };
-        let before = hooked.len();
+        let before = hooked.iter().map(|one| one.attach.clone()).collect();
+        let count = hooked.len();
         let mut taken = Taken::new();
         for place in &places {
             let found = hooked.iter().position(|h| h.attach.same(&place.attach));
@@ -94,7 +98,7 @@ impl Router {
             match self.mount(place, keeper, &mut taken) {
                 Ok(one) => hooked.push(one),
                 Err(error) => {
-                    for one in hooked.drain(before..).rev() {
+                    for one in hooked.drain(count..).rev() {
                         one.leave(keeper, &mut taken);
                     }
                     sets.fallback = old_default;
@@ -106,7 +110,7 @@ impl Router {
                 }
             }
         }
-        let added = hooked.split_off(before);
+        let added = hooked.split_off(count);
         let stays = |h: &Hooked| wanted.attach.iter().any(|a| h.attach.same(a));
         let again = |h: &Hooked| added.iter().any(|new| new.attach.same(&h.attach));
         for gone in hooked.extract_if(.., |h| !stays(h) || again(h)) {
@@ -117,7 +121,8 @@ impl Router {
             }
         }
         hooked.extend(added);
-        Ok(taken)
+        let before = Wanted { policies: old_policies, default: old_default, attach: before };
+        Ok(Turned { before, taken })
     }
 
     /// Gives what was taken over back to its process's programs, which packets flow through again.
@@ -185,13 +190,4 @@ impl Attach {
             && self.target.index == other.target.index
             && self.target.netns.same(&other.target.netns)
     }
-}
-
-/// What can be refused of a set without asking the kernel, which a set that waits does later.
-///
-/// # Errors
-/// EEXIST and EINVAL as [`Router::set`].
-pub fn check(policies: &[Policy]) -> Result<()> {
-    refuse_equals(policies)?;
-    policies.iter().try_for_each(|p| p.check().map_err(|e| e.operation("router:set")))
 }
