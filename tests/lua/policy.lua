@@ -268,6 +268,46 @@ test.case("a default that drops drops both families", function(t)
   })
 end)
 
+test.case("a set means what its policies mean one by one", function(t)
+  local net = lab.new(t)
+  local r = net:router()
+  local h1, h2 = net.link.h1, net.link.h2
+  local given = {
+    { from = "100.1.1.0/24", via = "10.1.1.2", dev = h1 },
+    { from = "100.1.2.0/24", via = "10.1.1.2", dev = h1 },
+    { from = "100.1.3.0/24", via = "10.1.2.2", dev = h2 },
+    { from = "100.1.4.0/24", via = "10.1.1.2", dev = "h1" },
+    { from = "100.1.5.0/24", via = "10.1.2.2", dev = "h2", onlink = true },
+    { from = "100.1.6.0/24", via = "10.1.2.2" },
+    { from = "100.1.7.0/24", dev = h2, onlink = false },
+    { from = "100.1.8.8", via = "10.1.1.2", dev = h1, action = "route" },
+    { from = "2001:db8::/48", via = "fd01:1::2", dev = h1, onlink = true },
+    { from = "2001:db8:1::", action = "pass" },
+    { to = "200.1.0.0/16", action = "drop" },
+    { from = "100.2.0.0/16", to = "200.2.0.0/16", action = "drop", priority = 7 },
+    { from = "100.3.0.0/16", proto = "udp", sport = 53, dport = 65535, via = "10.1.1.2", dev = h1 },
+    { from = "100.3.0.0/16", proto = 6, action = "drop" },
+    { from = "100.3.0.0/16", mark = 0xffffffff, vlan = 0, action = "pass" },
+    { from = "100.4.0.0/16", nexthops = { { via = "10.1.1.2", dev = h1 }, { via = "10.1.2.2", dev = h2, weight = 3 } } },
+    { from = "100.5.0.0/16", action = "drop", mirror = h2 },
+    { via = "10.1.2.2", dev = h2 },
+  }
+  -- More than are read at a time.
+  for i = 0, 299 do
+    given[#given + 1] = { from = ("101.%d.%d.0/24"):format(i // 256, i % 256), via = "10.1.1.2", dev = i % 2 == 0 and h1 or "h1" }
+  end
+  r:set(given)
+  local whole = r:list()
+  t:equal(#whole, #given)
+  t:equal(whole[1].dev, h1)
+  t:equal(whole[3].dev, h2)
+  r:clear()
+  for _, one in ipairs(given) do
+    r:add(one)
+  end
+  t:equal(r:list(), whole)
+end)
+
 test.case("add replaces an equal match, remove takes it away", function(t)
   local net = lab.new(t)
   local r = net:router()

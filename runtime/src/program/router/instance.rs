@@ -349,7 +349,7 @@ impl Sets {
     fn memory(
         &self,
         compiled: &Compiled,
-        ids: &FxHashMap<Match, Id>,
+        ids: &[Id],
         next_id: u32,
         counters: &Arc<Counters>,
     ) -> Option<Vec<u64>> {
@@ -358,7 +358,7 @@ impl Sets {
             true => self.count_before(id),
             false => self.count(id),
         };
-        let mut owners = ids.values().map(|id| (id.key, id.id, id.before));
+        let mut owners = ids.iter().map(|id| (id.key, id.id, id.before));
         self.remembers.then(|| memory::words(compiled, counters, next_id, &mut owners, &retired))
     }
 
@@ -377,34 +377,32 @@ impl Sets {
 
     /// Makes `policies` the live set; gives back those that were. Ids, buckets and devices of the old set are let go only when it is.
     pub fn apply(&mut self, links: &Links, policies: Vec<Policy>) -> Result<Vec<Policy>> {
-        let mut ids = FxHashMap::with_capacity_and_hasher(policies.len() + 1, FxBuildHasher);
-        let mut free = self.free.clone();
-        let mut next_id = self.next_id;
-        let mut entries = Vec::with_capacity(policies.len());
-        let fallback = self.fallback.clone();
         let overridden = policies.iter().any(|policy| policy.matching == Match::default());
-        let fallback = fallback.filter(|_| !overridden);
-        let has_fallback = fallback.is_some();
-        for policy in policies.into_iter().chain(fallback) {
-            let id = self.id(&policy.matching).unwrap_or_else(|| {
+        let fallback = self.fallback.clone().filter(|_| !overridden);
+        let all = || policies.iter().chain(&fallback);
+        let (mut free, mut next_id, mut known) = (self.free.clone(), self.next_id, 0);
+        let ids: Vec<Id> = all()
+            .map(|policy| {
+                if let Some(id) = self.id(&policy.matching) {
+                    known += 1;
+                    return id;
+                }
                 let id = free.pop().unwrap_or_else(|| {
                     next_id += 1;
                     next_id - 1
                 });
                 Id { id, key: self.key(&policy.matching), before: self.count(id) }
-            });
-            ids.insert(policy.matching.clone(), id);
-            entries.push(Entry { policy, id: id.id });
-        }
-        let fallback = has_fallback.then(|| entries.pop()).flatten();
-        let devices = links.devices(entries.iter().chain(&fallback).map(|entry| &entry.policy))?;
+            })
+            .collect();
+        let entry = |(policy, id): (_, &Id)| Entry { policy, id: id.id };
+        let entries: Vec<Entry<'_>> = all().zip(&ids).map(entry).collect();
+        let devices = links.devices(all())?;
         match &self.left {
-            Some(left) => {
-                self.ancestors = left.ancestors(entries.iter().chain(&fallback).collect());
-            }
+            Some(left) => self.ancestors = left.ancestors(&entries),
             None => self.read_buckets(),
         }
-        let mut compiled = set::compile(&entries, fallback.as_ref(), &devices, &self.ancestors)?;
+        let (given, default) = entries.split_at(policies.len());
+        let mut compiled = set::compile(given, default.first(), &devices, &self.ancestors)?;
         let counters = match next_id > self.counters.capacity {
             true => Arc::new(Counters::new(next_id)?),
             false => self.counters.clone(),
@@ -415,17 +413,22 @@ impl Sets {
             let old = std::mem::replace(&mut self.counters, counters);
             self.retired.push(old);
         }
-        let gone = self.ids.iter().filter(|(matching, _)| !ids.contains_key(*matching));
-        free.extend(gone.map(|(_, id)| id.id));
-        if self.left.take().is_some() {
-            let used: HashSet<u32> = ids.values().map(|id| id.id).collect();
-            free.extend((FIRST_POLICY_ID..next_id).filter(|id| !used.contains(id)));
+        let inherits = self.left.take().is_some();
+        // A set that matches what the one before did is the usual case, and ids need no other table then.
+        if inherits || known < ids.len() || known < self.ids.len() {
+            let now: FxHashMap<Match, Id> = all().map(|p| p.matching.clone()).zip(ids).collect();
+            let gone = self.ids.iter().filter(|(matching, _)| !now.contains_key(*matching));
+            free.extend(gone.map(|(_, id)| id.id));
+            if inherits {
+                let used: HashSet<u32> = now.values().map(|id| id.id).collect();
+                free.extend((FIRST_POLICY_ID..next_id).filter(|id| !used.contains(id)));
+            }
+            self.ids = now;
         }
-        (self.ids, self.free, self.next_id) = (ids, free, next_id);
+        (self.free, self.next_id) = (free, next_id);
         self.ancestors = Ancestors { groups: compiled.groups, of: compiled.group_of };
         links.settle(devices);
-        let live = entries.into_iter().map(|entry| entry.policy).collect();
-        Ok(std::mem::replace(&mut self.policies, live))
+        Ok(std::mem::replace(&mut self.policies, policies))
     }
 
     /// The buckets as packets have moved them.

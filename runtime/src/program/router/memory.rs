@@ -69,16 +69,18 @@ pub fn words(
     owners: Owners<'_>,
     retired: &dyn Fn(u32) -> Count,
 ) -> Vec<u64> {
-    let mut out = vec![mark(), u64::from(next_id)];
+    let mut out = Vec::with_capacity(owners.size_hint().0 * 5 + 128);
+    out.extend_from_slice(&[mark(), u64::from(next_id)]);
     out.push(abi::pair(counters.capacity, counters.shards));
-    let count = |out: &mut Vec<u64>, count: Count| out.extend([count.packets, count.bytes]);
+    let count = |out: &mut Vec<u64>, count: Count| {
+        out.extend_from_slice(&[count.packets, count.bytes]);
+    };
     (0..FIRST_POLICY_ID).for_each(|id| count(&mut out, retired(id)));
     let at = out.len();
     out.push(0);
     for (key, id, before) in owners {
         out[at] += 1;
-        out.extend(key);
-        out.push(id.into());
+        out.extend_from_slice(&[key[0], key[1], id.into()]);
         count(&mut out, before.minus(retired(id)));
     }
     out.push(compiled.groups.len() as u64);
@@ -136,7 +138,7 @@ impl Left {
     }
 
     /// The groups of these policies, with their buckets as packets have them now.
-    pub fn ancestors(&self, entries: Vec<&Entry>) -> Ancestors {
+    pub fn ancestors(&self, entries: &[Entry<'_>]) -> Ancestors {
         let mut groups = self.groups.clone();
         for group in &mut groups {
             for (i, bucket) in group.buckets.iter_mut().enumerate() {

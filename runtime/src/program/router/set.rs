@@ -18,9 +18,9 @@ use super::table::{Kind, Table};
 use crate::Result;
 
 /// A policy with its counter, in the order they were given.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    pub policy: Policy,
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    pub policy: &'a Policy,
     pub id: u32,
 }
 
@@ -102,8 +102,8 @@ struct GroupKey {
 /// # Errors
 /// E2BIG for more than 64 shapes of conditional policies in one family.
 pub fn compile(
-    entries: &[Entry],
-    fallback: Option<&Entry>,
+    entries: &[Entry<'_>],
+    fallback: Option<&Entry<'_>>,
     devices: &dyn Devices,
     ancestors: &Ancestors,
 ) -> Result<Compiled> {
@@ -133,7 +133,7 @@ pub fn compile(
                 (false, None, Some(to)) => prefixes[family as usize][1].push((to, value)),
                 // Matches everything: that is what the default is for.
                 (false, None, None) => plan.fallback[family as usize] = value,
-                _ => conditions.push((family, order as u32, &entry.policy, value)),
+                _ => conditions.push((family, order as u32, entry.policy, value)),
             }
         }
     }
@@ -149,8 +149,8 @@ pub fn compile(
 }
 
 impl Compiler<'_> {
-    fn value(&mut self, entry: &Entry, family: Family) -> u64 {
-        abi::value(entry.id, self.verdict(&entry.policy, family))
+    fn value(&mut self, entry: &Entry<'_>, family: Family) -> u64 {
+        abi::value(entry.id, self.verdict(entry.policy, family))
     }
 
     fn verdict(&mut self, policy: &Policy, family: Family) -> u32 {

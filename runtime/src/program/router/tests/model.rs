@@ -79,14 +79,9 @@ fn prefixes_with_markers_find_what_a_list_finds() {
             };
             matches.insert(matching, ());
         }
-        let entries: Vec<Entry> = matches
-            .into_keys()
-            .enumerate()
-            .map(|(i, matching)| {
-                let id = abi::FIRST_POLICY_ID + i as u32;
-                Entry { policy: Policy::new(matching, Action::Drop), id }
-            })
-            .collect();
+        let drop_it = |matching| Policy::new(matching, Action::Drop);
+        let policies: Vec<Policy> = matches.into_keys().map(drop_it).collect();
+        let entries = entries(&policies);
         let compiled = compile(&entries, None, &NoDevices, &Ancestors::default()).unwrap();
         for i in 0..400 {
             let near = &entries[i % entries.len()].policy.matching;
@@ -108,6 +103,11 @@ fn prefixes_with_markers_find_what_a_list_finds() {
     }
 }
 
+fn entries(policies: &[Policy]) -> Vec<Entry<'_>> {
+    let entry = |(i, policy)| Entry { policy, id: abi::FIRST_POLICY_ID + i as u32 };
+    policies.iter().enumerate().map(entry).collect()
+}
+
 #[test]
 fn shapes_are_sorted_and_limited() {
     let policy = |length: u8, priority: u32| {
@@ -118,13 +118,8 @@ fn shapes_are_sorted_and_limited() {
         };
         Policy { priority, ..Policy::new(matching, Action::Drop) }
     };
-    let entry = |(i, policy)| Entry { policy, id: 16 + i as u32 };
-    let set: Vec<Entry> = [policy(8, 1000), policy(24, 1000), policy(16, 5)]
-        .into_iter()
-        .enumerate()
-        .map(entry)
-        .collect();
-    let compiled = compile(&set, None, &NoDevices, &Ancestors::default()).unwrap();
+    let set = [policy(8, 1000), policy(24, 1000), policy(16, 5)];
+    let compiled = compile(&entries(&set), None, &NoDevices, &Ancestors::default()).unwrap();
     let lengths: Vec<u8> = compiled.plan.shapes[0].iter().map(|s| s.from_length).collect();
     assert_eq!(lengths, [16, 24, 8]);
     let both = |from: u8, to: u8| {
@@ -132,8 +127,8 @@ fn shapes_are_sorted_and_limited() {
         let matching = Match { from: net(from), to: net(to), ..Match::default() };
         Policy::new(matching, Action::Drop)
     };
-    let many: Vec<Entry> =
-        (0..65).map(|i| both(i % 33, 1 + i / 33)).enumerate().map(entry).collect();
+    let many: Vec<Policy> = (0..65).map(|i| both(i % 33, 1 + i / 33)).collect();
+    let many = entries(&many);
     let error = compile(&many, None, &NoDevices, &Ancestors::default()).unwrap_err();
     assert!(error.is("E2BIG"), "{error}");
     assert!(compile(&many[..64], None, &NoDevices, &Ancestors::default()).is_ok());
@@ -149,14 +144,13 @@ fn groups_keep_their_buckets() {
     };
     let matching = Match { from: "10.0.0.0/8".parse().ok(), ..Match::default() };
     let set = |hops: &[u32]| {
-        let policy =
-            Policy::new(matching.clone(), Action::Route(hops.iter().map(|&i| hop(i)).collect()));
-        vec![Entry { policy, id: 16 }]
+        [Policy::new(matching.clone(), Action::Route(hops.iter().map(|&i| hop(i)).collect()))]
     };
-    let first = compile(&set(&[1, 2, 3]), None, &NoDevices, &Ancestors::default()).unwrap();
+    let first =
+        compile(&entries(&set(&[1, 2, 3])), None, &NoDevices, &Ancestors::default()).unwrap();
     let old = first.groups[0].clone();
     let ancestors = Ancestors { groups: first.groups, of: first.group_of };
-    let second = compile(&set(&[3, 1]), None, &NoDevices, &ancestors).unwrap();
+    let second = compile(&entries(&set(&[3, 1])), None, &NoDevices, &ancestors).unwrap();
     for (before, after) in old.buckets.iter().zip(&second.groups[0].buckets) {
         let (before, after) =
             (old.hops[before.hop as usize], second.groups[0].hops[after.hop as usize]);
