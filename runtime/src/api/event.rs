@@ -63,9 +63,7 @@ fn stream(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Stream>> 
     };
     let link = local_link(&mut options, &net, "link")?;
     options.finish()?;
-    let socket = Notifications::open(&net.open()?.netns.fd, topics)?;
-    // SAFETY: the descriptor stays open and the same as long as its Notifications live.
-    let socket = unsafe { AsyncFd::register(socket) }.map_err(|e| Error::io(OP, &e.into()))?;
+    let socket = Notifications::open(&net.open()?.netns.fd, topics)?.into_async()?;
     Ok(Returned(Stream(Rc::new(Inner {
         net,
         topic,

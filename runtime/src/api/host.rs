@@ -71,10 +71,6 @@ impl Commit {
         self.changed.notify_waiters();
     }
 
-    pub fn is_done(&self) -> bool {
-        self.done.get()
-    }
-
     pub async fn asked(&self) {
         self.wait(&self.asked).await;
     }

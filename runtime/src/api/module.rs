@@ -147,11 +147,6 @@ impl Args {
         Options::new(&self.op, value)
     }
 
-    /// Everything not taken yet.
-    pub fn rest(&mut self) -> MultiValue {
-        self.values.by_ref().collect()
-    }
-
     fn convert<T: FromOption>(&self, name: &str, value: Value) -> Result<T> {
         let given = value.clone();
         T::from_option(value).map_err(|problem| {

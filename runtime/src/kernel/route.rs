@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use words::{kind, kind_name, protocol, protocol_name, scope, scope_name, table};
 
 use crate::kernel::address::family;
-use crate::kernel::netlink::{Batch, Netlink, NetlinkError};
+use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::{Error, Result};
 
 /// One way of several.
@@ -113,25 +113,6 @@ pub fn replace(netlink: &Netlink, options: &Options) -> Result<()> {
 /// ESRCH when none does.
 pub fn delete(netlink: &Netlink, options: &Options) -> Result<()> {
     run(netlink, RouteNetlinkMessage::DelRoute(message(options, false)?), options, 0)
-}
-
-/// Adds many in few sends: one outcome each.
-pub fn add_many(netlink: &Netlink, all: &[Options]) -> Vec<Result<()>> {
-    let messages: Vec<_> = all.iter().map(|options| message(options, true)).collect();
-    let mut batch = Batch::new();
-    for message in messages.iter().flatten() {
-        batch.push(RouteNetlinkMessage::NewRoute(message.clone()), ADD);
-    }
-    let mut answers = batch.run(netlink).into_iter();
-    messages
-        .into_iter()
-        .zip(all)
-        .map(|(message, options)| {
-            message?;
-            let answer = answers.next().unwrap_or_else(|| Err(NetlinkError::new(Errno::EIO)));
-            answer.map_err(|e| explain(e, "route.add", options))
-        })
-        .collect()
 }
 
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;

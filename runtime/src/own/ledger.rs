@@ -204,11 +204,6 @@ impl Ledger {
         self.lock().entries.values().any(matches)
     }
 
-    /// The first thing that `choose` makes of an entry.
-    pub fn find<T>(&self, choose: impl Fn(&Owned) -> Option<T>) -> Option<T> {
-        self.lock().entries.values().find_map(choose)
-    }
-
     pub fn get(&self, number: u64) -> Option<Owned> {
         self.lock().entries.get(&number).cloned()
     }

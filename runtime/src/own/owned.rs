@@ -322,11 +322,6 @@ impl Owned {
             _ => true,
         }
     }
-
-    /// Whether it keeps the instance from ending: a rewritten setting alone would, too, or it would be undone at once.
-    pub fn parks(&self) -> bool {
-        true
-    }
 }
 
 /// The key of a link by the namespace and name that its constructor was given.

@@ -26,7 +26,7 @@ pub mod verifier;
 
 pub use btf::{Type, Value};
 pub use decode::{Build, Column};
-pub use hook::{Anchor, Attachment, Hook, Order, Target, XdpMode, attach, attach_auto, query};
+pub use hook::{Attachment, Hook, Order, Target, attach};
 pub use map::{Map, MapKind, MapSpec, Write};
 pub use object::{LoadOptions, Object, ObjectFile};
 pub use program::{Program, ProgramKind};

@@ -54,8 +54,6 @@ pub struct LoadOptions {
 #[derive(Debug, Clone)]
 pub struct Global {
     pub name: String,
-    /// ".rodata", ".data", ".bss" or a section of its own.
-    pub section: String,
     pub kind: Type,
 }
 
@@ -208,6 +206,7 @@ impl ObjectFile {
     }
 
     /// Names of the maps, those of global data (".rodata", ".bss") included.
+    #[cfg(test)]
     pub fn maps(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.parsed.maps.keys().map(String::as_str).collect();
         names.sort_unstable();
@@ -230,7 +229,7 @@ impl ObjectFile {
                 let Ok(btf_rs::Type::Var(var)) = btf.resolve_type_by_id(id) else { continue };
                 let Some(kind) = Type::from_btf(btf, id) else { continue };
                 let variable = btf.resolve_name(&var).unwrap_or_default();
-                globals.push(Global { name: variable, section: name.clone(), kind });
+                globals.push(Global { name: variable, kind });
             }
         }
         globals

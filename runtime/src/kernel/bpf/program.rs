@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::pinned::{self, Pinned};
 use super::sys::{self, bpf_prog_info};
 use crate::{Error, Result};
 
@@ -172,17 +171,6 @@ impl Program {
             errno => refusal("bpf.program", errno).subject(id.to_string()),
         })?;
         Program::from_fd(fd)
-    }
-
-    /// The program pinned at `path` on a bpffs.
-    ///
-    /// # Errors
-    /// As [`pinned::open_as`].
-    pub fn pinned(path: &Path) -> Result<Program> {
-        pinned::open_as(path, "program", |found| match found {
-            Pinned::Program(program) => Some(program),
-            _ => None,
-        })
     }
 
     /// The function's full name, as the source spells it.

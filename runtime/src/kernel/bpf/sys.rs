@@ -33,8 +33,6 @@ pub const ANY: u64 = 0;
 pub const NOEXIST: u64 = 1;
 pub const EXIST: u64 = 2;
 
-/// mprog flags of `link_create` and `PROG_QUERY` users (tcx, netkit).
-pub const F_REPLACE: u32 = 1 << 2;
 pub const F_BEFORE: u32 = 1 << 3;
 pub const F_AFTER: u32 = 1 << 4;
 pub const F_ID: u32 = 1 << 5;

@@ -28,7 +28,6 @@ pub enum Form {
     U8,
     U16,
     U32,
-    U64,
     /// In network order, as ports are.
     Be16,
     /// A 32-bit number in network order, with a flag to be set in two further attributes (GRE's keys).
@@ -78,7 +77,6 @@ impl Field {
             Form::U8 => into.u8(attribute, self.number(value, u8::MAX.into())? as u8),
             Form::U16 => into.u16(attribute, self.number(value, u16::MAX.into())? as u16),
             Form::U32 => into.u32(attribute, self.number(value, u32::MAX.into())? as u32),
-            Form::U64 => into.u64(attribute, self.number(value, u64::MAX)?),
             Form::Be16 => {
                 let number = self.number(value, u16::MAX.into())? as u16;
                 into.put(attribute, &number.to_be_bytes())
@@ -148,7 +146,7 @@ impl Field {
         Some(match self.form {
             Form::Bool => Value::Bool(number != 0),
             Form::Flag => Value::Bool(true),
-            Form::U8 | Form::U16 | Form::U32 | Form::U64 => Value::Number(number),
+            Form::U8 | Form::U16 | Form::U32 => Value::Number(number),
             Form::Be16 | Form::GreKey { .. } => Value::Number(big()),
             Form::Ticks => Value::Number(number / 100),
             Form::Link => Value::Link(number as u32),

@@ -79,10 +79,6 @@ impl Writer {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    pub fn string(&mut self, kind: u16, value: &str) -> &mut Self {
-        self.put(kind, &[value.as_bytes(), &[0]].concat())
-    }
-
     /// What `fill` writes, as the value of one attribute.
     pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Writer)) -> &mut Self {
         let mut inner = Writer::new();

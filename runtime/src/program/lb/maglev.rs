@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::program::hash::hash6;
 
 /// Places in the table, a prime; `TABLE_SIZE` of bpf/lb.bpf.c.
-pub const TABLE_SIZE: usize = 65537;
+const TABLE_SIZE: usize = 65537;
 
 /// A backend that gets connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

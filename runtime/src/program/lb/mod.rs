@@ -5,4 +5,4 @@ mod flows;
 mod maglev;
 
 pub use flows::{Alive, established, of_backend};
-pub use maglev::{Member, TABLE_SIZE, table};
+pub use maglev::{Member, table};

@@ -45,7 +45,6 @@ impl Dumped {
                 .is_some_and(|f| f.priority == self.priority && f.handle == self.handle),
             Anchor::Program(program) => program.id() == self.program_id,
             Anchor::ProgramId(id) => *id == self.program_id,
-            Anchor::LinkId(_) => false,
         }
     }
 }

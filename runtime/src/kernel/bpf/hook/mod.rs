@@ -110,7 +110,7 @@ impl Hook {
     }
 }
 
-/// A direction of [`attach_auto`].
+/// A direction of [`auto_hook`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     Ingress,
@@ -176,17 +176,7 @@ pub fn attach(target: &Target, hook: Hook, program: &Program, order: &Order) -> 
     Ok(Attachment::new(target.clone(), hook, slot, program.clone()))
 }
 
-/// tcx where the kernel has it, else clsact; `order` means the same on both.
-pub fn attach_auto(
-    target: &Target,
-    direction: Direction,
-    program: &Program,
-    order: &Order,
-) -> Result<Attachment> {
-    attach(target, auto_hook(direction)?, program, order)
-}
-
-/// The hook that [`attach_auto`] takes on this kernel.
+/// tcx where the kernel has it, else clsact.
 pub fn auto_hook(direction: Direction) -> Result<Hook> {
     let tcx = super::probe::has("tcx")?.available;
     Ok(match (tcx, direction) {

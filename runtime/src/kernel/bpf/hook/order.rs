@@ -12,17 +12,15 @@ pub enum Anchor {
     Attachment(Attachment),
     Program(Program),
     ProgramId(u32),
-    LinkId(u32),
 }
 
 impl Anchor {
-    /// The program it stands for; 0 for a link known by its id alone.
+    /// The program it stands for.
     fn program_id(&self) -> u32 {
         match self {
             Anchor::Attachment(attachment) => attachment.program().id(),
             Anchor::Program(program) => program.id(),
             Anchor::ProgramId(id) => *id,
-            Anchor::LinkId(_) => 0,
         }
     }
 }
@@ -73,20 +71,8 @@ pub struct Order {
 }
 
 impl Order {
-    pub fn first() -> Self {
-        Order { first: true, ..Order::default() }
-    }
-
     pub fn last() -> Self {
         Order { last: true, ..Order::default() }
-    }
-
-    pub fn before(anchor: Anchor) -> Self {
-        Order { before: Some(anchor), ..Order::default() }
-    }
-
-    pub fn after(anchor: Anchor) -> Self {
-        Order { after: Some(anchor), ..Order::default() }
     }
 
     /// Asks for the same place. (An expected revision says when, not where.)
@@ -171,7 +157,6 @@ impl Anchor {
             },
             Anchor::Program(program) => (place, program.as_fd().as_raw_fd() as u32),
             Anchor::ProgramId(id) => (place | sys::F_ID, *id),
-            Anchor::LinkId(id) => (place | sys::F_LINK | sys::F_ID, *id),
         }
     }
 
@@ -181,7 +166,6 @@ impl Anchor {
             Anchor::Attachment(attachment) => format!("\"{}\"", attachment.program().name()),
             Anchor::Program(program) => format!("\"{}\"", program.name()),
             Anchor::ProgramId(id) => format!("program {id}"),
-            Anchor::LinkId(id) => format!("link {id}"),
         }
     }
 }

@@ -7,6 +7,20 @@ use crate::kernel::bpf::probe;
 use crate::kernel::bpf::testing::{delete_link, load, netkit, transmit, veth};
 use crate::kernel::bpf::{Map, MapKind, MapSpec, Value};
 
+impl Order {
+    fn first() -> Self {
+        Order { first: true, ..Order::default() }
+    }
+
+    fn before(anchor: Anchor) -> Self {
+        Order { before: Some(anchor), ..Order::default() }
+    }
+
+    fn after(anchor: Anchor) -> Self {
+        Order { after: Some(anchor), ..Order::default() }
+    }
+}
+
 fn programs() -> Object {
     load(
         r#"
@@ -147,7 +161,8 @@ fn pins() {
         map.pin(&dir.path().join("map")).expect("pin");
         assert_eq!(Map::pinned(&dir.path().join("map")).expect("open"), map);
         object.programs["one"].pin(&dir.path().join("one")).expect("pin");
-        let program = crate::kernel::bpf::Program::pinned(&dir.path().join("one")).expect("open");
+        let open = pinned::open(&dir.path().join("one")).expect("open");
+        let Pinned::Program(program) = open else { panic!("a program") };
         assert_eq!(program, object.programs["one"]);
         let error = Map::pinned(&path).expect_err("a link");
         assert!(error.is("EINVAL"), "{error}");
@@ -225,10 +240,9 @@ fn replace_in_place() {
 fn dropping_the_last_clone_ends_a_link() {
     let object = programs();
     let (link, _peer) = veth();
+    let hook = auto_hook(Direction::Egress).expect("either");
     let attachment =
-        attach_auto(&link, Direction::Egress, &object.programs["one"], &Order::default())
-            .expect("attach");
-    let hook = attachment.hook();
+        attach(&link, hook, &object.programs["one"], &Order::default()).expect("attach");
     let clone = attachment.clone();
     drop(attachment);
     assert_eq!(order(&link, hook), ["one"]);

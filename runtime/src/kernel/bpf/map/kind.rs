@@ -59,7 +59,6 @@ impl MapKind {
     pub const DEVMAP: MapKind = MapKind(14);
     pub const SOCKMAP: MapKind = MapKind(15);
     pub const CPUMAP: MapKind = MapKind(16);
-    pub const XSKMAP: MapKind = MapKind(17);
     pub const SOCKHASH: MapKind = MapKind(18);
     pub const REUSEPORT_SOCKARRAY: MapKind = MapKind(20);
     pub const PERCPU_CGROUP_STORAGE: MapKind = MapKind(21);

@@ -7,13 +7,12 @@ use super::{Map, MapKind};
 use crate::kernel::bpf::sys::{self, Pages};
 use crate::{Error, Result};
 
-/// The elements of an `ARRAY` made with `BPF_F_MMAPABLE`, each [`Mapped::stride`] bytes long.
+/// The elements of an `ARRAY` made with `BPF_F_MMAPABLE`, each as long as its value, rounded up to 8 bytes.
 ///
 /// Programs write at the same time, so every access is atomic; several words are not read as one.
 #[derive(Debug)]
 pub struct Mapped {
     pages: Pages,
-    stride: usize,
     /// The memory is the map's: it lives as long as this.
     _map: Map,
 }
@@ -32,12 +31,7 @@ impl Mapped {
                 .subject(map.name())
                 .hint("the map needs BPF_F_MMAPABLE and must not be frozen")
         })?;
-        Ok(Mapped { pages, stride, _map: map.clone() })
-    }
-
-    /// Bytes from one element to the next: the value size rounded up to 8.
-    pub fn stride(&self) -> usize {
-        self.stride
+        Ok(Mapped { pages, _map: map.clone() })
     }
 
     /// Bytes mapped, a whole number of pages.

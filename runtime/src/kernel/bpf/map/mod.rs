@@ -299,17 +299,6 @@ impl Map {
         }
     }
 
-    /// The value, removed in the same step.
-    pub fn take(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.check("map.take", "key", key.len(), self.key_size())?;
-        let mut value = vec![0; self.stride()];
-        match sys::map_lookup_and_delete(self.as_fd(), Some(key), &mut value) {
-            Ok(()) => Ok(Some(value)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(self.error("map.take", errno)),
-        }
-    }
-
     /// The key behind `key`; the first for `None`; `None` at the end. A key that is gone starts over.
     pub fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
         let mut next = vec![0; self.key_size()];

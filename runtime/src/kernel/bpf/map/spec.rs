@@ -51,11 +51,6 @@ impl MapSpec {
         self.flags = flags;
         self
     }
-
-    pub fn inner(mut self, inner: MapSpec) -> Self {
-        self.inner = Some(Box::new(inner));
-        self
-    }
 }
 
 /// The types of a map's keys and values in a BTF object.

@@ -153,7 +153,7 @@ fn a_mapped_array_shares_memory() {
     let map = Map::create(&spec).expect("a map");
     let memory = map.mmap().expect("mapped");
     map.set(&Value::Int(999), &Value::Int(5), Write::Any).expect("set");
-    assert_eq!(memory.u64_at(999 * memory.stride()).load(Ordering::Relaxed), 5);
+    assert_eq!(memory.u64_at(999 * 8).load(Ordering::Relaxed), 5);
     memory.u64_at(0).store(6, Ordering::Relaxed);
     assert_eq!(map.get(&Value::Int(0)).expect("get"), Some(Value::Uint(6)));
     assert!(make(MapKind::HASH, 4, 4, 1).mmap().expect_err("a hash").is("EINVAL"));
@@ -162,7 +162,8 @@ fn a_mapped_array_shares_memory() {
 #[test]
 fn maps_of_maps_made_without_an_object() {
     let inner = MapSpec::new("inner", MapKind::HASH, 4, 4, 8);
-    let outer = MapSpec::new("outer", MapKind::ARRAY_OF_MAPS, 4, 4, 2).inner(inner.clone());
+    let mut outer = MapSpec::new("outer", MapKind::ARRAY_OF_MAPS, 4, 4, 2);
+    outer.inner = Some(Box::new(inner.clone()));
     let outer = Map::create(&outer).expect("outer");
     let one = Map::create(&MapSpec { max_entries: 1000, ..inner }).expect("inner");
     outer.update_fd(&0u32.to_ne_bytes(), one.as_fd()).expect("set");
