@@ -1,5 +1,6 @@
 //! `bpf`: objects, programs, and what is loaded on this system.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -61,11 +62,22 @@ fn load(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object>> 
             return Err(Error::invalid(op, format!("takes a path, or {{bytes = ...}}, got {got}")));
         }
     };
+    loaded(lua, host, args, name, bytes.into())
+}
+
+/// The object in these bytes, as the options that come next have it.
+fn loaded(
+    lua: &Lua,
+    host: &Rc<Host>,
+    mut args: Args,
+    name: String,
+    bytes: Cow<'static, [u8]>,
+) -> Result<Returned<Object>> {
     let mut options = args.options()?;
     options.set_subject(name.clone());
     let load = load_options(&mut options, name)?;
     options.finish()?;
-    Object::load(lua, host, &op, bytes.into(), load)
+    Object::load(lua, host, args.op(), bytes, load)
 }
 
 fn read(host: &Host, op: &str, path: &str) -> Result<Vec<u8>> {
@@ -189,11 +201,7 @@ fn builtin(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Returned<Object
             None => error.hint(format!("there is {}", known.join(", "))),
         });
     };
-    let mut options = args.options()?;
-    options.set_subject(name.clone());
-    let load = load_options(&mut options, name)?;
-    options.finish()?;
-    Object::load(lua, host, &op, bytes.into(), load)
+    loaded(lua, host, args, name, bytes.into())
 }
 
 fn programs(_: &Lua, _: &Rc<Host>, _: Args) -> Result<Vec<Data>> {

@@ -57,11 +57,7 @@ fn against(args: &CheckArgs, name: &str) -> Result<u8> {
         .map_err(|e| Error::io(OP, &e).subject(args.script.display().to_string()))?;
     let command = Command::Actions { script: Some(script) };
     let answer = reach::Connection::open(OP, &found, None)?.ask(&command)?;
-    let text = match answer.get("text").and_then(|text| text.as_str()) {
-        Some(text) if !args.json => text.trim_end().to_owned(),
-        _ => serde_json::Value::Object(answer).to_string(),
-    };
-    let _ = writeln!(std::io::stdout(), "{text}");
+    reach::show(answer, args.json);
     Ok(status::DONE)
 }
 

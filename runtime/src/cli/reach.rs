@@ -55,6 +55,16 @@ fn unknown(op: &'static str, word: &str, all: &[Found]) -> Error {
     Error::new(op, "ENOENT", "no such instance").subject(word).hint(hint)
 }
 
+/// Shows what an instance has answered: its words, or all of it as data.
+pub fn show(answer: Map<String, Value>, json: bool) {
+    let text = match answer.get("text").and_then(Value::as_str) {
+        Some(text) if !json => text.trim_end().to_owned(),
+        _ => Value::Object(answer).to_string(),
+    };
+    // A reader that has gone has seen enough.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 /// One that lives, or an error that says how it came to its end.
 pub fn alive(op: &'static str, found: &Found) -> Result<()> {
     if found.alive {

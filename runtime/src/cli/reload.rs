@@ -1,7 +1,5 @@
 //! `cnfscript reload NAME`: the instance loads its script again; what it changed, or why it did not, is shown.
 
-use std::io::Write;
-
 use clap::Args;
 
 use super::{reach, status};
@@ -23,11 +21,6 @@ pub fn reload(args: &ReloadArgs) -> Result<u8> {
     let found = reach::find(OP, &args.name)?;
     reach::alive(OP, &found)?;
     let answer = reach::Connection::open(OP, &found, None)?.ask(&Command::Reload)?;
-    let text = match answer.get("text").and_then(|text| text.as_str()) {
-        Some(text) if !args.json => text.trim_end().to_owned(),
-        _ => serde_json::Value::Object(answer).to_string(),
-    };
-    // A reader that has gone has seen enough.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    reach::show(answer, args.json);
     Ok(status::DONE)
 }

@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::link::tests::Scratch;
-    use crate::kernel::link::{self, Change, End, NewLink};
+    use crate::kernel::link::{self, Change};
     use crate::kernel::{address as addresses, neigh as neighs, route as routes};
 
     const ALL: Topics = Topics { link: true, address: true, route: true, neigh: true };
@@ -212,9 +212,7 @@ mod tests {
         let netlink = &scratch.1;
         let mut events = Notifications::open(&scratch.0.fd, ALL).unwrap();
         assert_eq!(events.receive().unwrap(), None);
-        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
-        pair.peer = Some((netlink, End::named("b")));
-        let made = link::create(&pair).unwrap();
+        let made = scratch.veth(&[]);
         let index = made.index;
         until(&mut events, |e| matches!(e, Event::Link(Action::New, l) if l.index == index));
         until(

@@ -321,15 +321,12 @@ fn decode(body: &[u8]) -> Option<QdiscInfo> {
 mod tests {
     use super::*;
     use crate::kernel::link::tests::Scratch;
-    use crate::kernel::link::{self, End, NewLink};
 
     #[test]
     fn every_discipline_is_set_or_named_as_missing() {
         let scratch = Scratch::new("qdisc");
         let netlink = &scratch.1;
-        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
-        pair.peer = Some((netlink, End::named("b")));
-        let index = link::create(&pair).unwrap().index;
+        let index = scratch.veth(&[]).index;
         let chance = |share| Chance { share, correlation: 0.1 };
         let (loss, reorder) = (chance(0.1), chance(0.5));
         let delay = 10_000_000;
@@ -379,9 +376,7 @@ mod tests {
     fn what_was_there_comes_back() {
         let scratch = Scratch::new("qback");
         let netlink = &scratch.1;
-        let mut pair = NewLink::new(netlink, link::kinds::find("veth").unwrap(), End::named("a"));
-        pair.peer = Some((netlink, End::named("b")));
-        let index = link::create(&pair).unwrap().index;
+        let index = scratch.veth(&[]).index;
         let latency = Some(50_000_000);
         let tbf = Qdisc::Tbf(Tbf { rate: 80_000_000, burst: 10_000, limit: None, latency });
         replace(netlink, index, &tbf).unwrap();

@@ -108,13 +108,18 @@ fn end(end: &End, index: u32, how: Made) -> LinkMessage {
     }
     let attributes = &mut message.attributes;
     attributes.push(LinkAttribute::IfName(end.name.clone()));
-    attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-    attributes.extend(end.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(end.group.map(LinkAttribute::Group));
-    attributes.extend(end.txqueuelen.map(LinkAttribute::TxQueueLen));
+    attributes.extend(plain(end));
     attributes.extend(end.num_tx_queues.map(LinkAttribute::NumTxQueues));
     attributes.extend(end.num_rx_queues.map(LinkAttribute::NumRxQueues));
     message
+}
+
+/// What any request about a link can set.
+fn plain(end: &End) -> impl Iterator<Item = LinkAttribute> {
+    let mac = end.mac.map(|mac| LinkAttribute::Address(mac.to_vec()));
+    let mtu = end.mtu.map(LinkAttribute::Mtu);
+    let group = end.group.map(LinkAttribute::Group);
+    mac.into_iter().chain(mtu).chain(group).chain(end.txqueuelen.map(LinkAttribute::TxQueueLen))
 }
 
 /// How an end came to be, which decides what is left to do.
@@ -143,10 +148,7 @@ pub fn remaining(end: &End, index: u32, how: Made) -> Option<LinkMessage> {
     attributes.extend(end.alias.clone().map(LinkAttribute::IfAlias));
     attributes.extend(end.master.map(LinkAttribute::Controller));
     if how == Made::Bare {
-        attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        attributes.extend(end.mtu.map(LinkAttribute::Mtu));
-        attributes.extend(end.group.map(LinkAttribute::Group));
-        attributes.extend(end.txqueuelen.map(LinkAttribute::TxQueueLen));
+        attributes.extend(plain(end));
     }
     let late_up = end.up && how.late_up(end);
     if late_up {

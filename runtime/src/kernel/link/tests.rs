@@ -12,6 +12,14 @@ impl Scratch {
         let (netns, netlink) = named::create(&name).unwrap();
         Scratch(netns, netlink)
     }
+
+    /// A pair in it: `a`, which has these addresses, and `b`.
+    pub fn veth(&self, addresses: &[&str]) -> Created {
+        let mut pair = NewLink::new(&self.1, kind("veth"), End::named("a"));
+        pair.end.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        pair.peer = Some((&self.1, End::named("b")));
+        create(&pair).unwrap()
+    }
 }
 
 impl Drop for Scratch {

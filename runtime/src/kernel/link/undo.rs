@@ -152,17 +152,10 @@ fn addrgenmode(netlink: &Netlink, link: &str) -> Option<AddrGenMode> {
 mod tests {
     use super::*;
     use crate::kernel::link::tests::Scratch;
-    use crate::kernel::link::{self, End, NewLink};
     use crate::kernel::{address, route};
 
     fn pair(scratch: &Scratch) -> u32 {
-        let mut new = NewLink::new(&scratch.1, link::kinds::find("veth").unwrap(), End::named("a"));
-        new.end.addresses = ["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        new.peer = Some((&scratch.1, End::named("b")));
-        link::create(&new).unwrap().index
+        scratch.veth(&["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"]).index
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::kernel::link::tests::Scratch;
-use crate::kernel::link::{self, End, NewLink};
 use crate::kernel::{address, neigh, rule};
 
 fn net(text: &str) -> IpNetwork {
@@ -16,10 +15,7 @@ fn ip(text: &str) -> IpAddr {
 /// A namespace with a link that has addresses; returns its index.
 fn with_link(what: &str) -> (Scratch, u32) {
     let scratch = Scratch::new(what);
-    let mut pair = NewLink::new(&scratch.1, link::kinds::find("veth").unwrap(), End::named("a"));
-    pair.end.addresses = vec![net("10.3.0.1/24"), net("fd00:3::1/64")];
-    pair.peer = Some((&scratch.1, End::named("b")));
-    let index = link::create(&pair).unwrap().index;
+    let index = scratch.veth(&["10.3.0.1/24", "fd00:3::1/64"]).index;
     (scratch, index)
 }
 
