@@ -5,7 +5,7 @@
  * Maps
  *   prefixes4, prefixes6   verdicts by prefix: a hash of {length, network}, asked for each length in use, longest first. With few
  *                          lengths that is several times faster than an LPM trie, which is slow when it is large
- *   plan                   the lengths in use
+ *   lengths, live          the lengths in use: two lists, and the number of the one that is read
  *   sources                a token bucket for each source, the least recently seen forgotten
  *   bucket                 the token bucket of all together
  *   counters               by fate
@@ -66,18 +66,21 @@ struct lengths {
 	__u8 length6[129];
 };
 
-/* Two, of which `live` is read: so that no frame sees half a list. */
-struct plan {
-	__u32 live;
-	struct lengths lengths[2];
-};
+/* Two, so that no frame sees half a list. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct lengths);
+} lengths SEC(".maps");
 
+/* A map of its own: written after the list that it names. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct plan);
-} plan SEC(".maps");
+	__type(value, __u32);
+} live SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -100,10 +103,10 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-static __always_inline __u32 verdict4(const struct lengths *lengths, __u32 address)
+static __always_inline __u32 verdict4(const struct lengths *list, __u32 address)
 {
-	for (__u32 i = 0; i < 33 && i < lengths->count4; i++) {
-		struct prefix4 key = {.length = lengths->length4[i]};
+	for (__u32 i = 0; i < 33 && i < list->count4; i++) {
+		struct prefix4 key = {.length = list->length4[i]};
 		__u32 *verdict;
 
 		key.network = bpf_htonl(masked4(address, key.length));
@@ -114,10 +117,10 @@ static __always_inline __u32 verdict4(const struct lengths *lengths, __u32 addre
 	return VERDICT_DEFAULT;
 }
 
-static __always_inline __u32 verdict6(const struct lengths *lengths, struct address address)
+static __always_inline __u32 verdict6(const struct lengths *list, struct address address)
 {
-	for (__u32 i = 0; i < 129 && i < lengths->count6; i++) {
-		struct prefix6 key = {.length = lengths->length6[i]};
+	for (__u32 i = 0; i < 129 && i < list->count6; i++) {
+		struct prefix6 key = {.length = list->length6[i]};
 		struct address network = masked6(address, key.length);
 		__u32 *verdict;
 
@@ -157,17 +160,17 @@ static __always_inline int is_limited(const struct packet *p)
 
 static __always_inline enum fate fate_of(struct xdp_md *ctx, struct packet *p)
 {
-	__u32 zero = 0, verdict;
-	struct plan *plans;
-	struct lengths *lengths;
+	__u32 zero = 0, verdict, which, *word;
+	struct lengths *list;
 
 	if (!parse_frame(ctx, p) || frame_is_discovery(ctx, p))
 		return FATE_OTHER;
-	plans = bpf_map_lookup_elem(&plan, &zero);
-	if (!plans)
+	word = bpf_map_lookup_elem(&live, &zero);
+	which = word ? *word : 0;
+	list = bpf_map_lookup_elem(&lengths, &which);
+	if (!list)
 		return FATE_OTHER;
-	lengths = &plans->lengths[*(volatile __u32 *)&plans->live & 1];
-	verdict = p->family == V4 ? verdict4(lengths, p->from.low) : verdict6(lengths, p->from);
+	verdict = p->family == V4 ? verdict4(list, p->from.low) : verdict6(list, p->from);
 	if (verdict == VERDICT_ALLOW)
 		return FATE_ALLOWED;
 	if (verdict == VERDICT_DENY || fallback == VERDICT_DENY)

@@ -69,9 +69,9 @@ end
 
 --- Lets packets see lengths that are in use from now on. None is taken away: one that nothing has costs a lookup, no more.
 local function publish(inside, more4, more6)
-  local map = inside.object.maps.plan
-  local plan = map:get(0)
-  local now = plan.lengths[plan.live + 1]
+  local maps = inside.object.maps
+  local live = maps.live:get(0)
+  local now = maps.lengths:get(live)
   local lengths4, lengths6 = set_of(now.length4, now.count4), set_of(now.length6, now.count6)
   local added = false
   for set, more in pairs({ [lengths4] = more4, [lengths6] = more6 }) do
@@ -88,11 +88,10 @@ local function publish(inside, more4, more6)
   -- Once in a load: what packets read is left as it is until the commit.
   local waits = library.loading() and inside.published
   inside.published = library.loading()
-  local other = waits and plan.live or 1 - plan.live
-  plan.lengths[other + 1] = { count4 = count4, count6 = count6, length4 = length4, length6 = length6 }
-  map:set(0, plan)
-  plan.live = other
-  map:set(0, plan)
+  local other = waits and live or 1 - live
+  maps.lengths:set(other, { count4 = count4, count6 = count6, length4 = length4, length6 = length6 })
+  -- Now, or at the commit: after what it names.
+  maps.live:set(0, other)
 end
 
 --- Writes verdicts, then the lengths they need.
@@ -165,7 +164,7 @@ function filter.xdp(options)
     }
     load.name = program.name_of("filter", link)
     -- A later load that says other networks makes them anew, to come all at once; counters and rates go on.
-    load.fresh = { "prefixes4", "prefixes6", "plan" }
+    load.fresh = { "prefixes4", "prefixes6", "lengths", "live" }
     load.said = library.words(denied.keys4, denied.keys6, allowed.keys4, allowed.keys6)
     inside.object = bpf.builtin("filter", load)
     -- One that says the same has what the script has changed since as it was.

@@ -134,6 +134,8 @@ cases! {
         => "cnf.filter.xdp { link = v1, rate = { pps = 2000, per = 'source' } }";
     a_filter_that_denies_more: "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' } f:deny('10.2.0.0/17') f:allow('10.3.0.0/18')"
         => "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' } f:deny('10.2.0.0/18')";
+    a_filter_that_denies_another_length: "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' }"
+        => "local f = cnf.filter.xdp { link = v1, deny = '10.1.0.0/16' } f:deny('10.2.0.0/17') f:deny('fd00::/9')";
     forwarding: "cnf.forward.xdp { links = { v1, v2 } }" => "cnf.forward.xdp { links = { v1 } }";
     a_limit: "cnf.police.limit { link = v1, rate = '10mbit' }
               cnf.police.limit { link = v1, direction = 'egress', pps = 10, per = 'source' }"
@@ -207,6 +209,50 @@ fn a_load_that_says_its_backends_several_times_writes_the_other_table() {
     assert_eq!(told["changed"], json!([service]), "there is one more to know of");
     assert_eq!(tables(), before);
     assert_eq!(room.turn("it", &text(back))["changed"], json!([]));
+}
+
+/// However often a load denies networks of lengths that are new: the list that frames read is not written to, and the word that
+/// names the other is a map of its own, which no frame can see half of.
+#[test]
+fn a_load_that_denies_other_lengths_writes_the_other_list() {
+    let room = Room::new();
+    let text = |said: &str| {
+        format!("{LINKS}local f = cnf.filter.xdp {{ link = v1, deny = '10.1.0.0/16' }}\n{said}")
+    };
+    let lists = || -> (usize, Vec<Vec<u8>>) {
+        let live = room.live();
+        let values = |name: &str| {
+            let map = live.iter().find(|(key, _)| key.starts_with(name)).expect("it is there").1;
+            map.iter().map(|(_, value)| value.clone()).collect::<Vec<_>>()
+        };
+        let word = <[u8; 4]>::try_from(values("live ").remove(0)).expect("one word");
+        (u32::from_ne_bytes(word) as usize, values("lengths "))
+    };
+    room.up("it", &text(""));
+    let mut before = lists();
+    let cases = [
+        "f:deny('10.2.0.0/17')",
+        "f:deny('10.2.0.0/17') f:deny('10.2.0.0/18') f:allow('fd00::/9')",
+        "f:deny('10.2.0.0/19') f:deny('10.2.0.0/17') f:deny { '10.2.0.0/20', 'fd00::/10' }",
+    ];
+    for case in cases {
+        room.turn("it", &text(case));
+        let (read, after) = (before.0, lists());
+        assert_eq!(after.0, 1 - read, "{case}");
+        assert_eq!(after.1[read], before.1[read], "{case}");
+        assert_ne!(after.1[1 - read], before.1[1 - read], "{case}");
+        // And none of it by a load that is refused.
+        let more = format!("{case} f:deny('10.3.0.0/31') error('late')");
+        room.reload("it", &text(&more)).expect(1, "late");
+        assert_eq!(lists(), after, "{case}");
+        before = after;
+    }
+    // Lengths that are there already change nothing.
+    room.turn("it", &text("f:deny('10.4.0.0/20') f:deny('fd01::/16') f:deny('10.4.0.0/16')"));
+    let (read, after) = (before.0, lists());
+    assert_eq!((after.0, &after.1[read]), (1 - read, &before.1[read]), "for fd01::/16");
+    room.turn("it", &text("f:deny('10.4.0.0/20') f:deny('10.4.0.0/17')"));
+    assert_eq!(lists(), after);
 }
 
 /// What is said of a fault again after its end is a new one.
