@@ -426,6 +426,41 @@ fn a_save_is_enough() {
 }
 
 #[test]
+fn a_file_that_is_deleted_is_told_once_and_is_welcome_back() {
+    let room = Room::new();
+    let script = room.script("gone", "require('part') cnf.netns.new('PREFIXa')");
+    let part = room.scripts.path().join("part.lua");
+    std::fs::write(&part, "").expect("written");
+    room.run(&["up", "--watch", "gone.lua"]).expect(0, "gone is up");
+    let log = || room.log("gone");
+    let cases = [
+        (&script, "not reloaded: read(gone.lua): no such file or directory (ENOENT)"),
+        (&part, "not reloaded: require(part): there is no such module (ENOENT)"),
+    ];
+    let mut generation = 1;
+    for (file, gone) in cases {
+        let text = std::fs::read_to_string(file).expect("it is there");
+        for (n, first) in [None, Some("x ="), Some("x = =")].into_iter().enumerate() {
+            // One that has failed, and one that has not.
+            if let Some(wrong) = first {
+                let errors = log().matches("syntax error").count();
+                std::fs::write(file, wrong).expect("written");
+                eventually(|| log().matches("syntax error").count() > errors);
+            }
+            std::fs::remove_file(file).expect("removed");
+            eventually(|| log().matches(gone).count() > n);
+            // As long as it takes to be told of twice.
+            std::thread::sleep(Duration::from_millis(400));
+            assert_eq!(log().matches(gone).count(), n + 1, "{}", log());
+            std::fs::write(file, &text).expect("written");
+            generation += 1;
+            eventually(|| log().contains(&format!("reload {generation}: ")));
+        }
+    }
+    assert!(!log().contains("saved again as it was"), "{}", log());
+}
+
+#[test]
 fn hangup_reloads() {
     let room = Room::new();
     room.up("hup", &format!("{NET} print('load', cnf.generation)"));

@@ -468,8 +468,8 @@ impl Life {
     }
 
     fn script_file(&self) -> Files {
-        let file = self.script.file.iter();
-        file.map(|file| (file.clone(), Content::read(file))).collect()
+        let file = self.script.file.iter().filter_map(|file| std::path::absolute(file).ok());
+        file.map(|file| (file.clone(), Content::read(&file))).collect()
     }
 
     /// Whether the files of the load that has just failed say something else by now, and are watched.

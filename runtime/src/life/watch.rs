@@ -120,6 +120,7 @@ impl Watcher {
             orders: Arc::clone(&orders),
             places: Places::new().map_err(about)?,
             loaded: Files::new(),
+            live: Files::new(),
             told: Files::new(),
             changed: Files::new(),
             gone: BTreeMap::new(),
@@ -162,6 +163,8 @@ struct Watch<F> {
     orders: Arc<Orders>,
     places: Places,
     loaded: Files,
+    /// What the last load read that has not failed.
+    live: Files,
     /// What was reported of a file, until a load has read it.
     told: Files,
     /// Says something else than what was loaded.
@@ -228,7 +231,16 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
         for path in old.keys().filter(|path| !self.loaded.contains_key(*path)) {
             self.places.leave(path);
         }
-        self.told.retain(|path, _| old.get(path) == self.loaded.get(path));
+        if self.failed.is_none() {
+            self.live.clone_from(&self.loaded);
+        }
+        // What it was last known by, or by the load that is live since this one has failed before it came to it.
+        let (loaded, live) = (&self.loaded, &self.live);
+        self.told.retain(|path, told| {
+            let now = loaded.get(path);
+            let is_unread = || now == live.get(path) && Content::read(path) == *told;
+            now.is_some() && (now == old.get(path) || is_unread())
+        });
         self.changed.clear();
         self.gone.clear();
         self.reported = false;
@@ -272,11 +284,13 @@ impl<F: Fn(Vec<PathBuf>)> Watch<F> {
     }
 
     fn found(&mut self, path: &Path, now: Content) {
-        if self.loaded.get(path) == Some(&now) {
+        let differs = self.loaded.get(path).is_some_and(|loaded| *loaded != now);
+        // As it was, after a load has failed that did without: that is worth another.
+        let is_back = self.failed.is_some() && self.told.get(path).is_some_and(|told| *told != now);
+        if !differs {
             self.told.remove(path);
         }
-        let differs = self.loaded.get(path).is_some_and(|loaded| *loaded != now);
-        if differs && self.told.get(path) != Some(&now) {
+        if (differs || is_back) && self.told.get(path) != Some(&now) {
             self.changed.insert(path.to_owned(), now);
         } else {
             self.changed.remove(path);

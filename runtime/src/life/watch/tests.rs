@@ -219,6 +219,37 @@ fn what_a_failed_load_did_not_read_is_reported_once() {
 }
 
 #[test]
+fn what_is_deleted_after_it_has_failed_is_reported_once_and_again_when_it_is_back() {
+    let bench = Bench::new();
+    let (main, module) = (bench.write("main.lua", "1"), bench.write("module.lua", "1"));
+    bench.load(&[&main, &module]);
+    // A load that fails without the module goes on with what the live one has read of it.
+    let fail = |read: &[(&Path, &[u8])]| {
+        let all = [(&*main, b"1" as &[u8]), (&*module, b"1")];
+        let all =
+            all.iter().chain(read).map(|(path, text)| (path.to_path_buf(), Content::of(text)));
+        bench.watcher.follow(all.collect(), true);
+        bench.settle();
+    };
+    for _ in 0..2 {
+        fs::write(&module, "wrong").expect("written");
+        bench.expect(&[&module]);
+        fail(&[(&module, b"wrong")]);
+        fs::remove_file(&module).expect("removed");
+        bench.expect(&[&module]);
+        fail(&[]);
+        std::thread::sleep(GONE_AFTER);
+        bench.expect_nothing();
+        // As the live load has read it: the failure is not one of that.
+        std::thread::sleep(SAME_SAVE);
+        fs::write(&module, "1").expect("written");
+        bench.expect(&[&module]);
+        bench.load(&[&main, &module]);
+        bench.expect_nothing();
+    }
+}
+
+#[test]
 fn what_is_saved_during_a_load_is_reported_together_and_after_it() {
     let bench = Bench::new();
     let paths = ["a.lua", "b.lua", "c.lua"].map(|name| bench.write(name, "1"));
