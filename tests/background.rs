@@ -142,6 +142,70 @@ fn one_that_was_killed_is_dead_and_its_name_is_free() {
     assert_eq!(room.left(), [""; 0]);
 }
 
+/// What a dead one is pointed to is done as it is written, by a shell.
+#[test]
+fn what_hints_of_a_dead_one_say_works() {
+    let room = Room::new();
+    let shell = |hint: &str| -> Said {
+        let line = hint.replacen("cnfscript", &format!("timeout 20 {BINARY}"), 1);
+        // From elsewhere than the script is.
+        let mut sh = Command::new("sh");
+        sh.args(["-c", &line]).current_dir("/").env(DIRECTORY_VARIABLE, room.run.path());
+        sh.output().expect("sh is there").into()
+    };
+    let hint = |said: &Said| -> Vec<String> {
+        let all = format!("{}{}", said.out, said.err);
+        let hint = all.split_once("hint: ").expect("a hint").1.trim().to_owned();
+        hint.split("; ").map(str::to_owned).collect()
+    };
+    let cases = [
+        ("plain", &[][..], "plain"),
+        ("plain", &["--name", "other"][..], "other"),
+        ("it's two words", &[][..], "it's two words"),
+        ("two words", &["--name", "three more words"][..], "three more words"),
+    ];
+    for (script, words, name) in cases {
+        let path = room.script(script, PAIR);
+        let path = path.to_str().expect("text").to_owned();
+        let up = [&["up", path.as_str()][..], words].concat();
+        for take_over in [false, true] {
+            room.run(&up).expect(0, "is up");
+            room.kill(name);
+            let said = room.run(&["down", name]);
+            said.expect(1, "does not run: it died and left things behind (ESRCH)");
+            let hints = hint(&said);
+            let clean = hints[0].strip_suffix(" removes them").expect("what to do");
+            let up = hints[1].strip_suffix(" takes them over").expect("what to do");
+            // `status` says the same.
+            let told = format!("hint: {up} takes over what {name} left, {clean} removes it");
+            room.run(&["status", name]).expect(1, &told);
+            match take_over {
+                true => {
+                    shell(up).expect(0, &format!("{name} took over what process "));
+                    room.run(&["down", name]).expect(0, "is down");
+                }
+                false => shell(clean).expect(0, &format!("{name}: removed 2 links, 1 netns\n")),
+            }
+            assert_eq!((room.left(), room.namespaces()), (vec![], vec![]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn nothing_takes_over_what_has_no_script_any_more() {
+    let room = Room::new();
+    let script = room.script("lost", PAIR);
+    room.run(&["up", "lost.lua"]).expect(0, "is up");
+    room.kill("lost");
+    std::fs::remove_file(script).expect("removed");
+    let only = "hint: cnfscript clean lost removes them\n";
+    room.run(&["down", "lost"]).expect(1, only);
+    room.run(&["status"]).expect(0, "hint: cnfscript clean lost removes what lost left behind\n");
+    room.run(&["clean"]).expect(0, "hint: cnfscript clean lost removes it\n");
+    room.run(&["clean", "lost"]).expect(0, "lost: removed 2 links, 1 netns\n");
+    room.run(&["down", "lost"]).expect(1, "no such instance (ENOENT)");
+}
+
 #[test]
 fn what_one_that_was_killed_left_is_taken_over() {
     let room = Room::new();

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{reach, status};
+use super::{next, reach, status};
 use crate::own::instance::{Found, Instances, Record, Seized, boot};
 use crate::own::journal;
 use crate::{Error, Result, own, report};
@@ -119,12 +119,10 @@ fn spare(found: &Found, record: Option<&Record>) -> Outcome {
     if !found.paths.left_something() {
         return Outcome::Untouched;
     }
-    let up = record.and_then(|record| record.script.as_ref());
-    let up = up.map_or_else(String::new, |script| {
-        format!(", cnfscript up {} takes it over", script.display())
-    });
+    let up = next::up(name, record.and_then(|record| record.script.as_deref()));
+    let up = up.map_or_else(String::new, |up| format!(", {up} takes it over"));
     say(&format!("{name}: left, packets may still flow through it"));
-    say(&format!("  = hint: cnfscript clean {name} removes it{up}"));
+    say(&format!("  = hint: {} removes it{up}", next::clean(name)));
     Outcome::Spared
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{reach, status};
+use super::{next, reach, status};
 use crate::life::socket::wire::Command;
 use crate::own::instance::{Found, Instances};
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ pub fn down(args: &DownArgs) -> Result<u8> {
         if now.paths.left_something() {
             return Err(Error::new(OP, "ENOTEMPTY", "it ended and left things behind")
                 .subject(&found.name)
-                .hint(format!("cnfscript clean {} removes them", found.name)));
+                .hint(format!("{} removes them", next::clean(&found.name))));
         }
         now.remove()?;
     }
@@ -100,8 +100,9 @@ fn wait_for_lock(found: &Found, limit: Instant) -> Result<()> {
         if Instant::now() > limit {
             let error = Error::new(OP, "ETIMEDOUT", "it does not end").subject(&found.name);
             return Err(match &found.record {
-                Some(record) => error
-                    .hint(format!("kill -9 {}, then cnfscript clean {}", record.pid, found.name)),
+                Some(record) => {
+                    error.hint(format!("kill -9 {}, then {}", record.pid, next::clean(&found.name)))
+                }
                 None => error,
             });
         }

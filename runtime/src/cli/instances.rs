@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value, json};
 
-use super::{reach, status};
+use super::{next, reach, status};
 use crate::Result;
 use crate::life::socket::wire::Command;
 use crate::own::counted;
@@ -172,17 +173,19 @@ fn state(known: &Map<String, Value>) -> String {
 fn hint(known: &Map<String, Value>) -> Option<String> {
     let name = text(known, "name");
     let is = |key: &str| known.get(key) == Some(&json!(true));
+    let clean = next::clean(&name);
+    let script = known.get("script").and_then(Value::as_str);
+    // Of one in the foreground, the next run removes it all by itself.
+    let up = next::up(&name, script.map(Path::new)).filter(|_| is("background"));
     let hint = match text(known, "state").as_str() {
-        // Of one in the foreground, the next run removes it all by itself.
-        "dead" if is("left_something") && is("background") => format!(
-            "cnfscript up {} takes over what {name} left, cnfscript clean {name} removes it",
-            text(known, "script")
-        ),
-        "dead" if is("left_something") => {
-            format!("cnfscript clean {name} removes what {name} left behind")
+        "dead" if is("left_something") => match up {
+            Some(up) => format!("{up} takes over what {name} left, {clean} removes it"),
+            None => format!("{clean} removes what {name} left behind"),
+        },
+        "dead" | "ended" => format!("cnfscript down {} removes its log", next::quoted(&name)),
+        "silent" => {
+            format!("cnfscript down {} ends it if it stays silent", next::quoted(&name))
         }
-        "dead" | "ended" => format!("cnfscript down {name} removes its log"),
-        "silent" => format!("cnfscript down {name} ends it if it stays silent"),
         _ => return None,
     };
     Some(format!("  = hint: {hint}\n"))

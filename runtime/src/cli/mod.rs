@@ -7,6 +7,7 @@ mod down;
 mod features;
 mod instances;
 mod logs;
+mod next;
 mod reach;
 mod reload;
 mod repl;

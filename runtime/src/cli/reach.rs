@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+use super::next;
 use crate::life::socket::{address, wire};
 use crate::own::instance::{Found, Instances};
 use crate::{Error, Result};
@@ -71,20 +72,23 @@ pub fn alive(op: &'static str, found: &Found) -> Result<()> {
         return Ok(());
     }
     let error = |message: String| Error::new(op, "ESRCH", message).subject(&found.name);
-    let up = match found.record.as_ref().and_then(|record| record.script.as_ref()) {
-        Some(script) => format!("cnfscript up {}", script.display()),
-        None => "cnfscript up SCRIPT".to_owned(),
+    let script = found.record.as_ref().and_then(|record| record.script.as_deref());
+    let up = next::up(&found.name, script);
+    let again = |error: Error| match &up {
+        Some(up) => error.hint(up.as_str()),
+        None => error,
     };
     Err(match found.record.as_ref().and_then(|record| record.ended) {
         Some(end) => {
-            error(format!("does not run: it ended {} ago with status {}", ago(end.at), end.status))
-                .hint(up)
+            let status = end.status;
+            again(error(format!("does not run: it ended {} ago with status {status}", ago(end.at))))
         }
         None if found.paths.left_something() => {
+            let over = up.map_or_else(String::new, |up| format!("; {up} takes them over"));
             error("does not run: it died and left things behind".into())
-                .hint(format!("cnfscript clean {} removes them; {up} takes them over", found.name))
+                .hint(format!("{} removes them{over}", next::clean(&found.name)))
         }
-        None => error("does not run: it died".into()).hint(up),
+        None => again(error("does not run: it died".into())),
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Common, status};
+use super::{Common, next, status};
 use crate::api::host::Instance;
 use crate::kernel::capability;
 use crate::life::control::Control;
@@ -215,21 +215,12 @@ pub(super) fn say_missing_privilege() {
     if missing.is_empty() {
         return;
     }
-    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    let words: Vec<String> = std::env::args().map(|word| next::quoted(&word)).collect();
     tracing::warn!(
         "without {}: the kernel will refuse namespaces, links and eBPF\n  = hint: sudo {}",
         missing.join(", "),
         words.join(" ")
     );
-}
-
-/// A word as a shell would need it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }
 
 /// The exit status of an end, and its error printed.
@@ -277,11 +268,7 @@ pub(super) fn prepare(op: &'static str, args: &RunArgs) -> Result<(Instance, Chu
             let shown = path.display().to_string();
             let source = std::fs::read(path).map_err(|e| unreadable(op, path, &e))?;
             let real = path.canonicalize().map_err(|e| Error::io(op, &e).subject(shown.clone()))?;
-            let stem =
-                path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            // A hidden file is hidden, its instance is not.
-            let stem = stem.trim_start_matches('.').to_owned();
-            (stem, Some(real), Chunk { name: shown, source, interactive: false })
+            (next::name_of(path), Some(real), Chunk { name: shown, source, interactive: false })
         }
         (None, None) => unreachable!("without a script standard input is read"),
     };
