@@ -63,7 +63,7 @@ impl<'lua> Module<'lua> {
 }
 
 /// Wraps a native that never waits.
-pub fn sync_function<R, F>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
+fn sync_function<R, F>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
 where
     R: IntoLuaMulti,
     F: Fn(&Lua, &Rc<Host>, Args) -> Result<R> + 'static,
@@ -75,7 +75,7 @@ where
 }
 
 /// Wraps a native that may wait.
-pub fn async_function<R, F, Fut>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
+fn async_function<R, F, Fut>(lua: &Lua, op: String, function: F) -> mlua::Result<Function>
 where
     R: IntoLuaMulti + 'static,
     F: Fn(&Lua, &Rc<Host>, Args) -> Result<Fut> + 'static,

@@ -43,10 +43,13 @@ fn endpoint(args: &mut Args) -> Result<SocketAddr> {
     })
 }
 
+/// What `tcp` and `udp` are asked for.
 struct Exchange {
+    /// Bound, and not connected yet.
+    socket: Socket,
+    target: SocketAddr,
     timeout: Duration,
     send: Option<Vec<u8>>,
-    leaving: Leaving,
 }
 
 /// How packets leave the namespace, when not as its routes say.
@@ -75,16 +78,23 @@ impl Leaving {
     }
 }
 
-fn exchange(args: &mut Args, net: &Net, target: &SocketAddr) -> Result<Exchange> {
+fn exchange(
+    args: &mut Args,
+    host: &Rc<Host>,
+    op: &'static str,
+    (kind, protocol): (Type, Protocol),
+) -> Result<Exchange> {
+    let net = NetOption::argument(args, host)?;
+    let target = endpoint(args)?;
     let mut options = args.options()?;
     options.set_subject(target.to_string());
-    let exchange = Exchange {
-        timeout: options.get("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
-        send: options.get("send")?,
-        leaving: Leaving::read(&mut options, net)?,
-    };
+    let timeout = options.get("timeout")?.unwrap_or(DEFAULT_TIMEOUT);
+    let send = options.get("send")?;
+    let leaving = Leaving::read(&mut options, &net)?;
     options.finish()?;
-    Ok(exchange)
+    let socket = socket::open(&net.open()?.netns.fd, op, target.ip(), kind, protocol)?;
+    leaving.apply(op, &socket)?;
+    Ok(Exchange { socket, target, timeout, send })
 }
 
 fn timed_out(op: &'static str, target: SocketAddr, limit: Duration) -> Error {
@@ -98,17 +108,14 @@ fn tcp(
     mut args: Args,
 ) -> Result<impl Future<Output = Result<Data>> + use<>> {
     const OP: &str = "probe.tcp";
-    let net = NetOption::argument(&mut args, host)?;
-    let target = endpoint(&mut args)?;
-    let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
-    let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::STREAM, Protocol::TCP)?;
-    leaving.apply(OP, &raw)?;
+    let Exchange { socket, target, timeout, send } =
+        exchange(&mut args, host, OP, (Type::STREAM, Protocol::TCP))?;
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(OP, &e).subject(target.to_string());
         let start = Instant::now();
         let work = async {
             let mut stream =
-                TcpSocket::from_std_stream(raw.into()).connect(target).await.map_err(failed)?;
+                TcpSocket::from_std_stream(socket.into()).connect(target).await.map_err(failed)?;
             let connect = start.elapsed();
             stream.write_all(&send.unwrap_or_default()).await.map_err(failed)?;
             // A server that has reset the connection by now has its reason read below.
@@ -128,16 +135,13 @@ fn udp(
     mut args: Args,
 ) -> Result<impl Future<Output = Result<Data>> + use<>> {
     const OP: &str = "probe.udp";
-    let net = NetOption::argument(&mut args, host)?;
-    let target = endpoint(&mut args)?;
-    let Exchange { timeout, send, leaving } = exchange(&mut args, &net, &target)?;
-    let raw = socket::open(&net.open()?.netns.fd, OP, target.ip(), Type::DGRAM, Protocol::UDP)?;
-    leaving.apply(OP, &raw)?;
+    let Exchange { socket, target, timeout, send } =
+        exchange(&mut args, host, OP, (Type::DGRAM, Protocol::UDP))?;
     Ok(async move {
         let failed = |e: std::io::Error| Error::io(OP, &e).subject(target.to_string());
         let start = Instant::now();
         let work = async {
-            let socket = UdpSocket::from_std(raw.into()).map_err(failed)?;
+            let socket = UdpSocket::from_std(socket.into()).map_err(failed)?;
             // Connected, so that "port unreachable" comes back as ECONNREFUSED.
             socket.connect(target).await.map_err(failed)?;
             socket.send(send.as_deref().unwrap_or(b"probe")).await.map_err(failed)?;

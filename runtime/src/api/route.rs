@@ -12,7 +12,7 @@ use mlua::{Lua, Table, Value};
 
 use entry::{Entry, Kind, keep};
 pub use words::ip_protocol;
-use words::{as_option, destination, dev, family, table, word};
+use words::{destination, dev, family, named, table};
 
 use super::handle::{Class, Returned};
 use super::host::Host;
@@ -70,9 +70,6 @@ fn add_route(
         nexthops.push(next);
     }
     let table = table(&mut options)?;
-    let scope = word(&mut options, "scope")?.map(|w| route::scope(&w));
-    let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
-    let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
     let hop6 = nexthops.iter().find_map(|hop| hop.via).is_some_and(|via| via.is_ipv6());
     let ipv6 = family(&mut options)?.unwrap_or(false)
         || via.is_some_and(|a| a.is_ipv6())
@@ -87,9 +84,9 @@ fn add_route(
         table,
         metric: options.get("metric")?,
         mtu: options.get("mtu")?,
-        scope: as_option(&options, scope)?,
-        protocol: as_option(&options, protocol)?,
-        kind: as_option(&options, kind)?,
+        scope: named(&mut options, "scope", route::scope)?,
+        protocol: named(&mut options, "proto", route::protocol)?,
+        kind: named(&mut options, "type", route::kind)?,
         nexthops,
         onlink: options.flag("onlink")?,
         tos: options.get("tos")?.unwrap_or(0),
@@ -171,21 +168,19 @@ fn route_data(netlink: &Netlink, r: RouteInfo) -> Data {
 fn routes(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Data> {
     let mut options = args.options()?;
     let dst = destination(&mut options)?;
-    let table = match word(&mut options, "table")? {
-        Some(all) if all == "all" => Some(Ok(route::ALL_TABLES)),
-        word => word.map(|w| route::table(&w)),
+    let table = |word: &str| match word {
+        "all" => Ok(route::ALL_TABLES),
+        word => route::table(word),
     };
-    let protocol = word(&mut options, "proto")?.map(|w| route::protocol(&w));
-    let kind = word(&mut options, "type")?.map(|w| route::kind(&w));
     // "0.0.0.0/0" and "::/0" are one family's default route.
     let zero = dst.flatten().filter(|dst| dst.prefix() == 0);
     let dst = dst.map(|dst| dst.filter(|dst| dst.prefix() > 0));
     let filter = route::Filter {
-        table: as_option(&options, table)?,
+        table: named(&mut options, "table", table)?,
         ipv6: family(&mut options)?.or(zero.map(|dst| dst.is_ipv6())),
         dev: dev(&mut options, this)?,
-        protocol: as_option(&options, protocol)?,
-        kind: as_option(&options, kind)?,
+        protocol: named(&mut options, "proto", route::protocol)?,
+        kind: named(&mut options, "type", route::kind)?,
         dst,
         via: options.get("via")?,
     };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, Value};
 
 use super::entry::{Entry, Kind, keep};
-use super::words::{as_option, family, ip_protocol, table, word};
+use super::words::{family, ip_protocol, named, table, word};
 use crate::Result;
 use crate::api::handle::{Returned, held};
 use crate::api::host::Host;
@@ -36,7 +36,6 @@ pub fn add(
 fn wanted(options: &mut Options) -> Result<Rule> {
     let table = table(options)?;
     let (fwmark, fwmask) = mark(options)?;
-    let protocol = word(options, "proto")?.map(|w| route::protocol(&w));
     let action = match options.raw("goto")? {
         Value::Nil => options
             .choice(
@@ -68,7 +67,7 @@ fn wanted(options: &mut Options) -> Result<Rule> {
         table,
         priority: options.get("priority")?,
         suppress_prefixlength: options.get("suppress_prefixlength")?,
-        protocol: as_option(options, protocol)?,
+        protocol: named(options, "proto", route::protocol)?,
         action,
     })
 }
@@ -171,8 +170,7 @@ pub fn list(_: &Lua, _: &Rc<Host>, this: &Net, mut args: Args) -> Result<Data> {
     let mut options = args.options()?;
     let ipv6 = family(&mut options)?;
     let priority: Option<u32> = options.get("priority")?;
-    let table = word(&mut options, "table")?.map(|w| route::table(&w));
-    let table = as_option(&options, table)?;
+    let table = named(&mut options, "table", route::table)?;
     let from = options.network("from")?;
     let to = options.network("to")?;
     options.finish()?;

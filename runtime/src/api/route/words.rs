@@ -42,10 +42,19 @@ pub fn word(options: &mut Options, name: &'static str) -> Result<Option<String>>
     }
 }
 
+/// As [`word`], read by what the kernel layer has for it.
+pub fn named<T>(
+    options: &mut Options,
+    name: &'static str,
+    read: impl FnOnce(&str) -> Result<T>,
+) -> Result<Option<T>> {
+    let read = word(options, name)?.map(|word| read(&word));
+    as_option(options, read)
+}
+
 /// A routing table. The kernel reads 0 (RT_TABLE_UNSPEC) as "any": a route would land in main, a rule in one that is empty.
 pub fn table(options: &mut Options) -> Result<Option<u32>> {
-    let table = word(options, "table")?.map(|w| route::table(&w));
-    match as_option(options, table)? {
+    match named(options, "table", route::table)? {
         Some(0) => Err(options.bad("table 0 is none (RT_TABLE_UNSPEC)").hint(
             "\"main\" is 254, \"default\" 253, \"local\" 255; any other number is a table of its own",
         )),

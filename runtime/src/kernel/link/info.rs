@@ -130,7 +130,7 @@ fn named(name: &str) -> LinkMessage {
     message
 }
 
-pub(super) fn without_stats(mut message: LinkMessage) -> LinkMessage {
+fn without_stats(mut message: LinkMessage) -> LinkMessage {
     let mask = DefaultNla::new(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec());
     message.attributes.push(LinkAttribute::Other(mask));
     message

@@ -86,7 +86,7 @@ fn check(link: &NewLink<'_>) -> Result<()> {
 }
 
 /// Appends the kind's options.
-pub fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) -> Result<()> {
+fn write_values(kind: &Kind, values: &[(String, Value)], data: &mut Writer) -> Result<()> {
     for (word, value) in values {
         let field = kind.field(word).ok_or_else(|| {
             let error = Error::invalid("link", format!("a {} has no option {word:?}", kind.name));

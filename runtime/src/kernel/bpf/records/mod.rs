@@ -68,7 +68,7 @@ enum Source {
 }
 
 /// Bytes of each processor's buffer of a perf event array, when nothing else is asked for.
-pub const PERF_BUFFER: usize = 256 << 10;
+const PERF_BUFFER: usize = 256 << 10;
 
 impl Records {
     /// Opens a ring buffer or a perf event array, the latter with `buffer` bytes for each processor, rounded up to a

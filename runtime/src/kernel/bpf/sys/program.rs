@@ -22,7 +22,7 @@ pub struct ProgramAttr<'a> {
 }
 
 pub const FUNC_INFO_SIZE: u32 = 8;
-pub const LINE_INFO_SIZE: u32 = 16;
+const LINE_INFO_SIZE: u32 = 16;
 
 /// Loads and verifies. With `log` = (level, buffer) the verifier writes its text there, NUL-terminated.
 pub fn prog_load(spec: &ProgramAttr<'_>, log: Option<(u32, &mut [u8])>) -> SysResult<OwnedFd> {

@@ -6,17 +6,17 @@ use crate::kernel::bpf::{Map, Value, Write};
 impl Map {
     /// # Errors
     /// EINVAL and ERANGE as [`crate::kernel::bpf::Type::encode`], naming the field.
-    pub fn encode_key(&self, key: &Value) -> Result<Vec<u8>> {
+    fn encode_key(&self, key: &Value) -> Result<Vec<u8>> {
         let mut out = vec![0; self.key_type().size()];
         self.encode_key_into(key, &mut out).map(|()| out)
     }
 
-    pub fn decode_key(&self, key: &[u8]) -> Value {
+    fn decode_key(&self, key: &[u8]) -> Value {
         self.key_type().decode(key)
     }
 
     /// A per-CPU value is an array, the first element of CPU 0.
-    pub fn decode_value(&self, value: &[u8]) -> Value {
+    fn decode_value(&self, value: &[u8]) -> Value {
         let kind = self.value_type();
         match self.info().kind.is_per_cpu() {
             false => kind.decode(value),
