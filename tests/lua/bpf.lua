@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, link, netns, probe, test = cnf.bpf, cnf.link, cnf.netns, cnf.probe, cnf.test
-local bpffs, json, pair = require("bpffs"), require("json"), require("pair")
+local bpffs, bpftool, pair = require("bpffs"), require("bpftool"), require("pair")
 local source = require("source")
 local compile, whole = source.compile, source.whole
 
@@ -376,10 +376,7 @@ test.case("what is loaded is listed, and gone when nothing holds it", function(t
 end)
 
 test.case("all of this system is listed, as bpftool lists it", function(t)
-  local host = netns.host()
-  if not pcall(host.exec, host, { "bpftool", "version" }) then
-    t:skip("bpftool is not installed")
-  end
+  bpftool.required(t)
   local ns = t:netns("a")
   local near = link.veth({ name = "near", netns = ns, peer = { name = "far", netns = ns } })
   local o = compile(COUNTER .. 'SEC("xdp") int frames(struct xdp_md *ctx) { return XDP_PASS; }\n')
@@ -394,7 +391,7 @@ test.case("all of this system is listed, as bpftool lists it", function(t)
   -- Other processes load and let go meanwhile: what is there before a look and after it has to be in it.
   for what, list in pairs({ prog = bpf.programs, map = bpf.maps, link = bpf.links }) do
     local before = by_id(list())
-    local theirs = by_id(json.decode(host:exec({ "bpftool", "-j", what, "show" }).stdout))
+    local theirs = by_id(bpftool.ask(what, "show"))
     local after, both = by_id(list()), 0
     for id, ours in pairs(before) do
       if after[id] then
@@ -410,7 +407,7 @@ test.case("all of this system is listed, as bpftool lists it", function(t)
         end
       end
     end
-    for id in pairs(by_id(json.decode(host:exec({ "bpftool", "-j", what, "show" }).stdout))) do
+    for id in pairs(by_id(bpftool.ask(what, "show"))) do
       t:ok(after[id] or not theirs[id], ("%s %d is not listed"):format(what, id))
     end
     t:ok(both > 0, what)

@@ -3,7 +3,7 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local pair, source = require("pair"), require("source")
+local hooks, pair, source = require("hooks"), require("pair"), require("source")
 local bpf, chaos, link, netns, packet, policy, probe, test =
   cnf.bpf, cnf.chaos, cnf.link, cnf.netns, cnf.packet, cnf.policy, cnf.probe, cnf.test
 
@@ -401,11 +401,7 @@ test.case("faults stand before other programs, the router last", function(t)
   local fault = chaos.inject(near, { loss = 0 })
   chaos.inject(near, { loss = 0 })
   local hook = bpf.has("tcx").available and cnf.tcx or cnf.tc
-  local names = {}
-  for i, program in ipairs(hook.query(near, "egress").programs) do
-    names[i] = program.name
-  end
-  t:equal(names, { "chaos_egress", "chaos_egress", "own", "egress" })
+  t:equal(hooks.names(hook.query(near, "egress")), { "chaos_egress", "chaos_egress", "own", "egress" })
   -- What a fault takes, the router does not see.
   fault:heal()
   chaos.inject(near, { blackhole = true, match = ICMP })

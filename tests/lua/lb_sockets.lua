@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local balancing = require("balancing")
-local lab = require("lab")
+local hooks, lab = require("hooks"), require("lab")
 local test, lb, probe, link = cnf.test, cnf.lb, cnf.probe, cnf.link
 
 local slow = os.getenv("CNF_SLOW")
@@ -347,12 +347,9 @@ test.case("where the library's programs stand, whichever was made first", functi
   for i = #makers, 1, -1 do
     makers[i]()
   end
-  local hooks = cnf.probe_feature("tcx") and cnf.tcx or cnf.tc
+  local hook = cnf.probe_feature("tcx") and cnf.tcx or cnf.tc
   for _, side in ipairs({ "ingress", "egress" }) do
-    order[side] = {}
-    for i, program in ipairs(hooks.query(inside, side).programs) do
-      order[side][i] = program.name
-    end
+    order[side] = hooks.names(hook.query(inside, side))
   end
   t:equal(order, {
     ingress = { "chaos_ingress", "mirror_in", "lb_l2", "ingress" },

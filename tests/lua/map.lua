@@ -4,7 +4,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
 
 local cnf = require("cnf")
 local bpf, netns, test = cnf.bpf, cnf.netns, cnf.test
-local keys_of, source = require("keys"), require("source")
+local bpftool, keys_of, source = require("bpftool"), require("keys"), require("source")
 
 local SOURCE = [[
 #include <stdbool.h>
@@ -429,9 +429,7 @@ end)
 
 test.case("bpftool sees what we wrote", function(t)
   local host = netns.host()
-  if not pcall(host.exec, host, { "bpftool", "version" }) then
-    t:skip("bpftool is not installed")
-  end
+  bpftool.required(t)
   local m = object().maps.nested
   m:clear()
   m:set({ x = 1, y = -2 }, { at = { x = 5 }, verdict = "DROP", grid = { { 0, 7 } } })

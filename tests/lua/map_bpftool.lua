@@ -5,7 +5,7 @@ package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../")
   .. package.path
 
 local cnf = require("cnf")
-local json, source = require("json"), require("source")
+local bpftool, source = require("bpftool"), require("source")
 local link, netns, probe, test = cnf.link, cnf.netns, cnf.probe, cnf.test
 
 local SOURCE = [[
@@ -58,14 +58,8 @@ SEC("tc") int pass(struct __sk_buff *skb) { return -1; }
 
 local host = netns.host()
 
-local function bpftool(...)
-  return json.decode(host:exec({ "bpftool", "-j", ... }).stdout)
-end
-
 local function loaded(t)
-  if not pcall(host.exec, host, { "bpftool", "version" }) then
-    t:skip("bpftool is not installed")
-  end
+  bpftool.required(t)
   return source.compile(SOURCE)
 end
 
@@ -120,7 +114,7 @@ end
 --- What bpftool makes of a map by its BTF, by key.
 local function dumped(map)
   local all = {}
-  for _, entry in ipairs(bpftool("map", "dump", "id", tostring(map.id))) do
+  for _, entry in ipairs(bpftool.ask("map", "dump", "id", tostring(map.id))) do
     local key, read = plain(entry.formatted.key), plain(entry.formatted.value)
     if type(key) == "table" and key.prefixlen then
       key = ("%d.%d.%d.%d/%d"):format(key.data[1], key.data[2], key.data[3], key.data[4], key.prefixlen)
@@ -173,7 +167,7 @@ for _, kind in ipairs({
     local ours, theirs = pairs_of(map), dumped(map)
     t:ok(next(ours))
     t:equal(ours, theirs)
-    t:equal(bpftool("map", "show", "id", tostring(map.id)).type, kind)
+    t:equal(bpftool.ask("map", "show", "id", tostring(map.id)).type, kind)
   end)
 end
 
@@ -200,7 +194,7 @@ test.case("maps of programs, maps and devices have the same ids", function(t)
   local near = link.veth({ name = "near", netns = ns, peer = { name = "far", netns = ns } })
   local function first_words(map)
     local all = {}
-    for _, entry in ipairs(bpftool("map", "dump", "id", tostring(map.id))) do
+    for _, entry in ipairs(bpftool.ask("map", "dump", "id", tostring(map.id))) do
       local bytes = entry.value and not entry.value.error and entry.value
       if bytes then
         all[words(entry.key)[1]] = words(bytes)[1]
@@ -234,7 +228,7 @@ test.case("maps of sockets have the same cookies", function(t)
   for _, kind in ipairs({ "sockmap", "sockhash" }) do
     local map, theirs, ours = m[kind], {}, {}
     map:set(1, server)
-    for _, entry in ipairs(bpftool("map", "dump", "id", tostring(map.id))) do
+    for _, entry in ipairs(bpftool.ask("map", "dump", "id", tostring(map.id))) do
       if entry.value and not entry.value.error then
         theirs[words(entry.key)[1]] = (string.unpack("<I8", hex(entry.value)))
       end
@@ -284,7 +278,7 @@ test.case("queues and stacks give bpftool what they give the script", function(t
     m.stack:push({ pair = { i, -i } })
   end
   local function peek(map)
-    local bytes = words(bpftool("map", "peek", "id", tostring(map.id)).value)
+    local bytes = words(bpftool.ask("map", "peek", "id", tostring(map.id)).value)
     return { pair = { bytes[1], -(~bytes[3] + 1 & 0xffffffff) } }
   end
   t:equal(peek(m.queue), m.queue:peek())

@@ -3,7 +3,7 @@
 package.path = (debug.getinfo(1, "S").source:match("^@(.*)lua/[^/]*$") or "../") .. "lib/?.lua;" .. package.path
 
 local cnf = require("cnf")
-local source = require("source")
+local hooks, source = require("hooks"), require("source")
 local bpf, chaos, filter, link, police, probe, task, test =
   cnf.bpf, cnf.chaos, cnf.filter, cnf.link, cnf.police, cnf.probe, cnf.task, cnf.test
 
@@ -172,11 +172,7 @@ test.case("order: faults first, the script's own behind", function(t)
   local l = police.limit({ link = near, direction = "egress", pps = 1000, match = ICMP })
   local fault = chaos.inject(near, { blackhole = true, match = { proto = "icmp" } })
   local hook = bpf.has("tcx").available and cnf.tcx or cnf.tc
-  local names = {}
-  for i, program in ipairs(hook.query(near, "egress").programs) do
-    names[i] = program.name
-  end
-  t:equal(names, { "chaos_egress", "police_egress", "own" })
+  t:equal(hooks.names(hook.query(near, "egress")), { "chaos_egress", "police_egress", "own" })
   t:equal(flood(client, 10), 0)
   t:equal(l:stats().conformed.packets, 0)
   fault:heal()

@@ -10,6 +10,10 @@ local function total(r, word)
   return r:stats().total[word].packets
 end
 
+local families = {
+  { family = 4, from = "100.1.1.1", to = "200.1.1.1", net = "100.1.1.0/24" },
+  { family = 6, from = "2001:db8::1", to = "2001:db9::1", net = "2001:db8::/32" },
+}
 local FAR = { [4] = "198.51.100.1", [6] = "2001:db8:99::1" }
 local TO = { [4] = "198.51.100.0/24", [6] = "2001:db8:99::/64" }
 
@@ -230,10 +234,7 @@ test.case("a tag is matched by vlan= alone, and routing strips it", function(t)
   for _, out in ipairs({ false, net.link.h3 }) do
     local r = net:router({ attach = { out and { out, "egress" } or { net.link.inside, "ingress" } } })
     local options = out and { link = out } or {}
-    for _, row in ipairs({
-      { family = 4, from = "100.1.1.1", to = "200.1.1.1", net = "100.1.1.0/24" },
-      { family = 6, from = "2001:db8::1", to = "2001:db9::1", net = "2001:db8::/32" },
-    }) do
+    for _, row in ipairs(families) do
       r:set({
         net:by(1, { vlan = 7, family = row.family }),
         net:by(2, { from = row.net }),
@@ -268,10 +269,7 @@ end)
 test.case("fragments follow their first; one seen without it, the policies that name no port", function(t)
   local net = lab.new(t)
   local r = net:router()
-  for _, row in ipairs({
-    { family = 4, from = "100.1.1.1", to = "200.1.1.1", net = "100.1.1.0/24" },
-    { family = 6, from = "2001:db8::1", to = "2001:db9::1", net = "2001:db8::/32" },
-  }) do
+  for _, row in ipairs(families) do
     r:set({ net:by(1, { dport = 5, family = row.family }), net:by(2, { from = row.net }) })
     local function fragment(id, offset, more)
       return { from = row.from, to = row.to, dport = 5, id = id, offset = offset, more = more }
