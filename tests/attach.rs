@@ -139,16 +139,7 @@ fn a_terminal_has_the_manners_of_the_plain_prompt() {
     prompt.incomplete("for i = 1, 2 do");
     prompt.press(CONTROL_C);
     prompt.ready();
-    prompt.line("task.after(0.2, function() print('from the task') end)", "running");
-    prompt.press("'half typ");
-    prompt.expect("from the task\r\n");
-    prompt.expect("> 'half typ");
-    prompt.press("ed'\r");
-    prompt.expect("\"half typed\"\r\n");
-    prompt.ready();
-    prompt.line("task.after(0.05, function() error('task trouble') end)", "running");
-    prompt.expect("error: task failed: task trouble");
-    prompt.ready();
+    prompt.tasks_go_on();
     for (keys, expected) in [("task.sp\t", "task.spawn"), ("math.maxi\t", "math.maxinteger")] {
         prompt.press(keys);
         prompt.expect(expected);
@@ -193,12 +184,8 @@ fn control_c_ends_the_line_and_nothing_of_the_script() {
         "netns.host():exec({'sleep', '1000'})",
         "setmetatable({}, {__tostring = function() while true do end end})",
     ] {
-        prompt.press(&format!("print('go') return {hanging}\r").replace("return while", "while"));
-        prompt.expect("go\r\n");
-        prompt.press(CONTROL_C);
-        prompt.expect("interrupted\r\n");
-        prompt.ready();
-        prompt.line("6 * 7", "42\r\n");
+        let line = format!("print('go') return {hanging}").replace("return while", "while");
+        prompt.interrupts(&line);
     }
     assert_eq!(room.status("setup")["tasks"], 1, "the script's own goes on");
     let pid = room.pid("setup").as_raw() as u32;
@@ -209,15 +196,7 @@ fn control_c_ends_the_line_and_nothing_of_the_script() {
     };
     eventually(|| children(pid).iter().all(ended));
     // A task of a line that never waits keeps all others from their work, until Ctrl-C.
-    prompt.press(
-        "task.spawn(function() task.sleep(0.05) print('on') while true do pcall(error) end end)\r",
-    );
-    prompt.expect("running)");
-    prompt.expect("on\r\n");
-    prompt.ready();
-    prompt.press(CONTROL_C);
-    prompt.ready();
-    prompt.line("6 * 7", "42\r\n");
+    prompt.interrupts_a_task();
     prompt.press("task.spawn(function() while true do end end) task.sleep(0)\r");
     prompt.expect("\n");
     std::thread::sleep(Duration::from_millis(100));

@@ -92,38 +92,16 @@ fn incomplete_chunks_go_on() {
 fn control_c_interrupts_what_runs() {
     let mut prompt = Prompt::start();
     for hanging in ["while true do end", "while true do pcall(error) end", "task.sleep(1000)"] {
-        prompt.press(&format!("print('go') {hanging}\r"));
-        prompt.expect("go\r\n");
-        prompt.press(CONTROL_C);
-        prompt.expect("interrupted\r\n");
-        prompt.ready();
-        prompt.line("6 * 7", "42\r\n");
+        prompt.interrupts(&format!("print('go') {hanging}"));
     }
     // A task that loops is ended too, from the prompt.
-    prompt.press(
-        "task.spawn(function() task.sleep(0.05) print('on') while true do pcall(error) end end)\r",
-    );
-    prompt.expect("running)");
-    prompt.expect("on\r\n");
-    prompt.ready();
-    prompt.press(CONTROL_C);
-    prompt.expect("\r\n");
-    prompt.ready();
-    prompt.line("6 * 7", "42\r\n");
+    prompt.interrupts_a_task();
 }
 
 #[test]
 fn tasks_go_on_while_the_prompt_waits() {
     let mut prompt = Prompt::start();
-    prompt.line("task.after(0.2, function() print('from the task') end)", "running");
-    prompt.press("'half typ");
-    prompt.expect("from the task\r\n");
-    prompt.expect("> 'half typ");
-    prompt.press("ed'\r");
-    prompt.expect("\"half typed\"\r\n");
-    prompt.line("task.after(0.05, function() error('task trouble') end)", "running");
-    prompt.expect("error: task failed: task trouble");
-    prompt.ready();
+    prompt.tasks_go_on();
     prompt.line("'after'", "\"after\"\r\n");
 }
 

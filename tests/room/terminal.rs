@@ -111,6 +111,44 @@ impl Terminal {
         }
     }
 
+    /// Ctrl-C ends a line that says "go" and then hangs; the next one runs.
+    pub fn interrupts(&mut self, line: &str) {
+        self.press(&format!("{line}\r"));
+        self.expect("go\r\n");
+        self.press(CONTROL_C);
+        self.expect("interrupted\r\n");
+        self.ready();
+        self.line("6 * 7", "42\r\n");
+    }
+
+    /// Ctrl-C ends a task of a line that has ended itself, which keeps all others from their work.
+    pub fn interrupts_a_task(&mut self) {
+        self.press(
+            "task.spawn(function() task.sleep(0.05) print('on') while true do pcall(error) end end)\r",
+        );
+        self.expect("running)");
+        self.expect("on\r\n");
+        self.ready();
+        self.press(CONTROL_C);
+        self.expect("\r\n");
+        self.ready();
+        self.line("6 * 7", "42\r\n");
+    }
+
+    /// What tasks print and how they fail stands above a line that is being typed.
+    pub fn tasks_go_on(&mut self) {
+        self.line("task.after(0.2, function() print('from the task') end)", "running");
+        self.press("'half typ");
+        self.expect("from the task\r\n");
+        self.expect("> 'half typ");
+        self.press("ed'\r");
+        self.expect("\"half typed\"\r\n");
+        self.ready();
+        self.line("task.after(0.05, function() error('task trouble') end)", "running");
+        self.expect("error: task failed: task trouble");
+        self.ready();
+    }
+
     /// Waits for the end; the exit status.
     pub fn ended(&mut self) -> Option<i32> {
         let deadline = Instant::now() + BOUND;
