@@ -129,8 +129,7 @@ impl Making {
             let Some((number, owned)) = host.stage.adopt(&link_key(cookie, name)) else { continue };
             let Owned::Link { netns, index, end, .. } = owned else { continue };
             let net = host.nets.adopted(host, &netns)?;
-            let there = link::info(&net.open()?.netlink, index);
-            if there.is_err_and(|e| e.is("ENODEV")) {
+            if !link::is_there(&net.open()?.netlink, index) {
                 host.stage.lost(number);
                 continue;
             }

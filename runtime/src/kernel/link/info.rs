@@ -4,6 +4,7 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
+use rustix::net::netdevice::index_to_name_inlined;
 
 use super::name::format_mac;
 use super::value::Value;
@@ -87,6 +88,12 @@ const OPERSTATES: [&str; 7] =
 pub fn info(netlink: &Netlink, index: u32) -> Result<LinkInfo> {
     query(netlink, without_stats(message::change(index)))
         .map_err(|e| e.into_error("link.info").subject(format!("index {index}")))
+}
+
+/// Whether there is a link with that index. Some ten times cheaper than [`info`]: it takes no lock of all namespaces and
+/// describes nothing (SIOCGIFNAME of netdevice(7); `dev_ifname` in net/core/dev_ioctl.c).
+pub fn is_there(netlink: &Netlink, index: u32) -> bool {
+    index_to_name_inlined(netlink.fd(), index) != Err(rustix::io::Errno::NODEV)
 }
 
 /// The link with that name.

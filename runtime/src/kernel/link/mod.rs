@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, delete, delete_many, move_to, rename, set};
-pub use info::{LinkInfo, Stats, info, info_by_name, list, stats};
+pub use info::{LinkInfo, Stats, info, info_by_name, is_there, list, stats};
 pub use kinds::Kind;
 pub use lost::{Lost, Things};
 pub use name::{check_name, parse_mac};

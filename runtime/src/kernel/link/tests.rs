@@ -279,9 +279,11 @@ fn links_change_move_and_go() {
     let counted = stats(&b.1, there).unwrap();
     assert_eq!(Stats::get(&counted.rx, "errors"), 0);
     assert!(counted.rx.len() > 10 && counted.tx.len() > 8);
+    assert!(is_there(&a.1, made.index) && is_there(&b.1, there));
     delete(&a.1, made.index).unwrap();
     assert!(info_by_name(&b.1, "due").unwrap_err().is("ENODEV"));
     assert!(delete(&a.1, made.index).unwrap_err().is("ENODEV"));
+    assert!(!is_there(&a.1, made.index) && !is_there(&b.1, there));
     let hint = info_by_name(&a.1, "br1").unwrap_err();
     assert_eq!(hint.get_hint(), Some("did you mean \"br0\"?"));
 }

@@ -92,6 +92,12 @@ impl Netlink {
         self.cookie
     }
 
+    /// For what a socket of the namespace is good for besides messages: netdevice(7).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+
     /// One request that changes something; `flags` besides REQUEST and ACK.
     pub fn request(
         &self,
