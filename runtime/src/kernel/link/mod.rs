@@ -1,6 +1,6 @@
 //! Links: made in their final namespace under their final name, both ends of a pair in one request.
 //!
-//! [`kinds`] says what each kind has, [`info`] reads, [`change`] alters and deletes.
+//! [`kinds`] says what each kind has, [`mod@info`] reads, [`change`] alters and deletes.
 
 pub mod change;
 pub mod info;

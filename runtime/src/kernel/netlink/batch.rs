@@ -7,7 +7,7 @@ use super::{Netlink, NetlinkError, serialize, take};
 use crate::fault;
 
 /// Messages per send: their acknowledgements must fit the receive buffer, because the kernel drops what does not.
-const PER_SEND: usize = 256;
+pub(super) const PER_SEND: usize = 256;
 /// Bytes per send, well under the send buffer.
 const SEND: usize = 192 << 10;
 

@@ -13,7 +13,7 @@ use super::wire::{Done, Event};
 use crate::api::limit::Endable;
 use crate::hearer::{Hears, Said, Unheard};
 
-/// So many events wait for a client that is slow, of at most [`PIECE`] bytes each; then lines wait that print.
+/// So many events wait for a client that is slow, of at most `PIECE` bytes each; then lines wait that print.
 pub const EVENTS: usize = 64;
 /// Longer texts go in pieces.
 const PIECE: usize = 32 << 10;

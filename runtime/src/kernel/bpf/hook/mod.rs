@@ -1,6 +1,6 @@
 //! Hooks: where on a link a program runs. One shape for all of them: attach, query, replace, detach.
 //!
-//! tcx, netkit and xdp are bpf links that differ in data: the rows of [`Hook::row`]. Legacy clsact is a filter made over
+//! tcx, netkit and xdp are bpf links that differ in data: the rows of `Hook::row`. Legacy clsact is a filter made over
 //! netlink (`clsact`); order words become its priorities. Link indexes resolve in the calling thread's namespace, so
 //! every call runs inside the target's.
 
