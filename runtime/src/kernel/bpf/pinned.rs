@@ -7,9 +7,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::inventory::LinkInfo;
-use super::map::{Map, path_string};
+use super::map::Map;
 use super::program::{Program, refusal};
-use super::{probe, sys};
+use super::{pins, probe, sys};
 use crate::{Error, Result};
 
 const OP: &str = "bpf.pinned";
@@ -74,7 +74,7 @@ impl BpfLink {
 /// ENOENT when nothing is; EACCES for a folder, or a file that is on no bpf file system; EPERM without CAP_BPF.
 pub fn open(path: &Path) -> Result<Pinned> {
     let about = |e: Error| e.operation(OP).subject(path.display().to_string());
-    let name = path_string(OP, path)?;
+    let name = pins::path_string(OP, path)?;
     let fd = sys::obj_get(&name).map_err(|errno| about(refused(path, errno)))?;
     // The kernel's name of the descriptor is the one thing that says what it is of (kernel/bpf/syscall.c).
     let shown = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))

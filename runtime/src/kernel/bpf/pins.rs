@@ -1,11 +1,15 @@
 //! Pins: names on a bpffs that keep bpf objects alive without a process.
 
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
 use super::probe::on_bpffs;
+use super::sys;
 use crate::{Error, Result};
 
 /// Where every tool expects the bpffs.
@@ -36,4 +40,24 @@ pub fn remove(path: &Path) {
     {
         let _ = std::fs::remove_dir(directory);
     }
+}
+
+/// A path as bpf(2) takes it.
+pub(super) fn path_string(op: &'static str, path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+        Error::invalid(op, "a path cannot hold a NUL").subject(path.display().to_string())
+    })
+}
+
+/// Pins any object; says what a bpffs is when there is none.
+pub(super) fn pin(fd: BorrowedFd<'_>, op: &'static str, path: &Path) -> Result<()> {
+    sys::obj_pin(fd, &path_string(op, path)?).map_err(|errno| {
+        let error = Error::errno(op, errno).subject(path.display().to_string());
+        match on_bpffs(path) {
+            true => error,
+            false => error
+                .because("the path is not on a bpf file system")
+                .hint("mount one: mount -t bpf bpffs /sys/fs/bpf"),
+        }
+    })
 }

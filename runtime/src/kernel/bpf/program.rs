@@ -226,7 +226,7 @@ impl Program {
 
     /// Pins on a bpffs. EEXIST when the path is taken.
     pub fn pin(&self, path: &Path) -> Result<()> {
-        super::map::pin(self.as_fd(), "program.pin", path)
+        super::pins::pin(self.as_fd(), "program.pin", path)
     }
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::{Anchor, Hook, Order, Target, XdpMode, check_kind, clsact, query, refusal, subject};
 use crate::kernel::bpf::sys::{self, bpf_link_info};
-use crate::kernel::bpf::{Program, map, program};
+use crate::kernel::bpf::{Program, pins, program};
 use crate::kernel::netns::NetnsFd;
 use crate::{Error, Result};
 
@@ -74,7 +74,7 @@ impl Attachment {
     pub fn pinned(path: &Path, target: &Target, hook: Hook) -> Result<Attachment> {
         let op = "bpf.link";
         let subject = path.display().to_string();
-        let name = map::path_string(op, path)?;
+        let name = pins::path_string(op, path)?;
         let fd = sys::obj_get(&name).map_err(|e| Error::errno(op, e).subject(&subject))?;
         let info = sys::info::<bpf_link_info>(fd.as_fd(), |_| {})
             .map_err(|e| Error::errno(op, e).subject(&subject))?;
@@ -259,7 +259,7 @@ impl Attachment {
     /// EEXIST when the path is taken; EPERM off a bpffs; EOPNOTSUPP for clsact.
     pub fn pin(&self, path: &Path) -> Result<()> {
         match &self.0.slot {
-            Slot::Link { fd, .. } => map::pin(fd.as_fd(), "attachment.pin", path),
+            Slot::Link { fd, .. } => pins::pin(fd.as_fd(), "attachment.pin", path),
             Slot::Filter(_) => Err(Error::new(
                 "attachment.pin",
                 "EOPNOTSUPP",

@@ -86,7 +86,7 @@ impl Entries<'_> {
                 let keys = self.map.keys()?;
                 self.state = State::Single { rest: keys.into_iter() };
             }
-            Some(errno) => return Err(self.map.error("map.pairs", errno)),
+            Some(errno) => return Err(self.map.refusal("map.pairs", errno)),
         }
         Ok(self.filled > 0)
     }
@@ -165,7 +165,7 @@ impl Map {
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
         let kind = self.info().kind;
         if kind.is_keyless() || kind.has_records() || kind.is_storage() {
-            return Err(self.error("map.pairs", Errno::EOPNOTSUPP));
+            return Err(self.refusal("map.pairs", Errno::EOPNOTSUPP));
         }
         // The storage of cgroups has no size of its own.
         let most = match self.info().max_entries {

@@ -3,15 +3,15 @@
 mod batch;
 mod kind;
 mod mapped;
+mod refusal;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod typed;
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +27,6 @@ pub use spec::{MapInfo, MapSpec, MapTypes};
 use super::btf::Type;
 use super::pinned::{self, Pinned};
 use super::sys::{self, bpf_map_info};
-use crate::error::errno_name;
 use crate::{Error, Result};
 
 /// What a write does when the key is, or is not, there.
@@ -262,7 +261,7 @@ impl Map {
         match sys::map_lookup(self.as_fd(), Some(key), value) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(self.error("map.get", errno)),
+            Err(errno) => Err(self.refusal("map.get", errno)),
         }
     }
 
@@ -272,7 +271,7 @@ impl Map {
         self.check("map.set", "key", key.len(), self.key_size())?;
         self.check("map.set", "value", value.len(), self.stride())?;
         sys::map_update(self.as_fd(), Some(key), value, write.flags())
-            .map_err(|errno| self.error("map.set", errno))
+            .map_err(|errno| self.refusal("map.set", errno))
     }
 
     /// Sets an element of a map of maps, program array, or of a devmap with programs to a descriptor.
@@ -295,7 +294,7 @@ impl Map {
                 "the elements of an array cannot be deleted, only set",
             )
             .subject(self.name())),
-            Err(errno) => Err(self.error("map.delete", errno)),
+            Err(errno) => Err(self.refusal("map.delete", errno)),
         }
     }
 
@@ -305,7 +304,7 @@ impl Map {
         match sys::map_next_key(self.as_fd(), key, &mut next) {
             Ok(()) => Ok(Some(next)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(self.error("map.pairs", errno)),
+            Err(errno) => Err(self.refusal("map.pairs", errno)),
         }
     }
 
@@ -314,7 +313,7 @@ impl Map {
         self.keyless("map.push")?;
         self.check("map.push", "value", value.len(), self.stride())?;
         sys::map_update(self.as_fd(), None, value, sys::ANY)
-            .map_err(|errno| self.error("map.push", errno))
+            .map_err(|errno| self.refusal("map.push", errno))
     }
 
     /// Queue: the oldest; stack: the newest; removed. `None` when empty.
@@ -324,7 +323,7 @@ impl Map {
         match sys::map_lookup_and_delete(self.as_fd(), None, &mut value) {
             Ok(()) => Ok(Some(value)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(self.error("map.pop", errno)),
+            Err(errno) => Err(self.refusal("map.pop", errno)),
         }
     }
 
@@ -335,7 +334,7 @@ impl Map {
         match sys::map_lookup(self.as_fd(), None, &mut value) {
             Ok(()) => Ok(Some(value)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(self.error("map.peek", errno)),
+            Err(errno) => Err(self.refusal("map.peek", errno)),
         }
     }
 
@@ -345,101 +344,23 @@ impl Map {
         match sys::map_lookup(self.as_fd(), None, &mut value.to_vec()) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(self.error("map.peek", errno)),
+            Err(errno) => Err(self.refusal("map.peek", errno)),
         }
     }
 
     /// No more writes through bpf(2), for good; programs still write unless it is read-only to them.
     pub fn freeze(&self) -> Result<()> {
-        sys::map_freeze(self.as_fd()).map_err(|errno| self.error("map.freeze", errno))
+        sys::map_freeze(self.as_fd()).map_err(|errno| self.refusal("map.freeze", errno))
     }
 
     /// Pins on a bpffs. EEXIST when the path is taken.
     pub fn pin(&self, path: &Path) -> Result<()> {
-        pin(self.as_fd(), "map.pin", path)
+        super::pins::pin(self.as_fd(), "map.pin", path)
     }
 
     /// Maps an array made with [`sys::F_MMAPABLE`] into memory, shared with the programs.
     pub fn mmap(&self) -> Result<Mapped> {
         Mapped::new(self)
-    }
-
-    fn keyless(&self, op: &'static str) -> Result<()> {
-        match self.0.info.kind.is_keyless() {
-            true => Ok(()),
-            false => Err(self
-                .error(op, Errno::EOPNOTSUPP)
-                .hint("queues, stacks and bloom filters can; others take get and set")),
-        }
-    }
-
-    fn check(&self, op: &'static str, what: &str, got: usize, want: usize) -> Result<()> {
-        if got == want {
-            return Ok(());
-        }
-        Err(Error::invalid(
-            op,
-            format!("the {what} has {got} bytes, the map's {what}s have {want}"),
-        )
-        .subject(self.name()))
-    }
-
-    /// A refusal with the map as subject and its usual reason in words.
-    fn error(&self, op: &'static str, errno: Errno) -> Error {
-        self.refusal(op, errno)
-    }
-
-    /// What a write that waits is refused with, as the kernel would.
-    pub fn refusal(&self, op: &'static str, errno: Errno) -> Error {
-        let info = &self.0.info;
-        let errno = match errno {
-            Errno::ENOSPC if info.kind.holds_sockets() => Errno::EOPNOTSUPP,
-            errno => errno,
-        };
-        let message = match errno {
-            Errno::EOPNOTSUPP if info.kind.holds_sockets() && info.value_size == 4 => {
-                "its sockets cannot be read: values have 4 bytes, a socket's cookie has 8"
-                    .to_owned()
-            }
-            Errno::EOPNOTSUPP if info.kind.is_storage() || op == "map.pairs" => {
-                format!("the elements of {} maps cannot be listed", info.kind)
-            }
-            Errno::E2BIG if info.kind.is_array() => {
-                format!("the index is beyond the array's {} elements", info.max_entries)
-            }
-            Errno::E2BIG | Errno::ENOSPC => {
-                format!("the map is full: it holds {} entries", info.max_entries)
-            }
-            Errno::ENOENT => "no such key".to_owned(),
-            Errno::EEXIST => "the key exists already".to_owned(),
-            Errno::EOPNOTSUPP => format!("{} maps cannot do this", info.kind),
-            Errno::EPERM if info.flags & sys::F_RDONLY_PROG != 0 => {
-                "the map is frozen: read-only data cannot change after loading".to_owned()
-            }
-            errno => return super::program::refusal(op, errno).subject(self.name()),
-        };
-        let error = Error::new(op, errno_name(errno), message).subject(self.name());
-        match errno {
-            Errno::E2BIG | Errno::ENOSPC if !info.kind.is_array() => {
-                error.hint("load it larger with max_entries={...}")
-            }
-            Errno::EOPNOTSUPP if info.kind.holds_sockets() => {
-                error.hint("declare them as __type(value, __u64)")
-            }
-            Errno::EOPNOTSUPP if info.kind.is_storage() => {
-                error.hint("m:get(owner) gives one: a Server or a descriptor of this process")
-            }
-            Errno::EOPNOTSUPP if info.kind.has_records() => {
-                error.hint("m:on_record(fn) is called with what programs send")
-            }
-            Errno::EOPNOTSUPP if info.kind == MapKind::BLOOM_FILTER => {
-                error.hint("m:peek(value) tells whether a value may be there")
-            }
-            Errno::EOPNOTSUPP if info.kind.is_keyless() => {
-                error.hint("m:pop() takes one, m:peek() shows it")
-            }
-            _ => error,
-        }
     }
 }
 
@@ -460,24 +381,4 @@ impl PartialEq for Map {
     fn eq(&self, other: &Map) -> bool {
         self.id() == other.id()
     }
-}
-
-/// A path as bpf(2) takes it.
-pub(super) fn path_string(op: &'static str, path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-        Error::invalid(op, "a path cannot hold a NUL").subject(path.display().to_string())
-    })
-}
-
-/// Pins any object; says what a bpffs is when there is none.
-pub(super) fn pin(fd: BorrowedFd<'_>, op: &'static str, path: &Path) -> Result<()> {
-    sys::obj_pin(fd, &path_string(op, path)?).map_err(|errno| {
-        let error = Error::errno(op, errno).subject(path.display().to_string());
-        match super::probe::on_bpffs(path) {
-            true => error,
-            false => error
-                .because("the path is not on a bpf file system")
-                .hint("mount one: mount -t bpf bpffs /sys/fs/bpf"),
-        }
-    })
 }
