@@ -84,7 +84,7 @@ function library.class(name, word, fields)
         rawset(class, key, method)
         return
       end
-      rawset(class, key, function(self, ...)
+      local function called(self, ...)
         if getmetatable(self) ~= class then
           cnf.error({
             op = word .. ":" .. key,
@@ -94,7 +94,8 @@ function library.class(name, word, fields)
           })
         end
         return method(self, ...)
-      end)
+      end
+      rawset(class, key, native.standing(called))
     end,
   })
 end

@@ -8,6 +8,7 @@ local raw_pcall, raw_xpcall, raw_resume = pcall, xpcall, coroutine.resume
 local running, yield, status = coroutine.running, coroutine.yield, coroutine.status
 local type, select, error, rawget, setmetatable = type, select, error, rawget, setmetatable
 local pending, enter, interrupting = host.pending, host.enter, host.interrupting
+local standing = host.standing
 
 -- Errors answer to .code, .hint and the rest.
 host.dress(debug.getmetatable(host.an_error))
@@ -92,7 +93,16 @@ local function build(name)
     return native and strict(name, native)
   end
   local chunk = assert(load(source, "=[cnf]", "t"))
-  return strict(name, chunk(native, package.loaded.cnf))
+  local module = chunk(native, package.loaded.cnf)
+  -- A script's tail call leaves its frame there, so that errors name its line.
+  if name:sub(1, 1) ~= "_" then
+    for key, value in pairs(module) do
+      if type(value) == "function" and debug.getinfo(value, "S").what ~= "C" then
+        module[key] = standing(value)
+      end
+    end
+  end
+  return strict(name, module)
 end
 
 local names = {}
@@ -180,9 +190,9 @@ local function not_found(name, tried)
   })
 end
 
--- require: the same as Lua's own, but its chunks can wait, since no C function stands between.
+-- require: the same as Lua's own, but its chunks can wait, since no C function stands between that could not.
 local loading = {}
-function require(name)
+require = standing(function(name)
   if type(name) ~= "string" then
     cnf.error({ op = "require", code = "EINVAL", message = "takes a module's name, got " .. type(name) })
   end
@@ -214,7 +224,7 @@ function require(name)
     end
   end
   not_found(name, tried)
-end
+end)
 
 -- What would stop every task, or leave without cleaning up ----------------------------------------------------------
 

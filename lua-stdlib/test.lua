@@ -38,7 +38,8 @@ function test.case(name, fn)
       })
     end
   end
-  cases[#cases + 1] = { name = name, fn = fn, line = debug.getinfo(2, "l").currentline }
+  -- Between this and the file is the frame that the library's functions stand on.
+  cases[#cases + 1] = { name = name, fn = fn, line = debug.getinfo(3, "l").currentline }
 end
 
 -- Comparing --------------------------------------------------------------------------------------------------------

@@ -154,9 +154,12 @@ pub fn site(lua: &Lua, level: usize) -> Option<Site> {
     place(lua, level).map(|Site { file, line, .. }| site_at(&file, line))
 }
 
+/// As many frames of this program can lie on top of a script's.
+const DEEPEST: usize = 32;
+
 /// As [`site`], without the text of the line: it takes a search in the whole script.
 fn place(lua: &Lua, level: usize) -> Option<Site> {
-    for level in level..level + 16 {
+    for level in level..level + DEEPEST {
         let found = lua.inspect_stack(level, |frame| {
             let source = frame.source();
             // Files and named chunks of a user start with '@'; our own library's with "=[cnf]", C functions with "=[C]".

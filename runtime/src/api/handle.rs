@@ -12,6 +12,7 @@ use mlua::{
 };
 
 use super::error::{raise, site};
+use super::frame::Standing;
 use super::host::Host;
 use super::library::no_member;
 use super::module::Args;
@@ -105,7 +106,7 @@ impl<T: Handle> Class<'_, T> {
     {
         let op = format!("{}:{name}", T::WORD);
         self.names.push(name);
-        self.registry.add_async_function(name, move |lua, (this, rest): (Value, MultiValue)| {
+        let waiting = move |lua: Lua, (this, rest): (Value, MultiValue)| {
             let site = site(&lua, 2);
             let started = receiver::<T>(&op, this)
                 .and_then(|this| call(&lua, &Host::of(&lua), &this, Args::new(&op, rest)))
@@ -118,7 +119,8 @@ impl<T: Handle> Class<'_, T> {
                 }
                 .map_err(|e| raise(e.at(site)))
             }
-        });
+        };
+        self.registry.add_field(name, Standing(|lua: &Lua| lua.create_async_function(waiting)));
         self
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, Table, Value};
 
-use super::error::{said, site};
+use super::error::{from_lua, said, site};
+use super::frame::standing;
 use super::handle::Given;
 use super::host::Host;
 use super::library_options as options;
@@ -29,6 +30,9 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
         .function("forget", forget)
         .function("loading", |_, host, _: Args| Ok(host.stage.is_loading()))
         .function("unsay", unsay)
+        .function("standing", |lua, _, mut args: Args| {
+            standing(lua, args.required("function")?).map_err(from_lua)
+        })
         .function("read", options::read)
         .function("prefixes", options::prefixes)
         .function("clock", options::clock)
@@ -63,7 +67,7 @@ fn check(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<Value> {
 /// `unknown(type, key, names)` raises what a handle says about a name it does not have.
 fn unknown(_: &Lua, _: &Rc<Host>, mut args: Args) -> Result<()> {
     let class: String = args.required("type")?;
-    let key = args.any().to_string().map_err(super::error::from_lua)?;
+    let key = args.any().to_string().map_err(from_lua)?;
     let names: Vec<String> = args.required("names")?;
     Err(no_member(class, &key, &names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
@@ -109,7 +113,7 @@ fn recall(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Value> {
     let key = memory(&mut args)?;
     let stage = &host.stage;
     match stage.shelved::<Plain>(&key).or_else(|| stage.take::<Plain>(&key)) {
-        Some(plain) => super::state::into_value(lua, &plain).map_err(super::error::from_lua),
+        Some(plain) => super::state::into_value(lua, &plain).map_err(from_lua),
         None => Ok(Value::Nil),
     }
 }
@@ -118,7 +122,7 @@ fn recall(lua: &Lua, host: &Rc<Host>, mut args: Args) -> Result<Value> {
 fn remember(_: &Lua, host: &Rc<Host>, mut args: Args) -> Result<()> {
     let key = memory(&mut args)?;
     let table: Table = args.required("value")?;
-    let plain = super::state::from_table(&table).map_err(super::error::from_lua)?;
+    let plain = super::state::from_table(&table).map_err(from_lua)?;
     host.stage.shelve(&key, Rc::new(plain));
     Ok(())
 }

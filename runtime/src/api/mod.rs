@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cnf;
 pub mod error;
 pub mod event;
+mod frame;
 mod gate;
 mod globals;
 pub mod handle;

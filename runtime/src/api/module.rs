@@ -7,6 +7,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::error::{raise, site};
+use super::frame::standing;
 use super::host::Host;
 use super::option::{FromOption, Options, expected};
 use crate::{Error, Result};
@@ -81,7 +82,7 @@ where
     F: Fn(&Lua, &Rc<Host>, Args) -> Result<Fut> + 'static,
     Fut: Future<Output = Result<R>> + 'static,
 {
-    lua.create_async_function(move |lua, values: MultiValue| {
+    let waiting = lua.create_async_function(move |lua, values: MultiValue| {
         let host = Host::of(&lua);
         let site = site(&lua, 2);
         let started = function(&lua, &host, Args::new(&op, values));
@@ -93,7 +94,8 @@ where
             }
             .map_err(|e| raise(e.at(site)))
         }
-    })
+    })?;
+    standing(lua, waiting)
 }
 
 /// The arguments of one call, taken from left to right.

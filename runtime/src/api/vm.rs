@@ -384,6 +384,7 @@ fn internals(lua: &Lua) -> mlua::Result<Table> {
         })?,
     )?;
     table.set("located", super::error::located_by(lua)?)?;
+    table.set("standing", lua.create_function(super::frame::standing)?)?;
     table.set(
         "dress",
         lua.create_function(|lua, metatable: Table| super::error::dress(lua, &metatable))?,
