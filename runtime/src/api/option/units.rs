@@ -73,8 +73,16 @@ impl FromOption for Size {
     }
 }
 
-const SIZES: &[(&str, f64)] =
-    &[("", 1.0), ("b", 1.0), ("k", 1024.0), ("m", 1048576.0), ("g", 1073741824.0)];
+const SIZES: &[(&str, f64)] = &[
+    ("", 1.0),
+    ("b", 1.0),
+    ("k", 1024.0),
+    ("m", 1048576.0),
+    ("g", 1073741824.0),
+    ("kib", 1024.0),
+    ("mib", 1048576.0),
+    ("gib", 1073741824.0),
+];
 
 /// Parses a size as the command line and scripts write it.
 pub fn parse_size(text: &str) -> Option<u64> {
