@@ -15,7 +15,7 @@ use super::error::{raise, site};
 use super::frame::Standing;
 use super::host::Host;
 use super::library::no_member;
-use super::module::Args;
+use super::module::{Args, finish};
 use super::option::FromOption;
 use crate::{Error, Result};
 
@@ -112,13 +112,7 @@ impl<T: Handle> Class<'_, T> {
                 .and_then(|this| call(&lua, &Host::of(&lua), &this, Args::new(&op, rest)))
                 .map_err(|e| named::<T>(e, &op));
             drop(lua);
-            async move {
-                match started {
-                    Ok(future) => future.await,
-                    Err(error) => Err(error),
-                }
-                .map_err(|e| raise(e.at(site)))
-            }
+            finish(started, site)
         };
         self.registry.add_field(name, Standing(|lua: &Lua| lua.create_async_function(waiting)));
         self

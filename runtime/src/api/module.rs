@@ -10,6 +10,7 @@ use super::error::{raise, site};
 use super::frame::standing;
 use super::host::Host;
 use super::option::{FromOption, Options, expected};
+use crate::error::Site;
 use crate::{Error, Result};
 
 /// A native module under construction: `Module::new(lua, "tcx").function(...).build()`.
@@ -87,15 +88,21 @@ where
         let site = site(&lua, 2);
         let started = function(&lua, &host, Args::new(&op, values));
         drop(lua);
-        async move {
-            match started {
-                Ok(future) => future.await,
-                Err(error) => Err(error),
-            }
-            .map_err(|e| raise(e.at(site)))
-        }
+        finish(started, site)
     })?;
     standing(lua, waiting)
+}
+
+/// What a native that may wait comes to, in a future that holds nothing of Lua.
+pub async fn finish<R>(
+    started: Result<impl Future<Output = Result<R>>>,
+    site: Option<Site>,
+) -> mlua::Result<R> {
+    match started {
+        Ok(future) => future.await,
+        Err(error) => Err(error),
+    }
+    .map_err(|e| raise(e.at(site)))
 }
 
 /// The arguments of one call, taken from left to right.

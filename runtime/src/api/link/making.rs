@@ -161,15 +161,7 @@ impl Making {
         if let Some((_, end)) = &mut self.peer {
             end.index.get_or_insert_with(link::next_index);
         }
-        let mut numbers = Vec::new();
-        for owned in self.owned()? {
-            let number = host.ledger.reserve();
-            host.ledger.intend(number, &owned)?;
-            numbers.push(number);
-        }
-        self.make().inspect_err(|_| {
-            numbers.into_iter().for_each(|number| drop(host.ledger.forget(number)));
-        })
+        self.make(host, &self.owned()?)
     }
 
     fn owned(&self) -> Result<Vec<Owned>> {
@@ -182,7 +174,20 @@ impl Making {
             .collect()
     }
 
-    fn make(&self) -> Result<Created> {
+    /// The ledger knows its ends, one or two, before they are there.
+    fn make(&self, host: &Host, owned: &[Owned]) -> Result<Created> {
+        let mut numbers = Vec::new();
+        for owned in owned {
+            let number = host.ledger.reserve();
+            host.ledger.intend(number, owned)?;
+            numbers.push(number);
+        }
+        self.request().inspect_err(|_| {
+            numbers.into_iter().for_each(|number| drop(host.ledger.forget(number)));
+        })
+    }
+
+    fn request(&self) -> Result<Created> {
         let open = self.net.open()?;
         let peer_open = self.peer.as_ref().map(|(net, _)| net.open()).transpose()?;
         let new = NewLink {
@@ -252,17 +257,16 @@ impl Making {
         if let Some((_, end)) = &mut self.peer {
             bare(end, swap.ends[1].new);
         }
-        let mut numbers = Vec::new();
-        for (end, wanted) in swap.ends.iter().zip(wanted) {
-            let (netns, index, name) = (end.netns.clone(), end.new, end.end.name.clone());
-            let number = host.ledger.reserve();
-            host.ledger
-                .intend(number, &Owned::Link { netns, index, name, end: Box::new(wanted) })?;
-            numbers.push(number);
-        }
-        self.make().inspect_err(|_| {
-            numbers.into_iter().for_each(|number| drop(host.ledger.forget(number)));
-        })?;
+        let owned: Vec<Owned> = swap
+            .ends
+            .iter()
+            .zip(wanted)
+            .map(|(end, wanted)| {
+                let (netns, index, name) = (end.netns.clone(), end.new, end.end.name.clone());
+                Owned::Link { netns, index, name, end: Box::new(wanted) }
+            })
+            .collect();
+        self.make(host, &owned)?;
         let ends: Vec<(Net, u32)> =
             self.ends().map(|(net, _)| net.clone()).zip(swap.ends.iter().map(|e| e.new)).collect();
         host.stage.change(true, Box::new(swap), site(lua, 1))?;
