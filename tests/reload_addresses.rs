@@ -229,3 +229,29 @@ fn a_process_that_dies_while_it_hands_over_leaves_them_where_they_are() {
     }
     assert!(deaths > 3, "{deaths}");
 }
+
+#[test]
+fn an_address_that_is_said_and_deleted_is_not_there() {
+    let room = Room::new();
+    let here = ["local v1 = pair { V4 }", "local v1 = pair() v1:add_address(V4)"];
+    let gone = [
+        "local v1 = pair()",
+        "local v1 = pair { V4 } v1:delete_address(V4)",
+        "local v1 = pair() v1:add_address(V4) v1:delete_address(V4)",
+    ];
+    let all = || here.map(|text| (text, true)).into_iter().chain(gone.map(|text| (text, false)));
+    for (first, _) in all() {
+        for (second, is_there) in all().filter(|(second, _)| *second != first) {
+            room.up("del", &format!("{BEGIN}{first}"));
+            room.reload("del", &format!("{BEGIN}{second}")).expect(0, "reload 2: ");
+            let there = || room.ip("a", "-o addr show dev v1").contains("10.0.0.1/24");
+            assert_eq!(there(), is_there, "{first} => {second}");
+            let same = room.difference("del");
+            for kind in ["created", "changed", "deleted", "lost"] {
+                assert_eq!(same[kind], json!([]), "{first} => {second} {same}");
+            }
+            assert_eq!(there(), is_there, "{first} => {second}");
+            room.run(&["down", "del"]).expect(0, "is down");
+        }
+    }
+}

@@ -88,7 +88,7 @@ pub fn delete_address(lua: &Lua, host: &Rc<Host>, this: &Link, mut args: Args) -
     let was_added = this.ask(args.op(), |open, index| {
         let (netns, link) = (open.netns.clone(), this.name());
         let added = Owned::Address { netns, index, link, address, promote: None };
-        let Some((number, _)) = host.ledger.by_key(&added.key()) else { return Ok(false) };
+        let Some(number) = host.stage.own_address(&added) else { return Ok(false) };
         if !host.stage.disown(number)? {
             address::delete(&open.netlink, index, address)?;
             host.ledger.forget(number);

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use ipnetwork::IpNetwork;
+
 use super::room::{Alone, connect};
 use super::{Deed, Difference, Stage, Staged};
 use crate::kernel::link::Things;
@@ -127,6 +129,12 @@ impl Stage {
                 Owned::Address { index, address, .. } if unwanted(number, &owned) => {
                     things.add_address(*index, *address);
                 }
+                // The link's own, which its constructor does not say any more.
+                Owned::DeletedAddress { index, address, .. }
+                    if self.is_bare_of(&owned, address) =>
+                {
+                    things.add_address(*index, *address);
+                }
                 _ => {}
             }
         }
@@ -137,6 +145,17 @@ impl Stage {
                 self.ledger.settle(number, owned);
             }
         }
+    }
+
+    /// Whether the link of `owned` is one of this instance's, and nothing says that address of it.
+    fn is_bare_of(&self, owned: &Owned, address: &IpNetwork) -> bool {
+        let place = owned.link();
+        let says = |owned: &Owned| match owned {
+            Owned::Link { end, .. } => owned.link() == place && end.addresses.contains(address),
+            Owned::Address { address: one, .. } => owned.link() == place && one == address,
+            _ => false,
+        };
+        place.is_some_and(|place| self.ledger.owns_link(place).is_some()) && !self.ledger.any(says)
     }
 
     /// Has the kernel look for the gateways of routes anew, since another link leads to them now.

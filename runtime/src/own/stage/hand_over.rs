@@ -71,6 +71,26 @@ impl Stage {
         HandOvers(found.into_iter().filter_map(hand_over).collect())
     }
 
+    /// The entry of an address that is one by itself, or waits to be; none for the link's, as this load has said it.
+    pub fn own_address(&self, owned: &Owned) -> Option<u64> {
+        let (key, Owned::Address { address, .. }) = (owned.key(), owned) else { return None };
+        let waits = self.actions.borrow().iter().find_map(|action| match action.deed {
+            Deed::Put { number, .. } if action.key == key => Some(number),
+            _ => None,
+        });
+        let link = owned.link().and_then(|place| self.ledger.owns_link(place));
+        let link = link.filter(|link| !self.is_older(*link) || self.has_named(*link));
+        let says = |link: u64| match self.waiting(link).or_else(|| self.ledger.get(link)) {
+            Some(Owned::Link { end, .. }) => end.addresses.contains(address),
+            _ => false,
+        };
+        let there = || self.ledger.by_key(&key).map(|(number, _)| number);
+        let is_its_own = |number: &u64| {
+            !self.is_older(*number) || self.has_named(*number) || !link.is_some_and(says)
+        };
+        waits.or_else(|| there().filter(is_its_own))
+    }
+
     /// Gives each such address its other entry. What was to change in nothing else waits no more.
     ///
     /// # Errors

@@ -115,6 +115,13 @@ impl Stage {
         for handed in self.hand_overs().0 {
             going.addresses.remove(&(handed.place, handed.address));
         }
+        for action in &*self.actions.borrow() {
+            if let Deed::Put { new, .. } = &action.deed
+                && let (Owned::DeletedAddress { address, .. }, Some(place)) = (&**new, new.link())
+            {
+                going.addresses.insert((place, *address), new.to_string());
+            }
+        }
         going
     }
 
