@@ -20,7 +20,7 @@ use super::told::{Reloaded, difference_data, lines, tell};
 use super::watch::{Content, Files, Watcher};
 use crate::api::host::{Host, Instance};
 use crate::api::vm::Vm;
-use crate::kernel::slice;
+use crate::kernel::slice::{self, Hurry};
 use crate::own::stage::{Difference, Phase};
 use crate::own::{Ledger, Mark, Stage};
 use crate::stop::Stop;
@@ -355,6 +355,7 @@ impl Life {
     /// What kept it from that: everything is as it was then.
     pub async fn reload(&mut self) -> Result<Reloaded> {
         let began = Instant::now();
+        let _hurry = Hurry::begin();
         if let Some(current) = &self.current {
             current.host.gate.shut();
         }
