@@ -70,6 +70,17 @@ fn careful(options: &Options, array: &Table, at: usize, devices: &Devices) -> Re
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Identity(usize);
 
+impl Identity {
+    /// Of the value on top of the stack: nothing else has it as long as that lives.
+    ///
+    /// # Safety
+    /// There is a value.
+    unsafe fn of(state: *mut ffi::lua_State) -> Identity {
+        // SAFETY: of the caller.
+        Identity(unsafe { ffi::lua_topointer(state, -1) }.addr())
+    }
+}
+
 /// A policy of the usual shape, but for the device.
 struct Plain {
     policy: Policy,
@@ -90,7 +101,7 @@ impl Plain {
 
 /// The next elements of an array, from `first` on; none of another shape.
 fn read_some(lua: &Lua, array: &Table, first: usize) -> Result<Vec<Option<Plain>>> {
-    let mut some = Vec::with_capacity(MANY);
+    let (mut some, mut last) = (Vec::with_capacity(MANY), None);
     let read = |state| {
         // SAFETY: runs protected, with the array alone on the stack. Only the first call can fail, before anything is held.
         unsafe {
@@ -98,7 +109,7 @@ fn read_some(lua: &Lua, array: &Table, first: usize) -> Result<Vec<Option<Plain>
             while some.len() < MANY {
                 match ffi::lua_rawgeti(state, 1, (first + some.len()) as ffi::lua_Integer) {
                     ffi::LUA_TNIL => break,
-                    ffi::LUA_TTABLE => some.push(read_one(state)),
+                    ffi::LUA_TTABLE => some.push(read_one(state, &mut last)),
                     _ => some.push(None),
                 }
                 ffi::lua_settop(state, 1);
@@ -111,11 +122,14 @@ fn read_some(lua: &Lua, array: &Table, first: usize) -> Result<Vec<Option<Plain>
     Ok(some)
 }
 
-/// The table on top of the stack.
+/// The table on top of the stack. `last` is the next hop that was read last: many policies of a set have the same.
 ///
 /// # Safety
 /// There is room for two values.
-unsafe fn read_one(state: *mut ffi::lua_State) -> Option<Plain> {
+unsafe fn read_one(
+    state: *mut ffi::lua_State,
+    last: &mut Option<(Identity, IpAddr)>,
+) -> Option<Plain> {
     let (mut matching, mut device, mut word) = (Match::default(), None, "route");
     let (mut via, mut onlink, mut priority) = (None, false, None);
     // SAFETY: the key of `lua_next` is the table's own, and no call changes the type of a value.
@@ -131,8 +145,14 @@ unsafe fn read_one(state: *mut ffi::lua_State) -> Option<Plain> {
                 "mark" => matching.mark = Some(integer(state)?.try_into().ok()?),
                 "vlan" => matching.vlan = Some(integer(state)?.try_into().ok()?),
                 "priority" => priority = Some(integer(state)?.try_into().ok()?),
-                "via" => via = Some(text(state, -1)?.parse::<IpAddr>().ok()?),
-                "dev" => device = Some(Identity(ffi::lua_topointer(state, -1).addr())),
+                "via" => {
+                    let (text, identity) = (text(state, -1)?, Identity::of(state));
+                    let known = last.filter(|(known, _)| *known == identity);
+                    let address = known.map_or_else(|| text.parse(), |(_, via)| Ok(via)).ok()?;
+                    *last = Some((identity, address));
+                    via = Some(address);
+                }
+                "dev" => device = Some(Identity::of(state)),
                 "onlink" if ffi::lua_isboolean(state, -1) != 0 => {
                     onlink = ffi::lua_toboolean(state, -1) != 0;
                 }

@@ -109,7 +109,7 @@ fn candidates<'a>(
 /// The packet's hop: its bucket's, or the next that is up.
 fn choose(policy: &Policy, query: &Query, live: &dyn Live) -> Option<(Hop, String)> {
     let family = Family::of(query.from);
-    let hops = policy.hops(family);
+    let hops: Vec<_> = policy.hops(family).collect();
     let up = |hop: &Hop| hop.dev.as_ref().is_some_and(|dev| live.is_up(dev.index));
     if let [hop] = hops.as_slice() {
         return up(hop).then(|| ((*hop).clone(), String::new()));

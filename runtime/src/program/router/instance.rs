@@ -33,7 +33,7 @@ pub struct Router(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     name: String,
-    netlink: Netlink,
+    pub netlink: Netlink,
     pub programs: Programs,
     pub links: Arc<Links>,
     hooked: Mutex<Vec<Hooked>>,
@@ -93,12 +93,9 @@ impl Router {
     /// As [`Place::look`] and bpf loading.
     pub fn idle(spec: &RouterSpec) -> Result<Router> {
         let about = |e: Error| e.about(spec.name.as_str());
-        let places: Vec<Place> = spec
-            .attach
-            .iter()
-            .map(|attach| Place::look(&spec.netns, attach))
-            .collect::<Result<_>>()?;
         let netlink = Netlink::open(&spec.netns).map_err(about)?;
+        let look = |attach| Place::look(&netlink, attach);
+        let places: Vec<Place> = spec.attach.iter().map(look).collect::<Result<_>>()?;
         let programs = Programs::load(&spec.name, &places)?;
         let slots = Slots::new(&programs).map_err(about)?;
         slots.state().u32_at(abi::STATE_TAG).store(next_tag().into(), Ordering::Relaxed);

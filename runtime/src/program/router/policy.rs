@@ -263,18 +263,19 @@ impl Policy {
     ///
     /// Where no address says the family, a hop's `via` does: an IPv4 neighbour serves IPv4, an IPv6 one IPv6. An IPv6
     /// neighbour also serves a policy for IPv4 addresses (RFC 5549).
-    pub fn hops(&self, family: Family) -> Vec<&Hop> {
-        let Action::Route(hops) = &self.action else { return Vec::new() };
-        let named = self.matching.family();
-        hops.iter()
-            .filter(|hop| hop.via.is_none_or(|via| named.is_some() || Family::of(via) == family))
-            .collect()
+    pub fn hops(&self, family: Family) -> impl Iterator<Item = &Hop> {
+        let hops = match &self.action {
+            Action::Route(hops) => hops.as_slice(),
+            Action::Drop | Action::Pass => &[],
+        };
+        let named = self.matching.family().is_some();
+        hops.iter().filter(move |hop| hop.via.is_none_or(|via| named || Family::of(via) == family))
     }
 
     /// Whether packets of `family` can match at all.
     pub fn serves(&self, family: Family) -> bool {
         self.matching.family().is_none_or(|f| f == family)
-            && (!matches!(self.action, Action::Route(_)) || !self.hops(family).is_empty())
+            && (!matches!(self.action, Action::Route(_)) || self.hops(family).next().is_some())
     }
 
     /// What can be refused without asking the kernel.

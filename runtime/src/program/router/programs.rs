@@ -8,7 +8,7 @@ use super::spec::{Attach, Hook};
 use crate::kernel::bpf::{self, Attachment, LoadOptions, Map, Object, Order, Program};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
-use crate::kernel::netns::{NetnsFd, named};
+use crate::kernel::netns::named;
 use crate::program;
 use crate::{Error, Result};
 
@@ -27,15 +27,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// Refuses hooks whose packets are not of the router's namespace.
+    /// Refuses hooks whose packets are not of the namespace of `router`.
     ///
     /// # Errors
     /// ENODEV: the link is gone. EXDEV: another namespace. EINVAL: a side of a link that is no netkit.
-    pub fn look(netns: &NetnsFd, attach: &Attach) -> Result<Place> {
+    pub fn look(router: &Netlink, attach: &Attach) -> Result<Place> {
         let target = &attach.target;
         let subject = format!("{}, {}", target.name, attach.hook);
-        let netlink = Netlink::open(&target.netns)?;
-        let info = link::info(&netlink, target.index)
+        let here = target.netns.same(router.netns());
+        let there = if here { None } else { Some(Netlink::open(&target.netns)?) };
+        let netlink = there.as_ref().unwrap_or(router);
+        let info = link::info(netlink, target.index)
             .map_err(|e| e.operation(OP).subject(subject.clone()))?;
         let netkit = matches!(attach.hook, Hook::Primary | Hook::Peer);
         if netkit && info.kind != "netkit" {
@@ -43,10 +45,9 @@ impl Place {
                 .subject(subject)
                 .hint("other links have the hooks \"ingress\" and \"egress\""));
         }
-        let here = target.netns.same(netns);
         // What the primary sends is routed in the namespace of the peer, which receives it.
         let inside = match (attach.hook, info.link_netnsid) {
-            (Hook::Primary, Some(id)) => named::nsid(&netlink, netns)? == Some(id),
+            (Hook::Primary, Some(id)) => named::nsid(netlink, router.netns())? == Some(id),
             _ => here,
         };
         if !inside {
@@ -55,7 +56,7 @@ impl Place {
                 .hint("all hooks and devices of a router must share one namespace"));
         }
         let pair_here = here && info.link_netnsid.is_none();
-        let headerless = !netkit && hops::is_headerless(&netlink, target.index)?;
+        let headerless = !netkit && hops::is_headerless(netlink, target.index)?;
         let (program, seen_again, port) = match attach.hook {
             Hook::Ingress => ("ingress", None, Some(target.index)),
             Hook::Egress => ("egress", Some(target.index), None),

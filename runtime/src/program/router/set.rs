@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
 
 use super::abi::{self, Plan, Side, Step};
 use super::group::{self, Bucket};
 #[cfg(test)]
 use super::policy::number;
-use super::policy::{Action, Family, Match, Policy, Prefix, mask};
+use super::policy::{Action, Family, Hop, Match, Policy, Prefix, mask};
 use super::shapes::condition_table;
 use super::table::{Kind, Table};
 use crate::Result;
@@ -159,16 +160,15 @@ impl Compiler<'_> {
             Action::Drop => abi::VERDICT_DROP,
             Action::Route(_) => 0,
         };
-        let hops: Vec<_> = policy.hops(family);
-        let keys: Vec<HopKey> =
-            hops.iter().map(|h| (h.dev.as_ref().map_or(0, |d| d.index), h.via)).collect();
+        let key = |hop: &Hop| (hop.dev.as_ref().map_or(0, |d| d.index), hop.via);
+        let keys: SmallVec<[HopKey; 1]> = policy.hops(family).map(key).collect();
         let mirror = policy.mirror.as_ref().map(|d| d.index);
         match (mirror, keys.as_slice()) {
             (None, []) => abi::verdict(action, 0),
             (None, [key]) => abi::verdict(abi::VERDICT_HOP, self.hop(*key)),
             _ => {
-                let weights = hops.iter().map(|h| h.weight).collect();
-                let index = self.group(policy, family, keys, weights, action, mirror);
+                let weights = policy.hops(family).map(|hop| hop.weight).collect();
+                let index = self.group(policy, family, keys.into_vec(), weights, action, mirror);
                 abi::verdict(abi::VERDICT_GROUP, index as u32)
             }
         }
@@ -282,11 +282,11 @@ fn pad(arena: &mut Vec<u64>) {
     arena.resize(arena.len().next_multiple_of(abi::CELL_WORDS), 0);
 }
 
-fn key_of(family: Family, side: Side, length: u8, bits: u128) -> Vec<u64> {
+fn key_of(family: Family, side: Side, length: u8, bits: u128) -> SmallVec<[u64; 3]> {
     let bits = bits & mask(family, length);
     match family {
-        Family::V4 => vec![abi::prefix_key(side, length, bits as u32)],
-        Family::V6 => vec![abi::prefix_key(side, length, 0), (bits >> 64) as u64, bits as u64],
+        Family::V4 => smallvec![abi::prefix_key(side, length, bits as u32)],
+        Family::V6 => smallvec![abi::prefix_key(side, length, 0), (bits >> 64) as u64, bits as u64],
     }
 }
 

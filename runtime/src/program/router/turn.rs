@@ -63,7 +63,7 @@ impl Router {
         let places: Vec<Place> = wanted
             .attach
             .iter()
-            .map(|attach| Place::look(self.netns(), attach))
+            .map(|attach| Place::look(&self.0.netlink, attach))
             .collect::<Result<_>>()?;
         self.0.programs.have(&places)?;
         let mut hooked = self.hooked();
