@@ -31,12 +31,13 @@ local underlay, far = link.veth {
   name = "underlay", netns = endpoint, address = "203.0.113.1/24",
   peer = { name = "underlay", netns = remote, address = "203.0.113.2/24" },
 }
+-- Its packets are counted: without a link-local address it says nothing of its own.
 local tun = link.vxlan {
-  name = "tun0", netns = endpoint, address = "172.31.0.1/30",
+  name = "tun0", netns = endpoint, address = "172.31.0.1/30", addrgenmode = "none",
   id = 42, dev = underlay, ["local"] = "203.0.113.1", remote = "203.0.113.2", dstport = 4789,
 }
 link.vxlan {
-  name = "tun0", netns = remote, address = "172.31.0.2/30",
+  name = "tun0", netns = remote, address = "172.31.0.2/30", addrgenmode = "none",
   id = 42, dev = far, ["local"] = "203.0.113.2", remote = "203.0.113.1", dstport = 4789,
 }
 remote:link("lo"):add_address(REMOTE .. "/32")
