@@ -84,6 +84,8 @@ pub struct RouteInfo {
 }
 
 pub const TABLE_MAIN: u32 = 254;
+/// Of IPv6 routes that are given none (IP6_RT_PRIO_USER).
+const IPV6_METRIC: u32 = 1024;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
@@ -163,17 +165,19 @@ impl Options {
     /// Whether that is the route which adding this one makes: by what tells routes apart.
     pub fn is(&self, there: &RouteInfo) -> bool {
         let ipv6 = self.dst.map_or(self.family6, |dst| dst.is_ipv6());
-        // 0 is none, and IPv6 routes without a metric get one (IP6_RT_PRIO_USER).
-        let metric = self.metric.filter(|metric| *metric > 0).or(ipv6.then_some(1024));
+        let metric = self.metric.filter(|metric| *metric > 0).or(ipv6.then_some(IPV6_METRIC));
         (self.dst, ipv6, self.table.unwrap_or(254), self.tos, metric)
             == (there.dst, there.ipv6, there.table, there.tos, there.metric)
             && self.via.is_none_or(|via| there.via == Some(via))
             && self.dev.is_none_or(|dev| there.dev == Some(dev))
     }
 
-    /// As the kernel keeps it: without host bits, and without the zero prefix, which is the default route.
+    /// As the kernel keeps it: without host bits, without the zero prefix, which is the default route, and without the metric
+    /// that it would have anyway.
     pub fn normalised(mut self) -> Self {
         self.family6 = is_ipv6(&self);
+        let usual = if self.family6 { IPV6_METRIC } else { 0 };
+        self.metric = self.metric.filter(|metric| *metric > 0 && *metric != usual);
         self.dst = self
             .dst
             .filter(|dst| dst.prefix() > 0)

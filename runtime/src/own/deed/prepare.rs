@@ -82,13 +82,8 @@ impl Owned {
                     dst: Some(route.dst.filter(|dst| dst.prefix() > 0)),
                     ..Default::default()
                 };
-                let ipv6 = route.dst.map_or(route.family6, |dst| dst.is_ipv6());
-                // IP6_RT_PRIO_USER
-                let metric = |metric: Option<u32>| metric.unwrap_or(if ipv6 { 1024 } else { 0 });
-                let same = |r: &route::RouteInfo| {
-                    r.ipv6 == ipv6 && r.tos == route.tos && metric(r.metric) == metric(route.metric)
-                };
-                if route::list(netlink, &filter)?.iter().any(same) {
+                let bare = route::Options { via: None, dev: None, ..(**route).clone() };
+                if route::list(netlink, &filter)?.iter().any(|there| bare.is(there)) {
                     return Err(exists("route.add", "there is such a route already"));
                 }
             }
