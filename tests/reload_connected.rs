@@ -124,3 +124,31 @@ fn one_that_stays_is_in_the_way() {
         room.run(&["down", "own"]).expect(0, "is down");
     }
 }
+
+#[test]
+fn one_that_cannot_go_is_refused_where_it_is_asked_for() {
+    let room = Room::new();
+    let theirs = "10.8.0.0/24 dev v2";
+    let by_new = "local v1 = pair(1)\n
+        local ok, why = pcall(a.route, a, { dst = '10.8.0.0/24', dev = v1 }) print(ok, why and why.code)\n";
+    room.up("own", &script(&[""]));
+    room.ip("a", &format!("route add {theirs}"));
+    room.reload("own", &script(&[by_new])).expect(0, "reload 2: created 2");
+    room.run(&["logs", "own"]).expect(0, "false\tEEXIST");
+    assert!(room.ip("a", "route show").contains(theirs), "it is as it was");
+    room.run(&["down", "own"]).expect(0, "is down");
+}
+
+#[test]
+fn the_metric_that_a_route_has_anyway_is_none() {
+    let room = Room::new();
+    let four = |metric: &str| format!("a:route {{ dst = '10.7.0.0/24', dev = v2{metric} }}\n");
+    let six = |metric: &str| format!("a:route {{ dst = 'fd07::/64', dev = v2{metric} }}\n");
+    room.up("own", &script(&[&four(""), &six("")]));
+    let said = [(", metric = 0", ", metric = 1024"), ("", ", metric = 0"), (", metric = 0", "")];
+    for (number, (first, second)) in said.into_iter().enumerate() {
+        let text = script(&[&four(first), &six(second)]);
+        room.reload("own", &text).expect(0, &format!("reload {}: kept ", number + 2));
+    }
+    room.run(&["down", "own"]).expect(0, "is down");
+}

@@ -62,6 +62,8 @@ pub struct AddressInfo {
     pub dad_failed: bool,
     /// Not from a router advertisement or DHCP.
     pub permanent: bool,
+    /// Its subnet has no route by it.
+    pub no_prefix_route: bool,
 }
 
 pub(in crate::kernel) fn family(ip: IpAddr) -> AddressFamily {
@@ -213,6 +215,7 @@ pub(in crate::kernel) fn decode(message: &AddressMessage) -> Option<AddressInfo>
         },
         secondary: ip.is_ipv4() && flags.contains(AddressFlags::from_bits_retain(secondary)),
         tentative: flags.contains(AddressFlags::Tentative),
+        no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
         dad_failed: flags.contains(AddressFlags::Dadfailed),
         permanent: flags.contains(AddressFlags::Permanent),
     })

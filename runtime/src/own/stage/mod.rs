@@ -251,7 +251,11 @@ impl Stage {
         let waiting = can_wait.then(|| owned.clone());
         match (self.put_now(owned, old.map(|(number, _)| number), netlink), waiting) {
             // By a link that is new, where another route is: that can go with what the load gives up.
-            (Err(error), Some(owned)) if error.is("EEXIST") => Ok(self.wait(owned, said())),
+            (Err(error), Some(owned))
+                if error.is("EEXIST") && self.could_get_room(&owned, netlink)? =>
+            {
+                Ok(self.wait(owned, said()))
+            }
             (outcome, _) => outcome,
         }
     }

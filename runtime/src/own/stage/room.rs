@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use super::commit::{Done, Sockets};
 use super::ways::{Going, RTPROT_KERNEL};
 use super::{Action, Deed, Stage};
+use crate::kernel::netlink::Netlink;
 use crate::kernel::route::{self, RouteInfo};
 use crate::kernel::{address, link};
 use crate::own::owned::{LinkPlace, Owned};
@@ -129,12 +130,33 @@ impl Going {
             self.links.contains_key(&place(dev))
                 || (self.with_address(place(dev), there).is_some() && !stays(dev, &dst))
         };
-        let bare = route::Options { via: None, dev: None, ..(**route).clone() };
-        let table = Some(route.table.unwrap_or(route::TABLE_MAIN));
-        let mut same = route::list(netlink, &route::Filter { table, ..Default::default() })?;
-        same.retain(|there| bare.is(there));
+        let same = standing(route, netlink)?;
         Ok(same.first().filter(|_| same.iter().all(goes)).map(RouteInfo::options))
     }
+}
+
+impl Stage {
+    /// Whether only the kernel's own routes stand where this one is wanted, and these could go with what a load before this one
+    /// has made.
+    pub(super) fn could_get_room(&self, wanted: &Owned, netlink: &Netlink) -> Result<bool> {
+        let Owned::Route { netns, route, .. } = wanted else { return Ok(false) };
+        let cookie = netns.cookie;
+        let could_go = |there: &RouteInfo| {
+            let place = there.dev.map(|index| LinkPlace { cookie, index });
+            let older = |number: u64, owned: &Owned| self.is_older(number) && owned.link() == place;
+            there.protocol == RTPROT_KERNEL && !self.ledger.entries(older).is_empty()
+        };
+        Ok(standing(route, netlink)?.iter().all(could_go))
+    }
+}
+
+/// The routes where this one is wanted, whoever they are from.
+fn standing(wanted: &route::Options, netlink: &Netlink) -> Result<Vec<RouteInfo>> {
+    let bare = route::Options { via: None, dev: None, ..wanted.clone() };
+    let table = Some(wanted.table.unwrap_or(route::TABLE_MAIN));
+    let mut there = route::list(netlink, &route::Filter { table, ..Default::default() })?;
+    there.retain(|there| bare.is(there));
+    Ok(there)
 }
 
 /// Gives IPv6 addresses the route of their subnet where the script had one in its place, which has gone: the kernel made none
@@ -150,8 +172,11 @@ pub(super) fn connect(gone: &[(u64, Owned)], sockets: &mut Sockets) {
         let connected = sockets.of(owned).and_then(|netlink| {
             let there = address::list(netlink, Some(dev))?;
             let of = |a: IpNetwork| (a.network(), a.prefix()) == (dst.network(), dst.prefix());
+            let connects = |a: &address::AddressInfo| of(a.address) && !a.no_prefix_route;
+            let link = link::info(netlink, dev)?;
             // In a VRF it is in another table.
-            if !there.iter().any(|a| of(a.address)) || link::info(netlink, dev)?.master.is_some() {
+            let in_vrf = |master| link::info(netlink, master).is_ok_and(|it| it.kind == "vrf");
+            if !there.iter().any(connects) || !link.up || link.master.is_some_and(in_vrf) {
                 return Ok(());
             }
             let own = route::Options {
