@@ -146,20 +146,23 @@ fn readdress(
         all.iter().try_for_each(|a| gone_is_done(address::delete(netlink, index, **a)))
     };
     let add = |a: &IpNetwork| address::add(netlink, index, &address::Options::new(*a));
-    delete(&first)?;
     let mut added = Vec::new();
-    for address in new.iter().filter(|a| !old.contains(a)) {
-        if let Err(error) = add(address) {
-            delete(&added)?;
-            first.into_iter().try_for_each(add)?;
-            return Err(error);
+    let mut give = || {
+        delete(&first)?;
+        for address in new.iter().filter(|a| !old.contains(a)) {
+            add(address)?;
+            added.push(address);
         }
-        added.push(address);
-    }
-    match gone.is_empty() {
-        true => Ok(()),
-        false => promoting(netns, name, None, || delete(&gone)),
-    }
+        match gone.is_empty() {
+            true => Ok(()),
+            false => promoting(netns, name, None, || delete(&gone)),
+        }
+    };
+    give().inspect_err(|_| {
+        // As far as it goes: what was refused is what is told.
+        added.iter().for_each(|a| drop(delete(&[*a])));
+        first.iter().chain(&gone).for_each(|a| drop(add(a)));
+    })
 }
 
 /// Attaches a program, or puts it in the place of the one that `old` attached.
