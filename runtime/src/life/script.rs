@@ -355,7 +355,7 @@ impl Life {
     /// What kept it from that: everything is as it was then.
     pub async fn reload(&mut self) -> Result<Reloaded> {
         let began = Instant::now();
-        let _hurry = Hurry::begin();
+        let hurry = Hurry::begin();
         if let Some(current) = &self.current {
             current.host.gate.shut();
         }
@@ -368,6 +368,7 @@ impl Life {
             _ => stage.commit(),
         };
         let outcome = self.load(None, &commit).await;
+        drop(hurry);
         match outcome {
             Ok((next, difference)) => {
                 self.failed_files.clear();
