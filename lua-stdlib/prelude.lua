@@ -8,7 +8,7 @@ local raw_pcall, raw_xpcall, raw_resume = pcall, xpcall, coroutine.resume
 local running, yield, status = coroutine.running, coroutine.yield, coroutine.status
 local type, select, error, rawget, setmetatable = type, select, error, rawget, setmetatable
 local pending, enter, interrupting = host.pending, host.enter, host.interrupting
-local standing = host.standing
+local standing, getinfo = host.standing, debug.getinfo
 
 -- Errors answer to .code, .hint and the rest.
 host.dress(debug.getmetatable(host.an_error))
@@ -97,7 +97,7 @@ local function build(name)
   -- A script's tail call leaves its frame there, so that errors name its line.
   if name:sub(1, 1) ~= "_" then
     for key, value in pairs(module) do
-      if type(value) == "function" and debug.getinfo(value, "S").what ~= "C" then
+      if type(value) == "function" and getinfo(value, "S").what ~= "C" then
         module[key] = standing(value)
       end
     end
