@@ -130,7 +130,11 @@ impl Router {
 
     /// From the next set on, leaves in the kernel what [`Router::inherit`] wants.
     pub fn remember(&self) {
-        self.sets().remembers = true;
+        let mut sets = self.sets();
+        sets.remembers = true;
+        for (matching, id) in &mut sets.ids {
+            id.key = memory::key_of(matching);
+        }
     }
 
     /// Goes on with the counters and flows of a dead process's router, whose program this is: packets still run through
