@@ -31,6 +31,19 @@ const RELOAD: &str = "reload";
 /// After a save was loaded, those that come so soon are one: the first of a burst is loaded at once, the last one counts.
 const REST: Duration = Duration::from_millis(10);
 
+/// The text of a file; of one that is empty, what it says when whoever has opened it to write has had time to.
+fn read_written(file: &Path) -> std::io::Result<Vec<u8>> {
+    const TIME: Duration = Duration::from_millis(10);
+    let start = Instant::now();
+    loop {
+        let text = std::fs::read(file)?;
+        if !text.is_empty() || start.elapsed() > TIME {
+            return Ok(text);
+        }
+        std::thread::sleep(TIME / 10);
+    }
+}
+
 /// A script and how it is to live.
 pub struct Script {
     pub instance: Instance,
@@ -460,7 +473,7 @@ impl Life {
             chunk.name = shown(other);
         }
         if let Some(file) = other.or(self.script.file.as_deref()) {
-            chunk.source = std::fs::read(file).map_err(|e| {
+            chunk.source = read_written(file).map_err(|e| {
                 Error::io("read", &e)
                     .subject(shown(file))
                     .hint("what runs goes on; write the file again, or end the instance")
