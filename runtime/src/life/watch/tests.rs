@@ -124,7 +124,10 @@ fn without_a_change_of_content_nothing_is_reported() {
     let script = bench.write("script.lua", "same");
     bench.load(&[&script]);
     fs::File::options().append(true).open(&script).expect("touched");
+    // By itself: it is read when it is closed, and a save in that moment has just truncated it.
+    bench.expect_nothing();
     fs::write(&script, "same").expect("written");
+    bench.expect_nothing();
     fs::rename(bench.write("other", "same"), &script).expect("renamed");
     bench.write("unrelated", "1");
     bench.expect_nothing();
