@@ -69,7 +69,8 @@ test.case("which packets match", function(t)
     { { from = "10.0.0.2" }, { four }, { six } },
     { { from = "10.0.0.3" }, {}, { four, six } },
     { { from = "0.0.0.0/0" }, { four }, { six } },
-    { { from = "::/0" }, { six }, { four } },
+    -- Not alone: neighbour discovery has such a source, too.
+    { { from = "::/0", to = "2001:db8:99::/48" }, { six }, { four } },
     { { from = "fd00::/64" }, { six }, { four } },
     { { from = "fd00::/9", to = "2001:db8:99::/48" }, { six }, { four } },
     { { from = "fd00::/64", to = "2001:db8:98::/48" }, {}, { six, four } },
